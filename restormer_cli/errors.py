@@ -1,0 +1,27 @@
+"""Errors a person can act on: each carries one readable sentence."""
+
+from __future__ import annotations
+
+
+class RestormerError(Exception):
+    """Base of all errors of this package; ``str()`` of one is a sentence for people."""
+
+
+class UsageError(RestormerError):
+    """The command cannot start as asked: wrong folders, options or combination."""
+
+
+class OptionsError(UsageError):
+    """A file of hyper-parameters, or a value in one, does not describe a network."""
+
+
+class WeightsError(UsageError):
+    """Weights are missing, unreadable or do not fit the network."""
+
+
+class DeviceError(UsageError):
+    """The device or precision asked for is not to be had on this machine."""
+
+
+class ImageError(RestormerError):
+    """One image cannot be read, restored or written; the others are not affected."""

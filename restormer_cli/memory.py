@@ -1,0 +1,318 @@
+"""How much memory there is, what one image will take of it, and where feature maps live.
+
+:func:`plan_memory` decides before any work begins; :class:`FeatureMap` is what
+:mod:`restormer_cli.streaming` reads strips from and writes them to, wherever they live.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor
+
+from restormer_cli.architecture import RestormerConfig
+from restormer_cli.errors import ImageError
+
+#: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
+#: ``scratch``: in a temporary file, of which only the strips at hand are in memory.
+Storage = Literal["device", "host", "scratch"]
+
+#: Pixels a strip should have on a CPU, so that its widest tensors stay in the cache (measured).
+CPU_STRIP_PIXELS = 8192
+SMALLEST_STRIP_PIXELS = 1024
+#: GPUs want large launches.
+GPU_STRIP_PIXELS = 1 << 20
+#: v is kept between the two passes only up to this much: keeping all of it saves some 3 % of
+#: the time, but at level 1 of the decoder it would double the memory.
+KEPT_VALUES_BYTES = 400 * 2**20
+#: Share of the free memory that a plan may use when no limit was asked for.
+FREE_MEMORY_SHARE = 0.85
+#: Library code paged in on first use, allocator slack, temporary buffers inside kernels.
+OVERHEAD_BYTES = 80 * 2**20
+#: Rows a sliding window holds, in strips: the longer, the rarer its last rows are moved up.
+WINDOW_STRIPS = 2
+
+
+class MemoryBudgetError(ImageError):
+    """An image cannot be restored within the memory that is allowed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one image is to be evaluated. All sizes are upper bounds."""
+
+    strip_pixels: int
+    """Pixels in a strip, at every level; a strip has at least one row."""
+    kept_bytes: int
+    """How much of v may be kept between the passes of a block."""
+    storage: Storage
+    peak_bytes: int
+    """Predicted peak above what the process holds already."""
+    scratch_bytes: int = 0
+    """Size of the scratch file, for ``storage="scratch"``."""
+
+    def strip_rows(self, width: int) -> int:
+        """Rows of a strip of an image or feature map that is ``width`` wide."""
+        return max(1, self.strip_pixels // width)
+
+    def images_together(self, height: int, width: int) -> int:
+        """How many images of this size make one strip."""
+        return max(1, self.strip_pixels // (height * width))
+
+    def smaller(self) -> Plan | None:
+        """The next plan to try after the device ran out of memory; None after the last."""
+        if self.strip_pixels > SMALLEST_STRIP_PIXELS:
+            return replace(self, strip_pixels=self.strip_pixels // 4)
+        if self.kept_bytes:
+            return replace(self, kept_bytes=0)
+        if self.storage == "device":
+            return replace(self, storage="host")
+        return None
+
+
+def plan_memory(
+    config: RestormerConfig,
+    height: int,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    max_memory: int | None = None,
+) -> Plan:
+    """The fastest plan for an image of this size that keeps to the memory allowed.
+
+    Parameters
+    ----------
+    height, width
+        Size after padding, in pixels.
+    max_memory
+        Bytes that the peak must stay under: of the whole process on a CPU, of the device's
+        memory in use by this process on a GPU. By default, most of what is free now.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If no plan fits; it says how much the most frugal one would take.
+    """
+    available = _available(device, max_memory)
+    preferred = CPU_STRIP_PIXELS if device.type == "cpu" else GPU_STRIP_PIXELS
+    strips = [preferred]
+    while strips[-1] > SMALLEST_STRIP_PIXELS:
+        strips.append(strips[-1] // 2)
+    elsewhere: Storage = "scratch" if device.type == "cpu" else "host"
+    # From the fastest to the most frugal.
+    ladder: list[tuple[Storage, int, int]] = [
+        *(("device", pixels, KEPT_VALUES_BYTES) for pixels in strips[:3]),
+        *(("device", pixels, 0) for pixels in strips),
+        ("device", 1, 0),
+        *((elsewhere, pixels, 0) for pixels in strips),
+        (elsewhere, 1, 0),
+    ]
+    least = math.inf
+    for storage, pixels, kept in ladder:
+        plan = _predict(config, height, width, dtype, Plan(pixels, kept, storage, 0))
+        least = min(least, plan.peak_bytes)
+        if plan.peak_bytes <= available and _scratch_fits(plan):
+            return plan
+    allowed = "the memory that is free" if max_memory is None else "--max-memory"
+    needed = least if max_memory is None else least + max_memory - available
+    raise MemoryBudgetError(
+        f"{width}×{height} pixels need at least {format_bytes(needed)}, more than {allowed} "
+        f"({format_bytes(available if max_memory is None else max_memory)})"
+    )
+
+
+def _predict(
+    config: RestormerConfig, height: int, width: int, dtype: torch.dtype, plan: Plan
+) -> Plan:
+    """Fill in what the plan will take."""
+    item = dtype.itemsize
+    images = plan.images_together(height, width)
+    pixels = images * height * width
+    # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
+    maps = [pixels // 4**level * channels * item for level, channels in enumerate(config.widths)]
+    # At level 1 the decoder holds the skip beside the upsampled features.
+    decoder, kept = 2 * maps[0], min(plan.kept_bytes, 2 * maps[0])
+    resident = max(sum(maps), decoder + maps[1], decoder + kept)
+    if plan.storage == "device" and dtype.itemsize and images:
+        # The map of level 1 is reserved for the decoder; only a CPU leaves the rest untouched.
+        resident = max(resident, sum(maps) + min(plan.kept_bytes, maps[0]))
+    scratch = 0
+    if plan.storage != "device":
+        scratch = decoder + sum(maps[1:])
+        resident = 0
+    workspace = 0
+    for level, channels in enumerate(config.widths):
+        level_width = max(1, width >> level)
+        level_height = max(1, height >> level)
+        rows = min(plan.strip_rows(level_width), level_height)
+        channels *= 2 if level == 0 else 1
+        hidden = int(channels * config.ffn_expansion_factor)
+        row = level_width * item * images
+        windows = (3 * channels + 2 * hidden) * (WINDOW_STRIPS * rows + 3)
+        temporaries = (5 * channels + 2 * hidden) * (rows + 2)
+        convolutions = 8 * channels * (rows + 2)  # up and down: input with halo, output, shuffle
+        workspace = max(workspace, row * max(windows + temporaries, convolutions))
+    image = images * height * width * 4 * (config.inp_channels + config.out_channels)
+    peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
+    return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
+
+
+def _available(device: torch.device, max_memory: int | None) -> int:
+    """Bytes that may be taken beyond what is taken already."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device)
+        idle = held - torch.cuda.memory_allocated(device)
+        if max_memory is None:
+            return int(FREE_MEMORY_SHARE * (free + idle))
+        return min(max_memory - torch.cuda.memory_allocated(device), free + idle)
+    free = free_memory()
+    if max_memory is None:
+        return int(FREE_MEMORY_SHARE * free)
+    return max_memory - psutil.Process().memory_info().rss
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process can still take, control groups respected."""
+    return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
+
+
+def _cgroup_headrooms(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """What each control group around this process leaves, version 2 and 1 (Linux only)."""
+    try:
+        memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    for line in memberships:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            base, limit_file, used_file, cache_key = (
+                root,
+                "memory.max",
+                "memory.current",
+                "inactive_file",
+            )
+        elif "memory" in controllers.split(","):
+            base, cache_key = root / "memory", "total_inactive_file"
+            limit_file, used_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = base / name.lstrip("/")
+        # In a container the path is that of the host, and the files are at the root.
+        for folder in [group, *group.parents]:
+            try:
+                limit = (folder / limit_file).read_text(encoding="ascii").strip()
+                used = int((folder / used_file).read_text(encoding="ascii"))
+                statistics = (folder / "memory.stat").read_text(encoding="ascii")
+            except (OSError, ValueError):
+                limit = "max"
+            if limit.isdigit():
+                cached = dict(s.split() for s in statistics.splitlines()).get(cache_key, "0")
+                yield max(0, int(limit) - used + int(cached))
+            if folder == base:
+                break
+
+
+def scratch_folder() -> Path:
+    """Where scratch files go: ``TMPDIR``, else a folder that is on disk rather than in memory."""
+    var_tmp = Path("/var/tmp")
+    if "TMPDIR" not in os.environ and var_tmp.is_dir() and os.access(var_tmp, os.W_OK):
+        return var_tmp
+    return Path(tempfile.gettempdir())
+
+
+def _scratch_fits(plan: Plan) -> bool:
+    return plan.scratch_bytes == 0 or plan.scratch_bytes < shutil.disk_usage(scratch_folder()).free
+
+
+def format_bytes(count: float) -> str:
+    """A size as people write it: ``1.5 GB``, ``12 MB``."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``6GB``, ``512 MiB``, ``1.5g`` or a plain number of bytes.
+
+    Raises
+    ------
+    ValueError
+        If the text is no size.
+    """
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+    units |= {f"{u}i": 2 ** (10 * n) for n, u in enumerate("kmgt", 1)}
+    stripped = text.strip().lower().removesuffix("b")
+    number = stripped.rstrip("kmgti ")
+    unit = stripped[len(number) :].strip()
+    value = float(number) * units[unit] if unit in units else math.nan
+    if not value > 0 or math.isinf(value):
+        raise ValueError(f"{text!r} is not a size such as 6GB or 800MB")
+    return int(value)
+
+
+class FeatureMap:
+    """Rows of ``(N, H, W, C)`` features: in the device's memory, the host's, or a scratch file.
+
+    :meth:`read` gives rows on the compute device. Where they live there, that is a view, and
+    changes to it are changes to the map; :meth:`write` makes sure of it in every case.
+    """
+
+    def __init__(self, tensor: Tensor, device: torch.device, file: mmap.mmap | None = None) -> None:
+        self.tensor = tensor
+        self.device = device
+        self._file = file
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.tensor.shape
+
+    def narrowed(self, channels: int) -> FeatureMap:
+        """A map with fewer channels, packed into the beginning of this one's memory."""
+        shape = (*self.shape[:3], channels)
+        packed = self.tensor.flatten()[: math.prod(shape)].view(shape)
+        return FeatureMap(packed, self.device, self._file)
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Rows ``[first, last)``; do not keep them across a :meth:`write`."""
+        rows = self.tensor[:, first:last]
+        return rows if self.tensor.device == self.device else rows.to(self.device)
+
+    def write(self, first: int, last: int, rows: Tensor) -> None:
+        """Put rows back, or put new ones there."""
+        target = self.tensor[:, first:last]
+        if rows.data_ptr() != target.data_ptr():
+            target.copy_(rows)
+        self.release(first, last)
+
+    def release(self, first: int, last: int) -> None:
+        """Let go of the memory behind rows that are in a file; elsewhere nothing happens."""
+        if not hasattr(self._file, "madvise"):  # no file, or Windows, which decides alone
+            return
+        row = self.tensor.stride(1) * self.tensor.element_size()
+        offset = self.tensor.storage_offset() * self.tensor.element_size()
+        start = (offset + first * row) // mmap.PAGESIZE * mmap.PAGESIZE
+        length = offset + last * row - start
+        self._file.madvise(mmap.MADV_DONTNEED, start, length)
+
+
+def allocate(
+    shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype, storage: Storage
+) -> FeatureMap:
+    """A feature map with undefined content. A scratch file vanishes with the last use of it."""
+    if storage == "scratch":
+        size = math.prod(shape) * dtype.itemsize
+        with tempfile.TemporaryFile(dir=scratch_folder(), prefix="restormer-") as file:
+            file.truncate(size)
+            mapping = mmap.mmap(file.fileno(), size)
+        return FeatureMap(torch.frombuffer(mapping, dtype=dtype).view(shape), device, mapping)
+    where = torch.device("cpu") if storage == "host" else device
+    return FeatureMap(torch.empty(shape, dtype=dtype, device=where), device)

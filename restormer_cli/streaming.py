@@ -1,0 +1,659 @@
+"""Restormer evaluated strip by strip: the whole-image result in bounded memory.
+
+The network has three kinds of step. Per-pixel ones (LayerNorm, 1×1 convolution, gate) need
+nothing but the pixel. 3×3 convolutions need one row above and below: the halo. MDTA alone looks
+at the whole image, and only through the Gram matrix q·kᵀ (channels × channels) and the norms of
+q and k. So each block takes two passes over strips of rows:
+
+1. LayerNorm → q, k → Gram matrix and norms, summed over the strips;
+2. x += v · M, where M is the softmaxed matrix folded with ``project_out``; then GDFN on the rows
+   that are complete, while they are still in cache.
+
+The result is that of the plain forward up to the order of summation. What makes it fast on a
+CPU: feature maps are matrices of pixels × channels, so every 1×1 convolution is one matrix
+product; strips are small enough for the cache; LayerNorm's affine part is folded into the
+product behind it; residuals are added by the product itself (``addmm_``); and rows that
+a 3×3 convolution needs again slide along in a :class:`Window` instead of being computed twice.
+
+Feature maps here are ``(N, H, W, C)``. A strip is a run of rows of one image, or, where images
+are small, several whole images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restormer_cli.architecture import (
+    LAYER_NORM_EPSILON,
+    GDFN,
+    MDTA,
+    LayerNorm,
+    Restormer,
+    TransformerBlock,
+)
+from restormer_cli.memory import WINDOW_STRIPS, FeatureMap, Plan, allocate, plan_memory
+
+#: Called with the share of the work that is done, 0 to 1. What it raises stops the work.
+Progress = Callable[[float], None]
+
+
+def _optional(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(like)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A 1×1 convolution with the LayerNorm before it folded in: ``(pixels, C)`` to ``(pixels, K)``."""
+
+    weight: Tensor
+    """``(C, K)``."""
+    bias: Tensor | None
+
+    @classmethod
+    def fold(cls, norm: LayerNorm, weight: Tensor, bias: Tensor | None, like: Tensor) -> Projection:
+        """Fold scale and shift of ``norm`` into ``weight`` ``(K, C, 1, 1)``, in float64."""
+        matrix = weight.flatten(1).double()
+        shift = None if norm.body.bias is None else matrix @ norm.body.bias.double()
+        if bias is not None:
+            shift = bias.double() if shift is None else shift + bias.double()
+        folded = (matrix * norm.body.weight.double()).T.contiguous()
+        return cls(folded.to(like), _optional(shift, like))
+
+    def write(self, pixels: Tensor, out: Tensor) -> None:
+        if self.bias is None:
+            torch.mm(pixels, self.weight, out=out)
+        else:
+            torch.addmm(self.bias, pixels, self.weight, out=out)
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A projection and the 3×3 depthwise convolution behind it."""
+
+    projection: Projection
+    weight: Tensor
+    """``(K, 1, 3, 3)``."""
+    bias: Tensor | None
+
+    @property
+    def channels(self) -> int:
+        return self.weight.shape[0]
+
+    @classmethod
+    def prepare(
+        cls, norm: LayerNorm, point: nn.Conv2d, depth: nn.Conv2d, part: slice, like: Tensor
+    ) -> Depthwise:
+        """The output channels ``part`` of ``depth(point(norm(x)))``."""
+        point_bias = None if point.bias is None else point.bias[part]
+        depth_bias = None if depth.bias is None else depth.bias[part]
+        return cls(
+            Projection.fold(norm, point.weight[part], point_bias, like),
+            depth.weight[part].contiguous().to(like),
+            _optional(depth_bias, like),
+        )
+
+    def convolve(self, rows: Tensor, pad_rows: bool = False) -> Tensor:
+        """``(N, R + 2, W, K)`` to ``(N, R, W, K)``: rows come with their halo, columns do not.
+
+        With ``pad_rows`` the rows are a whole image, which has no halo.
+        """
+        out = F.conv2d(
+            rows.permute(0, 3, 1, 2),
+            self.weight,
+            self.bias,
+            padding=(int(pad_rows), 1),
+            groups=self.channels,
+        )
+        return out.permute(0, 2, 3, 1)
+
+
+class Attention:
+    """MDTA with its LayerNorm, prepared for strips."""
+
+    def __init__(self, norm: LayerNorm, attn: MDTA, like: Tensor) -> None:
+        channels = attn.project_out.out_channels
+        self.heads = attn.heads
+        self.channels = channels
+        both, third = slice(0, 2 * channels), slice(2 * channels, 3 * channels)
+        self.qk = Depthwise.prepare(norm, attn.qkv, attn.qkv_dwconv, both, like)
+        self.v = Depthwise.prepare(norm, attn.qkv, attn.qkv_dwconv, third, like)
+        wide = torch.float32 if like.device.type == "mps" else torch.float64
+        self.temperature = attn.temperature.to(like.device, wide)
+        self.project_out = attn.project_out.weight.flatten(1).to(like.device, wide)
+        self.bias = _optional(attn.project_out.bias, like)
+
+    def fold(self, gram: Tensor, squares: Tensor, like: Tensor) -> Tensor:
+        """The matrices M ``(N, C, C)`` for which the block adds ``v @ M``.
+
+        ``gram`` is q·kᵀ ``(N, heads, c, c)``; ``squares`` are ‖q‖² and ‖k‖², ``(N, 2, heads, c)``.
+        """
+        # F.normalize, which the plain forward uses, bounds norms from below by 1e-12.
+        norms = squares.sqrt().clamp_min(1e-12)
+        scores = gram / (norms[:, 0, :, :, None] * norms[:, 1, :, None, :]) * self.temperature
+        attention = scores.softmax(-1)
+        heads = self.project_out.unflatten(1, (self.heads, -1))
+        folded = torch.einsum("ohc,nhcd->nhdo", heads, attention)
+        return folded.flatten(1, 2).to(like)
+
+
+class FeedForward:
+    """GDFN with its LayerNorm, prepared for strips."""
+
+    def __init__(self, norm: LayerNorm, ffn: GDFN, like: Tensor) -> None:
+        hidden = ffn.project_out.in_channels
+        # Apart, so that gate and value are contiguous each.
+        self.gate = Depthwise.prepare(norm, ffn.project_in, ffn.dwconv, slice(0, hidden), like)
+        self.value = Depthwise.prepare(
+            norm, ffn.project_in, ffn.dwconv, slice(hidden, 2 * hidden), like
+        )
+        self.project_out = ffn.project_out.weight.flatten(1).T.contiguous().to(like)
+        self.bias = _optional(ffn.project_out.bias, like)
+
+
+class Block:
+    """One transformer block, prepared for strips."""
+
+    def __init__(self, block: TransformerBlock, like: Tensor) -> None:
+        self.attention = Attention(block.norm1, block.attn, like)
+        self.feed_forward = FeedForward(block.norm2, block.ffn, like)
+        self.center = block.norm1.body.bias is not None
+
+    def normalise(self, rows: Tensor) -> Tensor:
+        """LayerNorm without its affine part: ``(N, R, W, C)`` to ``(N·R·W, C)``."""
+        pixels = rows.reshape(-1, rows.shape[-1])
+        if self.center:
+            return F.layer_norm(pixels, pixels.shape[1:], eps=LAYER_NORM_EPSILON)
+        if pixels.dtype != torch.float32:
+            return self._biasfree(pixels.float()).to(pixels.dtype)
+        return self._biasfree(pixels)
+
+    @staticmethod
+    def _biasfree(pixels: Tensor) -> Tensor:
+        """BiasFree LayerNorm: the mean, which the library's kernel subtracts, is put back."""
+        normalised, mean, scale = torch.native_layer_norm(
+            pixels, pixels.shape[1:], None, None, LAYER_NORM_EPSILON
+        )
+        return normalised.addcmul_(mean, scale)
+
+
+class Window:
+    """Projected rows sliding under a depthwise convolution.
+
+    Rows are pushed from top to bottom; each push gives the output rows that are now complete,
+    one behind the rows pushed, and keeps the two rows that the next ones need.
+    """
+
+    def __init__(self, stage: Depthwise, buffer: Tensor) -> None:
+        """``buffer`` is ``(N, capacity, W, K)``: the longer, the rarer rows are moved up."""
+        self.stage = stage
+        self.buffer = buffer
+        self.start, self.end = 0, 0
+
+    def push(self, pixels: Tensor, rows: int, last: bool) -> Tensor | None:
+        """Project ``(N·rows·W, C)`` normalised pixels; the output rows now complete, if any."""
+        count, capacity, width, channels = self.buffer.shape
+        if self.end == 0 and last:  # a strip that is a whole image
+            whole = self.buffer.view(-1)[: count * rows * width * channels]
+            self.stage.projection.write(pixels, whole.view(-1, channels))
+            return self.stage.convolve(whole.view(count, rows, width, channels), pad_rows=True)
+        if self.end == 0:
+            self.buffer[:, 0] = 0  # zero padding applies to the projection's output
+            self.end = 1
+        if self.end + rows + last > capacity:
+            kept = self.end - self.start
+            self.buffer[:, :kept] = self.buffer[:, self.start : self.end].clone()
+            self.start, self.end = 0, kept
+        target = self.buffer[:, self.end : self.end + rows]
+        self.stage.projection.write(pixels, target.view(-1, channels))
+        self.end += rows
+        if last:
+            self.buffer[:, self.end] = 0
+            self.end += 1
+        if self.end - self.start < 3:
+            return None
+        out = self.stage.convolve(self.buffer[:, self.start : self.end])
+        self.start = self.end - 2
+        return out
+
+
+class StreamingRestormer:
+    """The network of a :class:`Restormer`, evaluated strip by strip.
+
+    Parameters
+    ----------
+    network
+        Where the parameters are taken from. They are copied; it can be dropped afterwards.
+    device, dtype
+        Where and in which precision to compute. Sums over the image are wider in any case.
+    """
+
+    def __init__(
+        self,
+        network: Restormer,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = network.config
+        self.device, self.dtype = torch.device(device), dtype
+        like = torch.empty(0, device=device, dtype=dtype)
+        with torch.no_grad():
+            self._prepare(network, like)
+
+    def _prepare(self, network: Restormer, like: Tensor) -> None:
+        def blocks(stage: nn.Sequential) -> list[Block]:
+            return [Block(block, like) for block in stage]  # type: ignore[arg-type]
+
+        def conv(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+            assert isinstance(module, nn.Conv2d)
+            weight = module.weight.to(like).contiguous(memory_format=torch.channels_last)
+            return weight, _optional(module.bias, like)
+
+        def upsampling(module: nn.Module) -> tuple[Tensor, None]:
+            """Order the outputs (dy, dx, channel), so that pixel-shuffle moves whole pixels."""
+            weight, _ = conv(module)
+            shuffled = weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+            return shuffled.contiguous(memory_format=torch.channels_last), None
+
+        def reduction(module: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor | None]:
+            upsampled, skip = module.weight.flatten(1).T.to(like).chunk(2)
+            return upsampled.contiguous(), skip.contiguous(), _optional(module.bias, like)
+
+        self._embed = conv(network.patch_embed.proj)
+        self._encoders = [
+            blocks(network.encoder_level1),
+            blocks(network.encoder_level2),
+            blocks(network.encoder_level3),
+            blocks(network.latent),
+        ]
+        self._downs = [conv(m.body[0]) for m in (network.down1_2, network.down2_3, network.down3_4)]
+        # Index 0 is level 1, as in self._encoders.
+        self._ups = [upsampling(m.body[0]) for m in (network.up2_1, network.up3_2, network.up4_3)]
+        self._reductions = [
+            None,
+            reduction(network.reduce_chan_level2),
+            reduction(network.reduce_chan_level3),
+        ]
+        self._decoders = [
+            blocks(network.decoder_level1) + blocks(network.refinement),
+            blocks(network.decoder_level2),
+            blocks(network.decoder_level3),
+        ]
+        self._skip = None
+        if self.config.dual_pixel_task:
+            skip = network.skip_conv
+            self._skip = (
+                skip.weight.flatten(1).T.contiguous().to(like),
+                _optional(skip.bias, like),
+            )
+        self._output = conv(network.output)
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: Tensor, plan: Plan | None = None, progress: Progress | None = None
+    ) -> Tensor:
+        """Restore a batch.
+
+        Parameters
+        ----------
+        image
+            ``(N, inp_channels, H, W)`` in [0, 1]; H and W multiples of 8.
+        plan
+            Strip height and where feature maps live; by default, what fits this machine now.
+        progress
+            Called a few times a second with the share of the work that is done.
+
+        Returns
+        -------
+        Tensor
+            ``(N, out_channels, H, W)`` float32 on the device of ``image``, not clamped.
+
+        Raises
+        ------
+        ValueError
+            If the channels or the size are not what the network takes.
+        """
+        self.config.check_input(image.shape)
+        count, _, height, width = image.shape
+        plan = plan or plan_memory(self.config, height, width, self.device, self.dtype)
+        together = plan.images_together(height, width)
+        done = 0
+        out = torch.empty(
+            (count, height, width, self.config.out_channels),
+            dtype=torch.float32,
+            device=image.device,
+        )
+        for first in range(0, count, together):
+            group = image[first : first + together]
+
+            def share(part: float, before: int = first, size: int = len(group)) -> None:
+                if progress is not None:
+                    progress((before + part * size) / count)
+
+            _Evaluation(self, plan, share).run(group, out[first : first + together])
+            done += len(group)
+        return out.permute(0, 3, 1, 2)
+
+
+class _Evaluation:
+    """One pass of a group of images through the network; holds its feature maps and buffers."""
+
+    def __init__(self, network: StreamingRestormer, plan: Plan, progress: Progress) -> None:
+        self.network = network
+        self.plan = plan
+        self.progress = progress
+        self.buffers: dict[str, Tensor] = {}
+        self.work_done = 0.0
+        self.work_total = 0.0
+
+    def run(self, image: Tensor, out: Tensor) -> None:
+        """Restore ``image`` ``(N, C, H, W)`` into ``out`` ``(N, H, W, C)``."""
+        network, config = self.network, self.network.config
+        image = image.permute(0, 2, 3, 1)
+        count, height, width, _ = image.shape
+        self.work_total = self._work(count * height * width)
+
+        wide = self._allocate(count, height, width, 2 * config.dim)
+        x = wide.narrowed(config.dim)
+        for a, b in self._strips(x):
+            x.write(a, b, self._embed(image, a, b))
+
+        skips = []
+        for level, blocks in enumerate(network._encoders):
+            for block in blocks:
+                self._block(x, block)
+            if level < len(network._downs):
+                skips.append(x)
+                x = self._downsample(x, network._downs[level])
+        for level in (2, 1):
+            x = self._fuse(x, skips.pop(), level)
+            for block in network._decoders[level]:
+                self._block(x, block)
+        x = self._join(x, skips.pop(), wide)
+        for block in network._decoders[0]:
+            self._block(x, block)
+
+        if network._skip is not None:
+            self._add_embedding(x, image)
+        self._finish(x, image, out)
+        self.progress(1.0)
+
+    # Strips, buffers, progress
+
+    def _allocate(self, count: int, height: int, width: int, channels: int) -> FeatureMap:
+        shape = (count, height, width, channels)
+        return allocate(shape, self.network.device, self.network.dtype, self.plan.storage)
+
+    def _strips(self, x: FeatureMap) -> list[tuple[int, int]]:
+        """Row ranges that cover the map; all of it where several images go together."""
+        count, height, width, _ = x.shape
+        rows = height if count > 1 else self.plan.strip_rows(width)
+        return [(a, min(a + rows, height)) for a in range(0, height, rows)]
+
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        """Memory that is used again by every block: fresh pages from the system cost time."""
+        size = math.prod(shape)
+        flat = self.buffers.get(name)
+        if flat is None or flat.numel() < size:
+            flat = torch.empty(size, dtype=self.network.dtype, device=self.network.device)
+            self.buffers[name] = flat
+        return flat[:size].view(shape)
+
+    def _window(self, name: str, stage: Depthwise, x: FeatureMap) -> Window:
+        count, height, width, _ = x.shape
+        rows = min(self.plan.strip_rows(width), height)
+        capacity = min(height, WINDOW_STRIPS * rows) + 3
+        return Window(stage, self._buffer(name, count, capacity, width, stage.channels))
+
+    def _work(self, pixels: int) -> float:
+        """Total of what :meth:`_tick` will count: pixels times squared channels."""
+        network = self.network
+        stages = [*enumerate(network._encoders), *enumerate(network._decoders)]
+        return sum(
+            pixels / 4**level * len(blocks) * blocks[0].attention.channels ** 2
+            for level, blocks in stages
+            if blocks
+        )
+
+    def _tick(self, rows: Tensor, share: float) -> None:
+        self.work_done += share * rows.numel() * rows.shape[-1]
+        self.progress(min(1.0, self.work_done / self.work_total))
+
+    # Steps of the network
+
+    def _embed(self, image: Tensor, a: int, b: int) -> Tensor:
+        return self._conv(
+            lambda first, last: self._input(image, first, last),
+            a,
+            b,
+            image.shape[1],
+            self.network._embed,
+        )
+
+    def _input(self, image: Tensor, first: int, last: int) -> Tensor:
+        return image[:, first:last].to(self.network.device, self.network.dtype)
+
+    @staticmethod
+    def _conv(
+        read: Callable[[int, int], Tensor],
+        a: int,
+        b: int,
+        height: int,
+        weights: tuple[Tensor, Tensor | None],
+    ) -> Tensor:
+        """Rows ``[a, b)`` of a 3×3 convolution over the rows that ``read`` gives."""
+        rows = read(max(a - 1, 0), min(b + 1, height))
+        above, below = int(a == 0), int(b == height)
+        if above or below:
+            rows = F.pad(rows, (0, 0, 0, 0, above, below))
+        out = F.conv2d(rows.permute(0, 3, 1, 2), *weights, padding=(0, 1))
+        return out.permute(0, 2, 3, 1)
+
+    def _block(self, x: FeatureMap, block: Block) -> None:
+        values = _KeptValues(self, x, block)
+        matrices = self._attend(x, block, values)
+        self._apply(x, block, matrices, values)
+
+    def _attend(self, x: FeatureMap, block: Block, values: _KeptValues) -> Tensor:
+        """First pass: the matrices M ``(N, C, C)`` of the block's attention."""
+        attention = block.attention
+        count, height, width, channels = x.shape
+        heads, per_head = attention.heads, channels // attention.heads
+        wide = attention.temperature
+        gram = wide.new_zeros(count, heads, per_head, per_head)
+        squares = wide.new_zeros(count, 2, heads, per_head)
+        window = self._window("qk", attention.qk, x)
+        for a, b in self._strips(x):
+            rows = x.read(a, b)
+            pixels = block.normalise(rows)
+            qk = window.push(pixels, b - a, b == height)
+            values.offer(pixels, a, b)
+            if qk is not None:
+                qk = qk.reshape(count, -1, 2, heads, per_head)
+                gram += _gram(qk[:, :, 0], qk[:, :, 1])
+                squares += _squares(qk)
+            self._tick(rows, 0.3)
+            x.release(a, b)
+        return attention.fold(gram, squares, x.tensor.new_empty(0, device=self.network.device))
+
+    def _apply(self, x: FeatureMap, block: Block, matrices: Tensor, values: _KeptValues) -> None:
+        """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
+        count, height, width, channels = x.shape
+        feed_forward = block.feed_forward
+        gates = self._window("gate", feed_forward.gate, x)
+        amounts = self._window("value", feed_forward.value, x)
+        finished = 0
+        for a, b, v in values:
+            rows = x.read(a, b)
+            flat = rows.view(count, -1, channels)
+            v = v.reshape(count, -1, channels)
+            if count == 1:
+                flat[0].addmm_(v[0], matrices[0])
+            else:
+                flat.baddbmm_(v, matrices)
+            if block.attention.bias is not None:
+                rows += block.attention.bias
+            pixels = block.normalise(rows)
+            x.write(a, b, rows)
+            gate = gates.push(pixels, b - a, b == height)
+            amount = amounts.push(pixels, b - a, b == height)
+            if gate is not None and amount is not None:
+                gated = torch.ops.aten.gelu_(gate).mul_(amount)
+                end = finished + gate.shape[1]
+                done = x.read(finished, end)
+                done.view(-1, channels).addmm_(
+                    gated.reshape(-1, gated.shape[-1]), feed_forward.project_out
+                )
+                if feed_forward.bias is not None:
+                    done += feed_forward.bias
+                x.write(finished, end, done)
+                finished = end
+            self._tick(rows, 0.7)
+
+    def _downsample(self, x: FeatureMap, weights: tuple[Tensor, Tensor | None]) -> FeatureMap:
+        """3×3 convolution and pixel-unshuffle into a new map of half the size."""
+        count, height, width, channels = x.shape
+        below = self._allocate(count, height // 2, width // 2, 2 * channels)
+        for a, b in self._strips(below):
+            rows = self._conv(x.read, 2 * a, 2 * b, height, weights)
+            rows = rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # N r dy w dx c
+            below.write(a, b, rows.permute(0, 1, 3, 5, 2, 4).flatten(3))
+            x.release(2 * a, 2 * b)
+        return below
+
+    def _upsample(self, x: FeatureMap, a: int, b: int, level: int) -> Tensor:
+        """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns."""
+        rows = self._conv(x.read, a, b, x.shape[1], self.network._ups[level])
+        x.release(a, b)
+        rows = rows.unflatten(3, (2, 2, -1))  # N r w dy dx c
+        return rows.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+
+    def _fuse(self, x: FeatureMap, skip: FeatureMap, level: int) -> FeatureMap:
+        """Upsample, concatenate the skip, reduce the channels: into the skip's own memory."""
+        reduction = self.network._reductions[level]
+        assert reduction is not None
+        from_below, from_skip, bias = reduction
+        for a, b in self._strips(x):
+            below = self._upsample(x, a, b, level)
+            beside = skip.read(2 * a, 2 * b)
+            rows = below.reshape(-1, below.shape[-1]) @ from_below
+            rows.addmm_(beside.reshape(-1, beside.shape[-1]), from_skip)
+            if bias is not None:
+                rows += bias
+            skip.write(2 * a, 2 * b, rows.view(beside.shape))
+        return skip
+
+    def _join(self, x: FeatureMap, skip: FeatureMap, wide: FeatureMap) -> FeatureMap:
+        """Upsample and concatenate the skip, which is packed into the beginning of ``wide``.
+
+        From the last rows to the first, since those of ``wide`` lie behind those of the skip.
+        """
+        for a, b in reversed(self._strips(x)):
+            below = self._upsample(x, a, b, 0)
+            beside = skip.read(2 * a, 2 * b)
+            wide.write(2 * a, 2 * b, torch.cat([below, beside], dim=-1))
+        return wide
+
+    def _add_embedding(self, x: FeatureMap, image: Tensor) -> None:
+        """The dual-pixel head: add the patch embedding, computed anew, behind a 1×1 convolution."""
+        assert self.network._skip is not None
+        weight, bias = self.network._skip
+        for a, b in self._strips(x):
+            rows = x.read(a, b)
+            embedded = self._embed(image, a, b)
+            rows.view(-1, rows.shape[-1]).addmm_(embedded.reshape(-1, embedded.shape[-1]), weight)
+            if bias is not None:
+                rows += bias
+            x.write(a, b, rows)
+
+    def _finish(self, x: FeatureMap, image: Tensor, out: Tensor) -> None:
+        """Output convolution and, but for dual pixels, the residual in float32."""
+        for a, b in self._strips(x):
+            rows = self._conv(x.read, a, b, x.shape[1], self.network._output).to(out)
+            if self.network._skip is None:
+                rows += image[:, a:b]
+            out[:, a:b] = rows
+            x.release(a, b)
+
+
+def _gram(q: Tensor, k: Tensor) -> Tensor:
+    """q·kᵀ of a strip: ``(N, P, heads, c)`` twice to ``(N, heads, c, c)``."""
+    if q.dtype == torch.float16:  # sums over thousands of pixels leave its range
+        q, k = q.float(), k.float()
+    if q.shape[0] == 1:
+        return torch.bmm(q[0].permute(1, 2, 0), k[0].transpose(0, 1))[None]
+    return q.permute(0, 2, 3, 1) @ k.transpose(1, 2)
+
+
+def _squares(qk: Tensor) -> Tensor:
+    """Squared norms over the pixels: ``(N, P, …)`` to ``(N, …)``."""
+    qk = qk.float()
+    return torch.mul(qk, qk).sum(dim=1)
+
+
+class _KeptValues:
+    """v of one block, strip by strip: kept from the first pass as far as the plan allows.
+
+    What is not kept are the upper rows; they are computed again. In that order no row is
+    needed again once the second pass has changed it.
+    """
+
+    def __init__(self, evaluation: _Evaluation, x: FeatureMap, block: Block) -> None:
+        self.evaluation, self.x, self.block = evaluation, x, block
+        self.stage = block.attention.v
+        count, self.height, width, channels = x.shape
+        strips = evaluation._strips(x)
+        row_bytes = count * width * channels * evaluation.network.dtype.itemsize
+        rows = min(self.height, evaluation.plan.kept_bytes // row_bytes)
+        # Kept rows begin one row into a strip, whose first row is the halo.
+        self.begin = next((a for a, _ in strips if self.height - a <= rows), self.height)
+        self.first = self.begin + 1 if self.begin else 0
+        self.next = self.begin
+        self.kept = None
+        self.window = None
+        if self.first < self.height:
+            self.kept = evaluation._buffer("v", count, self.height - self.first, width, channels)
+            self.window = evaluation._window("second", self.stage, x)
+        else:
+            self.first = self.height
+
+    def offer(self, pixels: Tensor, a: int, b: int) -> None:
+        """Take part in the first pass: normalised pixels of rows ``[a, b)``."""
+        if self.window is None or self.kept is None or a < self.begin:
+            return
+        v = self.window.push(pixels, b - a, b == self.height)
+        if v is None:
+            return
+        end = self.next + v.shape[1]
+        skipped = max(0, self.first - self.next)
+        self.kept[:, self.next + skipped - self.first : end - self.first] = v[:, skipped:]
+        self.next = end
+
+    def __iter__(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Row ranges with their v, from top to bottom."""
+        yield from self._recomputed()
+        if self.kept is not None:
+            for a, b in self.evaluation._strips(self.x):
+                a = max(a, self.first)
+                if a < b:
+                    yield a, b, self.kept[:, a - self.first : b - self.first]
+
+    def _recomputed(self) -> Iterator[tuple[int, int, Tensor]]:
+        if self.first == 0:
+            return
+        window = self.evaluation._window("second", self.stage, self.x)
+        start, limit = 0, min(self.first + 1, self.height)  # one row more: the halo
+        for a, b in self.evaluation._strips(self.x):
+            b = min(b, limit)
+            if a >= b:
+                return
+            pixels = self.block.normalise(self.x.read(a, b))
+            v = window.push(pixels, b - a, b == self.height)
+            if v is not None:
+                yield start, start + v.shape[1], v
+                start += v.shape[1]

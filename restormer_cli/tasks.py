@@ -1,0 +1,133 @@
+"""What can be restored: one row per task variant, one YAML file in ``Options/`` per network.
+
+A task is data. A new one is a YAML file with the network's hyper-parameters and a row in
+:data:`VARIANTS`; no other module asks which task it is working for. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from restormer_cli.errors import OptionsError, UsageError
+
+NETWORK_BLOCK = "network_g"
+NETWORK_TYPE = "Restormer"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing the command line can be asked to do."""
+
+    name: str
+    """Stem of the YAML file of the official network."""
+    task: str
+    """The subcommand."""
+    compact: str
+    """Stem of the YAML file of the compact network that does the same."""
+    kind: str | None = None
+    sigma: int | None = None
+    views: int = 1
+    """Images that make one input: two for dual-pixel pairs."""
+
+    @property
+    def label(self) -> str:
+        """How a person would ask for it, such as ``denoise --kind gray --sigma 25``."""
+        kind = f" --kind {self.kind}" if self.kind else ""
+        sigma = f" --sigma {self.sigma}" if self.sigma else ""
+        return f"{self.task}{kind}{sigma}"
+
+
+VARIANTS = (
+    Variant("derain", "derain", "compact_derain"),
+    Variant("denoise_real", "denoise", "compact_denoise_real", kind="real"),
+    Variant("denoise_color_blind", "denoise", "compact_denoise_color", kind="color"),
+    *(
+        Variant(f"denoise_color_sigma{s}", "denoise", "compact_denoise_color", "color", s)
+        for s in (15, 25, 50)
+    ),
+    Variant("denoise_gray_blind", "denoise", "compact_denoise_gray", kind="gray"),
+    *(
+        Variant(f"denoise_gray_sigma{s}", "denoise", "compact_denoise_gray", "gray", s)
+        for s in (15, 25, 50)
+    ),
+    Variant("deblur_motion", "deblur", "compact_deblur_motion", kind="motion"),
+    Variant("deblur_defocus", "deblur", "compact_deblur_defocus", kind="defocus"),
+    Variant("dual_pixel", "dual-pixel", "compact_dual_pixel", views=2),
+)
+
+
+def find_variant(task: str, kind: str | None = None, sigma: int | None = None) -> Variant:
+    """The variant for a subcommand and its options; without ``kind``, the task's first.
+
+    Raises
+    ------
+    UsageError
+        If there is no such variant.
+    """
+    of_task = [v for v in VARIANTS if v.task == task]
+    if not of_task:
+        raise UsageError(
+            f"no task {task!r}; there are {', '.join(dict.fromkeys(v.task for v in VARIANTS))}"
+        )
+    kind = kind or of_task[0].kind
+    for variant in of_task:
+        if (variant.kind, variant.sigma) == (kind, sigma):
+            return variant
+    choices = "; ".join(v.label for v in of_task)
+    asked = Variant("", task, "", kind, sigma).label
+    raise UsageError(f"no weights exist for {asked!r}; choose from: {choices}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a YAML file says of a network."""
+
+    name: str
+    """Stem of the file."""
+    network: Mapping[str, Any]
+    """Hyper-parameters, for :meth:`RestormerConfig.from_mapping`."""
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    """``file``, ``bytes`` and ``sha256`` of the weights meant for it, where they are known."""
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder that is shipped with the package: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def shipped_options(name: str) -> Options:
+    """Read ``Options/<name>.yml``."""
+    return read_options(shipped_folder("Options") / f"{name}.yml")
+
+
+def read_options(path: Path) -> Options:
+    """Read hyper-parameters from a YAML file, ours or the authors'.
+
+    Only the block ``network_g`` and, in ours, ``weights`` are looked at.
+
+    Raises
+    ------
+    OptionsError
+        If the file cannot be read, is not YAML or does not describe a Restormer.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionsError(f"{path}: not a YAML file") from error
+    network = document.get(NETWORK_BLOCK) if isinstance(document, dict) else None
+    if not isinstance(network, dict):
+        raise OptionsError(f"{path}: has no block {NETWORK_BLOCK!r} with hyper-parameters")
+    kind = network.get("type", NETWORK_TYPE)
+    if kind != NETWORK_TYPE:
+        raise OptionsError(f"{path}: describes a {kind}, not a {NETWORK_TYPE}")
+    weights = document.get("weights") or {}
+    return Options(path.stem, {k: v for k, v in network.items() if k != "type"}, weights)

@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+"""Train a compact Restormer on clean photos: ``train_compact.py RECIPE --photos DIR --run DIR``.
+
+A run is a folder: ``checkpoint.pt`` (everything needed to go on), ``log.csv`` (the learning
+curve) and, from ``--export FILE``, the EMA weights as safetensors. Starting the same command
+again continues where the run was stopped. Sample ``i`` depends on the seed and ``i`` alone, so a
+run that was interrupted sees the same data as one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import ctypes
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import degradations as deg  # noqa: E402 - the checkout is on the path only now
+
+from restormer_cli.architecture import Restormer, RestormerConfig  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a compact network learns, from what, for how long."""
+
+    options: str
+    """Name of the YAML file in ``Options/`` that holds its hyper-parameters."""
+    degrade: deg.Degradation
+    validate: dict[str, deg.Degradation]
+    """Named, fixed degradations whose PSNR on held-out photos is the learning curve."""
+    steps: int = 12_000
+    batch: int = 16
+    patch: int = 64
+    rate: float = 1e-3
+    margin: int = 0
+    """Pixels around the patch that are degraded with it and cut off: what blurs into it."""
+    prepare: Callable[[deg.Image], deg.Image] | None = None
+    """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
+
+    def pair(
+        self, crop: NDArray[np.uint8], rng: np.random.Generator, degrade: deg.Degradation
+    ) -> tuple[deg.Image, deg.Image]:
+        """Degraded and clean patch of a clean crop, which is larger by the margin all around."""
+        clean = crop.astype(np.float32) / np.float32(255)
+        if self.prepare:
+            clean = self.prepare(clean)
+        degraded = degrade(clean, rng)
+        inside = slice(self.margin, crop.shape[0] - self.margin)
+        return degraded[inside, inside], clean[inside, inside]
+
+
+def _fixed(function: Callable[..., deg.Image], **strength: float) -> deg.Degradation:
+    return lambda clean, rng: function(clean, rng, **strength)
+
+
+_GAUSSIAN = {f"sigma{s}": _fixed(deg.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
+
+RECIPES = {
+    "denoise_color": Recipe(
+        options="compact_denoise_color",
+        degrade=deg.blind_gaussian,
+        validate=_GAUSSIAN,
+    ),
+    "denoise_gray": Recipe(
+        options="compact_denoise_gray",
+        degrade=deg.blind_gaussian,
+        validate=_GAUSSIAN,
+        prepare=deg.to_gray,
+    ),
+    "denoise_real": Recipe(
+        options="compact_denoise_real",
+        degrade=deg.blind_camera_noise,
+        validate={
+            "clean": deg.unchanged,
+            "mild": _fixed(deg.camera_noise, shot=5e-4, grain=0.6),  # as PolyU, CC
+            "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
+        },
+    ),
+    "derain": Recipe(
+        options="compact_derain",
+        degrade=deg.blind_rain,
+        validate={
+            "clean": deg.unchanged,
+            "light": _fixed(deg.rain, amount=0.1),  # as Rain100L
+            "heavy": _fixed(deg.rain, amount=1, layers=5),  # as Rain100H
+        },
+    ),
+    # Blur is undone from a wider view than noise, so patches are larger and fewer.
+    "deblur_motion": Recipe(
+        options="compact_deblur_motion",
+        degrade=deg.blind_motion_blur,
+        validate={
+            "sharp": deg.unchanged,
+            "extent8": _fixed(deg.motion_blur, extent=8, noise=1),
+            "extent20": _fixed(deg.motion_blur, extent=20, noise=1),
+        },
+        batch=8,
+        patch=96,
+        margin=16,
+    ),
+    "deblur_defocus": Recipe(
+        options="compact_deblur_defocus",
+        degrade=deg.blind_defocus_blur,
+        validate={
+            "sharp": deg.unchanged,
+            "radius2": _fixed(deg.defocus_blur, radius=2, noise=1),
+            "radius6": _fixed(deg.defocus_blur, radius=6, noise=1),
+        },
+        batch=8,
+        patch=96,
+        margin=12,
+    ),
+    "dual_pixel": Recipe(
+        options="compact_dual_pixel",
+        degrade=deg.blind_dual_pixel,
+        validate={
+            "sharp": _fixed(deg.dual_pixel, radius=0),
+            "radius2": _fixed(deg.dual_pixel, radius=2, noise=1),
+            "radius6": _fixed(deg.dual_pixel, radius=6, noise=1),
+        },
+        batch=8,
+        patch=96,
+        margin=12,
+    ),
+}
+
+HELD_OUT = 12
+VALIDATION_SIZE = 256
+EMA_DECAY = 0.999
+WARM_UP_STEPS = 200
+CLIP_NORM = 0.5
+#: A crop is the most detailed of this many, or skies and soft backgrounds would prevail.
+CROP_CANDIDATES = 3
+
+
+def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Training and held-out photos: every seventh by name, up to :data:`HELD_OUT`."""
+    photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".png"})
+    held_out = photos[3::7][:HELD_OUT]
+    return [p for p in photos if p not in held_out], held_out
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read as RGB uint8 ``(H, W, 3)``."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise SystemExit(f"{path}: not a readable photo")
+    return image  # type: ignore[return-value]
+
+
+def detailed_crop(
+    photos: list[NDArray[np.uint8]], size: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A random square, the most detailed of a few, flipped and turned at random."""
+    best, most = None, -1.0
+    for _ in range(CROP_CANDIDATES):
+        photo = photos[rng.integers(len(photos))]
+        top = rng.integers(photo.shape[0] - size + 1)
+        left = rng.integers(photo.shape[1] - size + 1)
+        crop = photo[top : top + size, left : left + size]
+        detail = float(np.abs(np.diff(crop[..., 1].astype(np.int16), axis=0)).mean())
+        if detail > most:
+            best, most = crop, detail
+    assert best is not None
+    best = np.rot90(best, rng.integers(4))
+    return best[:, ::-1] if rng.random() < 0.5 else best
+
+
+def to_tensor(images: list[deg.Image]) -> Tensor:
+    """Stack ``(H, W, C)`` images to ``(N, C, H, W)``, channels last in memory."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def make_batch(
+    photos: list[NDArray[np.uint8]], recipe: Recipe, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """The degraded and the clean patches of one step; ``seed`` and ``step`` fix both."""
+    degraded, clean = [], []
+    for sample in range(recipe.batch):
+        rng = np.random.default_rng([seed, step, sample])
+        crop = detailed_crop(photos, recipe.patch + 2 * recipe.margin, rng)
+        bad, good = recipe.pair(crop, rng, recipe.degrade)
+        degraded.append(bad)
+        clean.append(good)
+    return to_tensor(degraded), to_tensor(clean)
+
+
+def batches(
+    photos: list[NDArray[np.uint8]], recipe: Recipe, seed: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Make each step's batch while the network works on the one before it."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(make_batch, photos, recipe, seed, steps.start)
+        for step in steps:
+            batch = ahead.result()
+            ahead = pool.submit(make_batch, photos, recipe, seed, step + 1)
+            yield batch
+
+
+def validation_pairs(
+    held_out: list[Path], recipe: Recipe
+) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """One fixed, detailed crop of each held-out photo under each validation degradation."""
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in recipe.validate}
+    for index, path in enumerate(held_out):
+        size = VALIDATION_SIZE + 2 * recipe.margin
+        crop = detailed_crop([read_photo(path)], size, np.random.default_rng(index))
+        for name, degrade in recipe.validate.items():
+            degraded, clean = recipe.pair(crop, np.random.default_rng(1000 + index), degrade)
+            pairs[name].append((to_tensor([degraded]), to_tensor([clean])))
+    return pairs
+
+
+@torch.inference_mode()
+def mean_psnr(
+    network: Restormer, pairs: list[tuple[Tensor, Tensor]], device: torch.device
+) -> float:
+    """Mean PSNR in dB over the pairs, of the output clamped to [0, 1]."""
+    total = 0.0
+    for degraded, clean in pairs:
+        restored = network(degraded.to(device)).clamp(0, 1).cpu()
+        # A network that leaves a clean image alone has no error at all: call that 100 dB.
+        total += -10 * math.log10(max(float(F.mse_loss(restored, clean)), 1e-10))
+    return total / len(pairs)
+
+
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Learning rate: a short warm-up, then a cosine down to a thousandth."""
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return recipe.rate * warm * (0.001 + 0.999 * cosine)
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks: handing them back and forth costs a quarter of a step."""
+    if sys.platform == "linux":
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+        except OSError:  # another C library: only speed is lost
+            return
+        mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 256 * 2**20)
+        libc.mallopt(arena_max, 1)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a stop at any moment leaves the old one or the new one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load_config(options: str) -> RestormerConfig:
+    """Hyper-parameters of ``Options/<options>.yml``."""
+    document = yaml.safe_load((ROOT / "Options" / f"{options}.yml").read_text(encoding="utf-8"))
+    network = {k: v for k, v in document["network_g"].items() if k != "type"}
+    return RestormerConfig.from_mapping(network)
+
+
+def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    """Train, or continue, one run to its last step or until ``--minutes`` are over."""
+    device = torch.device(arguments.device)
+    torch.manual_seed(arguments.seed)
+    network = Restormer(load_config(recipe.options)).to(device, memory_format=torch.channels_last)
+    torch.nn.init.zeros_(network.output.weight)  # start from "change nothing"
+    if arguments.init:
+        network.load_state_dict(load_file(arguments.init))
+    ema = copy.deepcopy(network).requires_grad_(False)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
+    forward = torch.compile(network) if arguments.compile else network
+
+    run: Path = arguments.run
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = run / "checkpoint.pt", run / "log.csv"
+    first, seconds_before = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, seconds_before = state["step"], state["seconds"]
+        print(f"continuing at step {first} after {seconds_before / 3600:.2f} h", flush=True)
+
+    training, held_out = split_photos(arguments.photos)
+    photos = [read_photo(path) for path in training]
+    pairs = validation_pairs(held_out, recipe)
+    started = time.monotonic()
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def save(step: int) -> None:
+        save_atomically(
+            {
+                "network": network.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "seconds": seconds(),
+            },
+            checkpoint,
+        )
+
+    def report(step: int, loss: float) -> None:
+        figures = {name: mean_psnr(ema, p, device) for name, p in pairs.items()}
+        new = not log.exists()
+        with log.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "hours", "loss", *figures])
+            writer.writerow(
+                [step, f"{seconds() / 3600:.3f}", f"{loss:.5f}"]
+                + [f"{value:.3f}" for value in figures.values()]
+            )
+        shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
+        print(
+            f"step {step}/{recipe.steps}  {seconds() / 3600:.2f} h  loss {loss:.4f}  {shown}",
+            flush=True,
+        )
+
+    mean_loss, saved_at = float("nan"), time.monotonic()
+    steps = range(first, recipe.steps)
+    for step, (degraded, clean) in zip(
+        steps, batches(photos, recipe, arguments.seed, steps), strict=True
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, recipe)
+        degraded, clean = degraded.to(device), clean.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
+            loss = F.l1_loss(forward(degraded), clean)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        optimizer.step()
+        # Young averages forget fast, or the random start would linger in them.
+        decay = min(EMA_DECAY, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+
+        value = loss.item()
+        mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
+        done = step + 1
+        if done % arguments.report_every == 0 or done == recipe.steps:
+            report(done, mean_loss)
+        out_of_time = time.monotonic() - started > arguments.minutes * 60
+        if out_of_time or done == recipe.steps or time.monotonic() - saved_at > 300:
+            save(done)
+            saved_at = time.monotonic()
+        if out_of_time:
+            break
+
+
+def export(recipe: Recipe, run: Path, target: Path) -> None:
+    """Write the EMA weights of a run as float16 safetensors."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    tensors = {name: tensor.half().contiguous() for name, tensor in state["ema"].items()}
+    save_file(tensors, target, metadata={"format": "pt", "options": f"{recipe.options}.yml"})
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB after {state['step']} steps")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", choices=sorted(RECIPES))
+    parser.add_argument("--photos", type=Path, required=True, help="folder of clean photos")
+    parser.add_argument("--run", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--steps", type=int, help="length of the whole schedule")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after, to go on later"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--bfloat16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--report-every", type=int, default=250, metavar="STEPS")
+    parser.add_argument("--options", help="other hyper-parameters, to compare")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="start from these weights")
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="only write the weights of --run"
+    )
+    arguments = parser.parse_args()
+
+    recipe = RECIPES[arguments.recipe]
+    changes = {k: v for k in ("steps", "options") if (v := getattr(arguments, k)) is not None}
+    recipe = Recipe(**{**vars(recipe), **changes})
+    if arguments.export:
+        export(recipe, arguments.run, arguments.export)
+        return
+    keep_freed_memory()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    train(recipe, arguments)
+
+
+if __name__ == "__main__":
+    main()
