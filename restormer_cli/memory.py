@@ -22,6 +22,7 @@ from torch import Tensor
 
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError
+from restormer_cli.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
 #: ``scratch``: in a temporary file, of which only the strips at hand are in memory.
@@ -235,30 +236,6 @@ def _scratch_fits(plan: Plan) -> bool:
     return plan.scratch_bytes == 0 or plan.scratch_bytes < shutil.disk_usage(scratch_folder()).free
 
 
-def format_bytes(count: float) -> str:
-    """A size as people write it: ``1.5 GB``, ``12 MB``."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"
-
-
-def parse_bytes(text: str) -> int:
-    """Read ``6GB``, ``512 MiB``, ``1.5g`` or a plain number of bytes.
-
-    Raises
-    ------
-    ValueError
-        If the text is no size.
-    """
-    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-    units |= {f"{u}i": 2 ** (10 * n) for n, u in enumerate("kmgt", 1)}
-    stripped = text.strip().lower().removesuffix("b")
-    number = stripped.rstrip("kmgti ")
-    unit = stripped[len(number) :].strip()
-    value = float(number) * units[unit] if unit in units else math.nan
-    if not value > 0 or math.isinf(value):
-        raise ValueError(f"{text!r} is not a size such as 6GB or 800MB")
-    return int(value)
-
-
 class FeatureMap:
     """Rows of ``(N, H, W, C)`` features: in the device's memory, the host's, or a scratch file.
 
@@ -295,13 +272,13 @@ class FeatureMap:
 
     def release(self, first: int, last: int) -> None:
         """Let go of the memory behind rows that are in a file; elsewhere nothing happens."""
-        if not hasattr(self._file, "madvise"):  # no file, or Windows, which decides alone
-            return
+        if self._file is None or not hasattr(self._file, "madvise"):
+            return  # Windows has no such call and decides alone
         row = self.tensor.stride(1) * self.tensor.element_size()
         offset = self.tensor.storage_offset() * self.tensor.element_size()
         start = (offset + first * row) // mmap.PAGESIZE * mmap.PAGESIZE
         length = offset + last * row - start
-        self._file.madvise(mmap.MADV_DONTNEED, start, length)
+        self._file.madvise(mmap.MADV_DONTNEED, int(start), int(length))
 
 
 def allocate(

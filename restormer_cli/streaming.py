@@ -27,11 +27,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from restormer_cli.architecture import (
-    LAYER_NORM_EPSILON,
     GDFN,
+    LAYER_NORM_EPSILON,
     MDTA,
     LayerNorm,
     Restormer,
@@ -43,13 +44,18 @@ from restormer_cli.memory import WINDOW_STRIPS, FeatureMap, Plan, allocate, plan
 Progress = Callable[[float], None]
 
 
+#: Vector instructions work on this many numbers at once: depthwise convolutions over other
+#: numbers of channels can take ten times as long.
+CHANNEL_MULTIPLE = 16
+
+
 def _optional(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     return None if tensor is None else tensor.to(like)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A 1×1 convolution with the LayerNorm before it folded in: ``(pixels, C)`` to ``(pixels, K)``."""
+    """A 1×1 convolution with the LayerNorm before it folded in: ``(P, C)`` to ``(P, K)``."""
 
     weight: Tensor
     """``(C, K)``."""
@@ -87,15 +93,27 @@ class Depthwise:
 
     @classmethod
     def prepare(
-        cls, norm: LayerNorm, point: nn.Conv2d, depth: nn.Conv2d, part: slice, like: Tensor
+        cls,
+        norm: LayerNorm,
+        point: nn.Conv2d,
+        depth: nn.Conv2d,
+        part: slice,
+        like: Tensor,
+        multiple: int = 1,
     ) -> Depthwise:
-        """The output channels ``part`` of ``depth(point(norm(x)))``."""
-        point_bias = None if point.bias is None else point.bias[part]
-        depth_bias = None if depth.bias is None else depth.bias[part]
+        """Channels ``part`` of ``depth(point(norm(x)))``, then zeros up to a ``multiple``."""
+        padding = -(part.stop - part.start) % multiple
+
+        def padded(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor[part], tensor.new_zeros(padding, *tensor.shape[1:])])
+
+        def padded_bias(bias: Tensor | None) -> Tensor | None:
+            return None if bias is None else padded(bias)
+
         return cls(
-            Projection.fold(norm, point.weight[part], point_bias, like),
-            depth.weight[part].contiguous().to(like),
-            _optional(depth_bias, like),
+            Projection.fold(norm, padded(point.weight), padded_bias(point.bias), like),
+            padded(depth.weight).to(like),
+            _optional(padded_bias(depth.bias), like),
         )
 
     def convolve(self, rows: Tensor, pad_rows: bool = False) -> Tensor:
@@ -137,7 +155,7 @@ class Attention:
         norms = squares.sqrt().clamp_min(1e-12)
         scores = gram / (norms[:, 0, :, :, None] * norms[:, 1, :, None, :]) * self.temperature
         attention = scores.softmax(-1)
-        heads = self.project_out.unflatten(1, (self.heads, -1))
+        heads = rearrange(self.project_out, "o (h c) -> o h c", h=self.heads)
         folded = torch.einsum("ohc,nhcd->nhdo", heads, attention)
         return folded.flatten(1, 2).to(like)
 
@@ -148,11 +166,12 @@ class FeedForward:
     def __init__(self, norm: LayerNorm, ffn: GDFN, like: Tensor) -> None:
         hidden = ffn.project_out.in_channels
         # Apart, so that gate and value are contiguous each.
-        self.gate = Depthwise.prepare(norm, ffn.project_in, ffn.dwconv, slice(0, hidden), like)
-        self.value = Depthwise.prepare(
-            norm, ffn.project_in, ffn.dwconv, slice(hidden, 2 * hidden), like
-        )
-        self.project_out = ffn.project_out.weight.flatten(1).T.contiguous().to(like)
+        first, second = slice(0, hidden), slice(hidden, 2 * hidden)
+        stage = (norm, ffn.project_in, ffn.dwconv)
+        self.gate = Depthwise.prepare(*stage, first, like, CHANNEL_MULTIPLE)
+        self.value = Depthwise.prepare(*stage, second, like, CHANNEL_MULTIPLE)
+        padding = self.gate.channels - hidden
+        self.project_out = F.pad(ffn.project_out.weight.flatten(1).T, (0, 0, 0, padding)).to(like)
         self.bias = _optional(ffn.project_out.bias, like)
 
 
@@ -257,7 +276,7 @@ class StreamingRestormer:
         def upsampling(module: nn.Module) -> tuple[Tensor, None]:
             """Order the outputs (dy, dx, channel), so that pixel-shuffle moves whole pixels."""
             weight, _ = conv(module)
-            shuffled = weight.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1)
+            shuffled = rearrange(weight, "(c d) i y x -> (d c) i y x", d=4)
             return shuffled.contiguous(memory_format=torch.channels_last), None
 
         def reduction(module: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -415,9 +434,8 @@ class _Evaluation:
         network = self.network
         stages = [*enumerate(network._encoders), *enumerate(network._decoders)]
         return sum(
-            pixels / 4**level * len(blocks) * blocks[0].attention.channels ** 2
-            for level, blocks in stages
-            if blocks
+            (pixels / 4**level * block.attention.channels**2 for level, b in stages for block in b),
+            0.0,
         )
 
     def _tick(self, rows: Tensor, share: float) -> None:
@@ -462,7 +480,7 @@ class _Evaluation:
     def _attend(self, x: FeatureMap, block: Block, values: _KeptValues) -> Tensor:
         """First pass: the matrices M ``(N, C, C)`` of the block's attention."""
         attention = block.attention
-        count, height, width, channels = x.shape
+        count, height, _, channels = x.shape
         heads, per_head = attention.heads, channels // attention.heads
         wide = attention.temperature
         gram = wide.new_zeros(count, heads, per_head, per_head)
@@ -483,7 +501,7 @@ class _Evaluation:
 
     def _apply(self, x: FeatureMap, block: Block, matrices: Tensor, values: _KeptValues) -> None:
         """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
-        count, height, width, channels = x.shape
+        count, height, _, channels = x.shape
         feed_forward = block.feed_forward
         gates = self._window("gate", feed_forward.gate, x)
         amounts = self._window("value", feed_forward.value, x)
@@ -521,8 +539,8 @@ class _Evaluation:
         below = self._allocate(count, height // 2, width // 2, 2 * channels)
         for a, b in self._strips(below):
             rows = self._conv(x.read, 2 * a, 2 * b, height, weights)
-            rows = rows.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # N r dy w dx c
-            below.write(a, b, rows.permute(0, 1, 3, 5, 2, 4).flatten(3))
+            unshuffled = rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
+            below.write(a, b, unshuffled)
             x.release(2 * a, 2 * b)
         return below
 
@@ -530,8 +548,7 @@ class _Evaluation:
         """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns."""
         rows = self._conv(x.read, a, b, x.shape[1], self.network._ups[level])
         x.release(a, b)
-        rows = rows.unflatten(3, (2, 2, -1))  # N r w dy dx c
-        return rows.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+        return rearrange(rows, "n r w (dy dx c) -> n (r dy) (w dx) c", dy=2, dx=2)
 
     def _fuse(self, x: FeatureMap, skip: FeatureMap, level: int) -> FeatureMap:
         """Upsample, concatenate the skip, reduce the channels: into the skip's own memory."""

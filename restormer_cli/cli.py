@@ -1,0 +1,253 @@
+"""The words a person types. No logic: each command builds a job and hands it on."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from restormer_cli import __version__
+from restormer_cli.errors import RestormerError
+from restormer_cli.units import parse_bytes
+
+app = typer.Typer(
+    help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_SOME_FAILED = 1
+EXIT_USAGE = 2
+
+
+class DenoiseKind(str, enum.Enum):
+    real = "real"
+    color = "color"
+    gray = "gray"
+
+
+class DeblurKind(str, enum.Enum):
+    motion = "motion"
+    defocus = "defocus"
+
+
+class Precision(str, enum.Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class BitDepth(str, enum.Enum):
+    auto = "auto"
+    eight = "8"
+    sixteen = "16"
+
+
+def _size(text: str) -> int:
+    """Read ``--max-memory``."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that all subcommands share, declared once."""
+
+    input_dir: Annotated[
+        str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
+    ]
+    result_dir: Annotated[Path, typer.Option(help="Where results go, as NAME.png.")]
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
+    ] = False
+    weights: Annotated[
+        str,
+        typer.Option(help="auto, official, compact, a name from 'restormer weights', or a file."),
+    ] = "auto"
+    options: Annotated[
+        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto
+    max_memory: Annotated[
+        int | None,
+        typer.Option(parser=_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."),
+    ] = None
+    tile: Annotated[
+        int | None, typer.Option(help="Restore in square tiles, as the authors do. Not exact.")
+    ] = None
+    tile_overlap: Annotated[int, typer.Option(help="Pixels that tiles share.")] = 32
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo what is done.")] = False
+    bit_depth: Annotated[BitDepth, typer.Option(help="Of results; auto: as the input.")] = (
+        BitDepth.auto
+    )
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths from standard input end in NUL.")
+    ] = False
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every image.")
+    ] = False
+    report: Annotated[
+        Path | None, typer.Option(help="Append the lines of --json to this file.")
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = (
+        False
+    )
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Say which device and weights are used, and why."),
+    ] = False
+
+
+def _with_common(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`Common`, which it receives as ``common``."""
+    hints = get_type_hints(Common, include_extras=True)
+    own = [
+        parameter.replace(annotation=get_type_hints(command, include_extras=True)[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "common"
+    ]
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=hints[field.name],
+            default=(
+                inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            ),
+        )
+        for field in dataclasses.fields(Common)
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        common = Common(**{f.name: values.pop(f.name) for f in dataclasses.fields(Common)})
+        command(**values, common=common)
+
+    del wrapper.__wrapped__  # or its signature would be read
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _restore(
+    common: Common,
+    task: str,
+    kind: str | None = None,
+    sigma: int | None = None,
+    sides: tuple[str, ...] = (),
+) -> None:
+    from restormer_cli.command import restore
+
+    bit_depth = None if common.bit_depth is BitDepth.auto else int(common.bit_depth.value)
+    values = dataclasses.asdict(common)
+    values |= {"bit_depth": bit_depth, "precision": common.precision.value}
+    summary = restore(task=task, kind=kind, sigma=sigma, sides=sides, **values)
+    if summary.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+@_with_common
+def derain(common: Common) -> None:
+    """Remove rain streaks."""
+    _restore(common, "derain")
+
+
+@app.command()
+@_with_common
+def denoise(
+    common: Common,
+    kind: Annotated[
+        DenoiseKind, typer.Option(help="Noise of a camera, or Gaussian in colour or gray.")
+    ] = DenoiseKind.real,
+    sigma: Annotated[
+        int | None, typer.Option(help="Known strength of Gaussian noise: 15, 25 or 50.")
+    ] = None,
+) -> None:
+    """Remove noise; without --sigma its strength need not be known."""
+    _restore(common, "denoise", kind.value, sigma)
+
+
+@app.command()
+@_with_common
+def deblur(
+    common: Common,
+    kind: Annotated[DeblurKind, typer.Option(help="What blurred the photos.")] = DeblurKind.motion,
+) -> None:
+    """Remove motion blur or defocus blur."""
+    _restore(common, "deblur", kind.value)
+
+
+@app.command()
+@_with_common
+def dual_pixel(
+    common: Common,
+    left: Annotated[str, typer.Option(help="Sub-folder with the left views.")] = "inputL",
+    right: Annotated[str, typer.Option(help="Sub-folder with the right views.")] = "inputR",
+) -> None:
+    """Remove defocus blur using both views of a dual-pixel sensor."""
+    _restore(common, "dual-pixel", sides=(left, right))
+
+
+@app.command()
+def devices(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto,
+) -> None:
+    """Say what this machine has, what would be used, and why."""
+    from restormer_cli.devices import describe
+
+    for line in describe(device, precision.value):
+        print(line)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"restormer-cli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Say which version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: run a command, turn our errors into one line and an exit status."""
+    try:
+        app()
+    except RestormerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing more, now or when Python flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_SOME_FAILED)
+
+
+if __name__ == "__main__":
+    main()

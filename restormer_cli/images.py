@@ -1,0 +1,284 @@
+"""Image files: decode, encode, bit depth, alpha, orientation, colour profile, resolution.
+
+Pixels are RGB or gray ``(H, W, C)``, C being 3 or 1, in uint8 or uint16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# OpenCV reads its settings when it is imported, so this stands before.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from restormer_cli.errors import ImageError
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Floats = NDArray[np.float32]
+
+
+#: More than any camera takes; a file that claims more is taken for a decompression bomb.
+MAX_PIXELS = 1 << 30
+EXIF_ORIENTATION = 0x0112
+METRES_PER_INCH = 0.0254
+TEMPORARY_SUFFIX = ".restormer-part"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, upright."""
+
+    pixels: Pixels
+    """``(H, W, 3)`` RGB or ``(H, W, 1)`` gray."""
+    alpha: Pixels | None = None
+    """``(H, W)``, of the same dtype."""
+    icc: bytes | None = None
+    """Colour profile."""
+    dpi: tuple[float, float] | None = None
+    """Resolution in pixels per inch."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how the file was read."""
+
+    @property
+    def bit_depth(self) -> int:
+        return 8 * self.pixels.dtype.itemsize
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read an image file; its content decides the format, not its name.
+
+    Of several pages or frames the first is read.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, is damaged or cut off, has floating-point samples or more than
+        ``max_pixels`` pixels.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
+    header = _read_header(path, data, max_pixels)
+    try:
+        image, kinds, blobs = cv2.imdecodeWithMetadata(
+            np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED
+        )
+    except cv2.error as error:
+        raise ImageError(f"{path}: cannot be decoded; the file is damaged") from error
+    if image is None:
+        raise ImageError(f"{path}: is damaged or not an image; convert it to PNG, JPEG or TIFF")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
+    metadata = dict(zip((int(kind) for kind in kinds), blobs, strict=True))
+    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray)
+    if not header.upright:
+        pixels = _turn_upright(pixels, header.orientation)
+        alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
+    icc = metadata.get(cv2.IMAGE_METADATA_ICCP)
+    return Picture(
+        np.ascontiguousarray(pixels),
+        None if alpha is None else np.ascontiguousarray(alpha),
+        header.icc or (bytes(icc) if icc is not None and len(icc) else None),
+        header.dpi,
+        header.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What Pillow says of a file."""
+
+    gray: bool = False
+    orientation: int = 1
+    upright: bool = True
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
+    """Check a file with Pillow, which notices cut-off files where OpenCV fills in gray.
+
+    Pillow does not know every kind that OpenCV reads (16-bit colour TIFF, for one); of those
+    nothing is said, and OpenCV has the last word.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = PIL.Image.open(io.BytesIO(data))
+        except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
+            return _Header()
+        except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
+            raise ImageError(f"{path}: is damaged ({error})") from error
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{path}: claims {width}×{height} pixels, more than the limit of {max_pixels}"
+            )
+        try:
+            pages = getattr(image, "n_frames", 1)
+            image.load()
+        except Exception as error:  # as above
+            raise ImageError(f"{path}: is damaged or cut off ({error})") from error
+        orientation = 1
+        with contextlib.suppress(Exception):  # damaged EXIF costs the orientation, not the image
+            orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+    dpi = image.info.get("dpi")
+    kind = "frames" if image.format in {"WEBP", "PNG", "GIF"} else "pages"
+    return _Header(
+        gray=image.mode in {"1", "L", "LA", "I;16", "I"},
+        orientation=orientation,
+        # OpenCV turns TIFF files itself, whatever it was asked for.
+        upright=orientation == 1 or image.format == "TIFF",
+        icc=image.info.get("icc_profile"),
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
+        notes=(f"only the first of {pages} {kind} is restored",) if pages > 1 else (),
+    )
+
+
+def _split(image: Any, gray: bool) -> tuple[Any, Any]:
+    """OpenCV's ``(H, W, 1|2|3|4)`` to RGB or gray, and alpha."""
+    channels = image.shape[2]
+    if channels == 2:
+        return image[..., :1], image[..., 1]
+    alpha = image[..., 3] if channels == 4 else None
+    if channels == 1:
+        return image, None
+    pixels = image[..., :1] if gray else image[..., 2::-1]
+    return pixels, alpha
+
+
+def _turn_upright(image: Any, orientation: int) -> Any:
+    """Undo what EXIF orientation 2 to 8 says was done to the picture."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image
+
+
+def normalise(pixels: Pixels) -> Floats:
+    """uint8 or uint16 to float32 in [0, 1]."""
+    largest = np.float32(np.iinfo(pixels.dtype).max)
+    floats: Floats = np.divide(pixels, largest, dtype=np.float32)
+    return floats
+
+
+def quantise(image: Floats, bit_depth: int) -> Pixels:
+    """Clamp to [0, 1] and round half to even, to uint8 or uint16.
+
+    Raises
+    ------
+    ImageError
+        If a value is not a number or infinite.
+    """
+    if not np.isfinite(image).all():
+        raise ImageError("the network gave values that are no numbers; try --precision float32")
+    dtype = np.uint8 if bit_depth == 8 else np.uint16
+    scaled = np.clip(image, 0, 1) * np.float32(np.iinfo(dtype).max)
+    return np.ascontiguousarray(np.rint(scaled, out=scaled).astype(dtype))
+
+
+def encode_png(picture: Picture, compression: int | None = None) -> bytes:
+    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha, profile and resolution.
+
+    ``compression`` is zlib's level, 0 to 9; by default OpenCV's choice, which is quick.
+
+    Raises
+    ------
+    ImageError
+        If the encoder refuses.
+    """
+    image: Any = picture.pixels
+    if picture.alpha is not None:
+        color = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1]
+        image = np.concatenate([color, picture.alpha[..., None]], axis=2)
+    elif image.shape[2] == 3:
+        image = image[..., ::-1]
+    image = np.ascontiguousarray(image)
+    parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    try:
+        if picture.icc:
+            profile = np.frombuffer(picture.icc, np.uint8)[None]
+            done, data = cv2.imencodeWithMetadata(
+                ".png", image, [cv2.IMAGE_METADATA_ICCP], [profile], parameters
+            )
+        else:
+            done, data = cv2.imencode(".png", image, parameters)
+    except cv2.error as error:
+        raise ImageError(f"cannot be encoded as PNG ({error.err})") from error
+    if not done:
+        raise ImageError("cannot be encoded as PNG")
+    encoded = data.tobytes()
+    return encoded if picture.dpi is None else _with_resolution(encoded, picture.dpi)
+
+
+def _with_resolution(png: bytes, dpi: tuple[float, float]) -> bytes:
+    """Insert a pHYs chunk (PNG specification, 11.3.4.3) behind the header."""
+    x, y = (round(value / METRES_PER_INCH) for value in dpi)
+    body = b"pHYs" + struct.pack(">IIB", x, y, 1)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    header_end = 8 + 25
+    return png[:header_end] + chunk + png[header_end:]
+
+
+def write_png(path: Path, picture: Picture, compression: int | None = None) -> None:
+    """Write a PNG so that ``path`` holds all of it or does not exist.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be written.
+    """
+    data = encode_png(picture, compression)
+    try:
+        with atomic_file(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[io.BufferedWriter]:
+    """A binary file under a temporary name in the same folder, renamed to ``path`` when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name of the result is left out: with it, the temporary one could grow too long.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=TEMPORARY_SUFFIX)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp lets only the owner read; results get what the umask allows.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,200 @@
+"""One image in, one image out: normalise → pad → network → crop → clamp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restormer_cli import devices, weights
+from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.images import Floats, Pixels, normalise, quantise
+from restormer_cli.memory import Plan, plan_memory
+from restormer_cli.streaming import Progress, StreamingRestormer
+from restormer_cli.tasks import find_variant
+
+
+class Restorer:
+    """A network that a person can call with an image.
+
+    Parameters
+    ----------
+    network
+        The network; its parameters are copied.
+    views
+        Images that make one input: two for dual-pixel networks.
+    device, dtype
+        Where and in which precision to compute.
+    max_memory
+        Bytes that the peak must stay under; by default most of what is free.
+    tile, tile_overlap
+        Restore in overlapping square tiles and average them, as the authors' scripts do. The
+        result differs from that of the whole image; it is for comparison with theirs.
+
+    Raises
+    ------
+    UsageError
+        If the tile is no multiple of 8 or not larger than the overlap.
+    """
+
+    def __init__(
+        self,
+        network: Restormer,
+        *,
+        views: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_memory: int | None = None,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+    ) -> None:
+        if tile is not None and (tile < SIZE_MULTIPLE or tile % SIZE_MULTIPLE):
+            raise UsageError(f"--tile must be a multiple of {SIZE_MULTIPLE}, not {tile}")
+        if tile is not None and not 0 <= tile_overlap < tile:
+            raise UsageError("--tile-overlap must be from 0 to less than --tile")
+        self.config = network.config
+        self.views = views
+        self.engine = StreamingRestormer(network, device, dtype)
+        self.max_memory = max_memory
+        self.tile, self.tile_overlap = tile, tile_overlap
+
+    @classmethod
+    def from_task(
+        cls,
+        task: str,
+        kind: str | None = None,
+        sigma: int | None = None,
+        *,
+        weights_choice: str = "auto",
+        options: Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        **settings: Any,
+    ) -> Restorer:
+        """The restorer for a task, under the names of the command line.
+
+        >>> restorer = Restorer.from_task("denoise", kind="color")
+        >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
+        """
+        variant = find_variant(task, kind, sigma)
+        file = weights.find_weights(variant, weights_choice, options=options)
+        choice = devices.choose(device, precision)
+        return cls(
+            weights.load_network(file, variant),
+            views=variant.views,
+            device=choice.device,
+            dtype=choice.dtype,
+            **settings,
+        )
+
+    def __call__(
+        self, *views: Pixels, bit_depth: int | None = None, progress: Progress | None = None
+    ) -> Pixels:
+        """Restore one image.
+
+        Parameters
+        ----------
+        views
+            uint8 or uint16 ``(H, W, 3)`` RGB or ``(H, W, 1)`` gray; left and right for dual
+            pixels. A colour network takes gray as three equal channels and its three results
+            are averaged; a gray network restores the channels of a colour image one by one.
+        bit_depth
+            8 or 16, of the result; by default that of the input.
+        progress
+            Called with the share of the work that is done.
+
+        Returns
+        -------
+        ndarray
+            ``(H, W, C)`` of the same size and channels.
+
+        Raises
+        ------
+        ImageError
+            If the views do not fit together, memory does not suffice or the result is not finite.
+        """
+        if len(views) != self.views:
+            raise ImageError(f"this network takes {self.views} images at once, not {len(views)}")
+        if len({view.shape for view in views}) > 1:
+            sizes = " and ".join(f"{v.shape[1]}×{v.shape[0]}" for v in views)
+            raise ImageError(f"the two views differ in size or channels ({sizes})")
+        height, width, channels = views[0].shape
+        planes = [normalise(view) for view in views]
+        expected = self.config.inp_channels // self.views
+        if channels < expected:
+            planes = [np.repeat(plane, expected, axis=2) for plane in planes]
+        image = pad(np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0])
+        if channels > expected:
+            batch = torch.from_numpy(image).permute(2, 0, 1)[:, None]
+            restored = torch.cat([self._run(plane[None], None) for plane in batch]).transpose(0, 1)
+            if progress is not None:
+                progress(1.0)
+        else:
+            restored = self._run(torch.from_numpy(image)[None].permute(0, 3, 1, 2), progress)
+        if channels < expected:
+            restored = restored.mean(dim=1, keepdim=True)
+        result = restored[0, :, :height, :width].permute(1, 2, 0)
+        return quantise(result.numpy(), bit_depth or 8 * views[0].dtype.itemsize)
+
+    def _run(self, image: Tensor, progress: Progress | None) -> Tensor:
+        """``(1, C, H, W)`` through the network, whole or in tiles."""
+        if self.tile is None:
+            return self._run_whole(image, progress)
+        height, width = image.shape[2:]
+        tile = min(self.tile, height, width)
+        tops = tile_positions(height, tile, self.tile_overlap)
+        lefts = tile_positions(width, tile, self.tile_overlap)
+        total = image.new_zeros(1, self.config.out_channels, height, width)
+        counts = torch.zeros_like(total)
+        for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
+            part = (..., slice(top, top + tile), slice(left, left + tile))
+            total[part] += self._run_whole(image[part].contiguous(), None)
+            counts[part] += 1
+            if progress is not None:
+                progress((number + 1) / (len(tops) * len(lefts)))
+        return total / counts
+
+    def _run_whole(self, image: Tensor, progress: Progress | None) -> Tensor:
+        height, width = image.shape[2:]
+        engine = self.engine
+        plan: Plan | None = plan_memory(
+            self.config, height, width, engine.device, engine.dtype, self.max_memory
+        )
+        while plan is not None:
+            try:
+                return engine(image, plan, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                plan = plan.smaller()
+            # Outside the handler, where the failed attempt's tensors are no longer held.
+            if engine.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise ImageError(f"{engine.device} ran out of memory for {width}×{height} pixels")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the system refused memory; PyTorch has no single exception for it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def pad(image: Floats) -> Floats:
+    """Reflect ``(H, W, C)`` at the bottom and right, to multiples of 8.
+
+    Where the image is smaller than what is missing, it is reflected again and again.
+    """
+    bottom, right = (-size % SIZE_MULTIPLE for size in image.shape[:2])
+    if not bottom and not right:
+        return image
+    return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
+
+
+def tile_positions(size: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin along one side: every ``tile - overlap``, and one that ends at the end."""
+    return [*range(0, size - tile, tile - overlap), size - tile]

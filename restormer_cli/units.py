@@ -1,0 +1,33 @@
+"""Sizes of memory as people write them."""
+
+from __future__ import annotations
+
+import math
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate("kmgt", 1)}
+
+
+def format_bytes(count: float) -> str:
+    """``1.5 GB``, ``12 MB``."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``6GB``, ``512 MiB``, ``1.5g`` or a plain number of bytes.
+
+    Raises
+    ------
+    ValueError
+        If the text is no size.
+    """
+    stripped = text.strip().lower().removesuffix("b")
+    number = stripped.rstrip("kmgti ")
+    unit = stripped[len(number) :].strip()
+    try:
+        value = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        value = math.nan
+    if not 1 <= value < math.inf:
+        raise ValueError(f"{text!r} is not a size such as 6GB or 800MB")
+    return int(value)
