@@ -230,8 +230,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        x = x + self.ffn(self.norm2(x))
-        return x
+        return torch.add(x, self.ffn(self.norm2(x)))
 
 
 class PatchEmbedding(nn.Module):
