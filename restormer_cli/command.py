@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from restormer_cli import weights as weights_module
@@ -71,9 +70,6 @@ def restore(
         console = Console(json_lines=json_lines, quiet=quiet, report=stream)
 
         def load() -> tuple[Restore, Labels]:
-            # PyTorch allocates large tensors on huge pages if this is set before its import:
-            # faulting in small ones costs a CPU up to a quarter of the time.
-            os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
             from restormer_cli import devices
             from restormer_cli.restorer import Restorer
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
@@ -33,9 +34,6 @@ CPU_STRIP_PIXELS = 8192
 SMALLEST_STRIP_PIXELS = 1024
 #: GPUs want large launches.
 GPU_STRIP_PIXELS = 1 << 20
-#: v is kept between the two passes only up to this much: keeping all of it saves some 3 % of
-#: the time, but at level 1 of the decoder it would double the memory.
-KEPT_VALUES_BYTES = 400 * 2**20
 #: Share of the free memory that a plan may use when no limit was asked for.
 FREE_MEMORY_SHARE = 0.85
 #: Library code paged in on first use, allocator slack, temporary buffers inside kernels.
@@ -54,8 +52,6 @@ class Plan:
 
     strip_pixels: int
     """Pixels in a strip, at every level; a strip has at least one row."""
-    kept_bytes: int
-    """How much of v may be kept between the passes of a block."""
     storage: Storage
     peak_bytes: int
     """Predicted peak above what the process holds already."""
@@ -74,8 +70,6 @@ class Plan:
         """The next plan to try after the device ran out of memory; None after the last."""
         if self.strip_pixels > SMALLEST_STRIP_PIXELS:
             return replace(self, strip_pixels=self.strip_pixels // 4)
-        if self.kept_bytes:
-            return replace(self, kept_bytes=0)
         if self.storage == "device":
             return replace(self, storage="host")
         return None
@@ -110,17 +104,13 @@ def plan_memory(
     while strips[-1] > SMALLEST_STRIP_PIXELS:
         strips.append(strips[-1] // 2)
     elsewhere: Storage = "scratch" if device.type == "cpu" else "host"
-    # From the fastest to the most frugal.
-    ladder: list[tuple[Storage, int, int]] = [
-        *(("device", pixels, KEPT_VALUES_BYTES) for pixels in strips[:3]),
-        *(("device", pixels, 0) for pixels in strips),
-        ("device", 1, 0),
-        *((elsewhere, pixels, 0) for pixels in strips),
-        (elsewhere, 1, 0),
-    ]
     least = math.inf
-    for storage, pixels, kept in ladder:
-        plan = _predict(config, height, width, dtype, Plan(pixels, kept, storage, 0))
+    # From the fastest to the most frugal. Of strips of one row there are none smaller.
+    strips.append(1)
+    for plan in (
+        Plan(pixels, storage, 0) for storage in ("device", elsewhere) for pixels in strips
+    ):
+        plan = _predict(config, height, width, device, dtype, plan)
         least = min(least, plan.peak_bytes)
         if plan.peak_bytes <= available and _scratch_fits(plan):
             return plan
@@ -133,7 +123,12 @@ def plan_memory(
 
 
 def _predict(
-    config: RestormerConfig, height: int, width: int, dtype: torch.dtype, plan: Plan
+    config: RestormerConfig,
+    height: int,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: Plan,
 ) -> Plan:
     """Fill in what the plan will take."""
     item = dtype.itemsize
@@ -141,12 +136,12 @@ def _predict(
     pixels = images * height * width
     # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
     maps = [pixels // 4**level * channels * item for level, channels in enumerate(config.widths)]
-    # At level 1 the decoder holds the skip beside the upsampled features.
-    decoder, kept = 2 * maps[0], min(plan.kept_bytes, 2 * maps[0])
-    resident = max(sum(maps), decoder + maps[1], decoder + kept)
-    if plan.storage == "device" and dtype.itemsize and images:
-        # The map of level 1 is reserved for the decoder; only a CPU leaves the rest untouched.
-        resident = max(resident, sum(maps) + min(plan.kept_bytes, maps[0]))
+    # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
+    # reserved from the start; on a CPU what is not yet written takes none.
+    decoder = 2 * maps[0]
+    resident = max(sum(maps), decoder + maps[1])
+    if device.type != "cpu":
+        resident = decoder + sum(maps[1:])
     scratch = 0
     if plan.storage != "device":
         scratch = decoder + sum(maps[1:])
@@ -163,7 +158,8 @@ def _predict(
         temporaries = (5 * channels + 2 * hidden) * (rows + 2)
         convolutions = 8 * channels * (rows + 2)  # up and down: input with halo, output, shuffle
         workspace = max(workspace, row * max(windows + temporaries, convolutions))
-    image = images * height * width * 4 * (config.inp_channels + config.out_channels)
+    # Input, output and the temporaries of rounding it, in float32.
+    image = images * height * width * 4 * (config.inp_channels + 3 * config.out_channels)
     peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
     return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
 

@@ -1,0 +1,130 @@
+"""Small things that several test files need."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.cli import main
+
+TINY = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 4, 8)}
+#: What the task variants differ in, at any size.
+KINDS: dict[str, dict[str, Any]] = {
+    "with_bias": {"LayerNorm_type": "WithBias"},
+    "bias_free": {"LayerNorm_type": "BiasFree"},
+    "gray": {"LayerNorm_type": "BiasFree", "inp_channels": 1, "out_channels": 1},
+    "dual_pixel": {"LayerNorm_type": "WithBias", "inp_channels": 6, "dual_pixel_task": True},
+}
+
+
+def tiny_network(kind: str = "with_bias", seed: int = 0, **values: Any) -> Restormer:
+    """A network of a few thousand parameters, all of them random, LayerNorms included."""
+    config = RestormerConfig(**{**TINY, **KINDS[kind], **values})
+    network = Restormer(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith(("body.weight", "temperature")) and parameter.dim() != 4:
+            parameter.copy_(1 + 0.2 * noise)
+        elif parameter.dim() == 4:
+            parameter.copy_(noise / np.sqrt(parameter[0].numel()))
+        else:
+            parameter.copy_(0.1 * noise)
+    return network
+
+
+def zero_network(kind: str = "with_bias", **values: Any) -> Restormer:
+    """A network whose output is its input: all parameters are zero, the residual remains."""
+    network = tiny_network(kind, **values)
+    for parameter in network.parameters():
+        parameter.zero_()
+    return network
+
+
+def save(network: nn.Module, path: Path) -> Path:
+    """Save as the suffix says; ``.pth`` in the container of the official checkpoints."""
+    if path.suffix == ".safetensors":
+        save_file(network.state_dict(), path)
+    else:
+        torch.save({"params": network.state_dict()}, path)
+    return path
+
+
+def random_pixels(height: int, width: int, channels: int = 3, bits: int = 8, seed: int = 0) -> Any:
+    """``(H, W, channels)`` of every value there is."""
+    dtype = np.uint8 if bits == 8 else np.uint16
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2**bits, (height, width, channels), dtype=dtype)
+
+
+def smooth_pixels(height: int, width: int) -> Any:
+    """``(H, W, 3)`` of 8 bit that survives JPEG: a different slope in each direction."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    return np.rint(255 * np.stack([x, y, 1 - (x + y) / 2], axis=2)).astype(np.uint8)
+
+
+def write(path: Path, pixels: Any, parameters: tuple[int, ...] = ()) -> Path:
+    """Write RGB, RGBA or gray ``(H, W, C)`` in the format that the suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if pixels.shape[2] >= 3:
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    suffix = path.suffix.lower()
+    # OpenCV 4 and 5 both write WebP without loss from quality 101 on.
+    parameters = parameters or ((cv2.IMWRITE_WEBP_QUALITY, 101) if suffix == ".webp" else ())
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), list(parameters))
+    assert done
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def read(path: Path) -> Any:
+    """RGB, RGBA or gray ``(H, W, C)`` of a PNG, as it is stored."""
+    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    image = image.reshape(*image.shape[:2], -1)
+    channels = image.shape[2]
+    return image if channels < 3 else image[..., [2, 1, 0, 3][:channels]]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def restormer(*words: object, stdin: bytes = b"") -> Ran:
+    """Run the command in this process, through its real entry point."""
+    out, err = io.StringIO(), io.StringIO()
+    status: Any = 0
+    argv = ["restormer", *map(str, words)]
+    keyboard = io.TextIOWrapper(io.BytesIO(stdin))
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.object(sys, "stdin", keyboard),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+    return Ran(status, out.getvalue(), err.getvalue())
