@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import mmap
 import os
@@ -29,17 +28,18 @@ from restormer_cli.units import format_bytes
 #: ``scratch``: in a temporary file, of which only the strips at hand are in memory.
 Storage = Literal["device", "host", "scratch"]
 
-#: Pixels a strip should have on a CPU, so that its widest tensors stay in the cache (measured).
-CPU_STRIP_PIXELS = 8192
-SMALLEST_STRIP_PIXELS = 1024
+#: Numbers (pixels × channels) in a strip of features on a CPU, so that what is made of it stays
+#: in the cache (measured).
+CPU_STRIP_VALUES = 1 << 19
+SMALLEST_STRIP_VALUES = 1 << 16
 #: GPUs want large launches.
-GPU_STRIP_PIXELS = 1 << 20
+GPU_STRIP_VALUES = 1 << 26
 #: Share of the free memory that a plan may use when no limit was asked for.
 FREE_MEMORY_SHARE = 0.85
 #: Library code paged in on first use, allocator slack, temporary buffers inside kernels.
 OVERHEAD_BYTES = 80 * 2**20
-#: Rows a sliding window holds, in strips: the longer, the rarer its last rows are moved up.
-WINDOW_STRIPS = 2
+#: Rows that a sliding window has to spare: the more, the rarer its last ones are moved up.
+SPARE_WINDOW_ROWS = 8
 
 
 class MemoryBudgetError(ImageError):
@@ -50,26 +50,30 @@ class MemoryBudgetError(ImageError):
 class Plan:
     """How one image is to be evaluated. All sizes are upper bounds."""
 
-    strip_pixels: int
-    """Pixels in a strip, at every level; a strip has at least one row."""
+    strip_values: int
+    """Pixels × channels in a strip, at every level; a strip has at least one row."""
     storage: Storage
     peak_bytes: int
     """Predicted peak above what the process holds already."""
     scratch_bytes: int = 0
     """Size of the scratch file, for ``storage="scratch"``."""
 
-    def strip_rows(self, width: int) -> int:
-        """Rows of a strip of an image or feature map that is ``width`` wide."""
-        return max(1, self.strip_pixels // width)
+    def strip_rows(self, height: int, width: int, channels: int) -> int:
+        """Rows of a strip of a feature map of this size."""
+        return min(height, max(1, self.strip_values // (width * channels)))
 
-    def images_together(self, height: int, width: int) -> int:
-        """How many images of this size make one strip."""
-        return max(1, self.strip_pixels // (height * width))
+    def window_rows(self, height: int, width: int, channels: int) -> int:
+        """Rows of the window that slides over such strips: halo and padding included."""
+        return self.strip_rows(height, width, channels) + SPARE_WINDOW_ROWS + 3
+
+    def images_together(self, height: int, width: int, channels: int) -> int:
+        """How many images with feature maps of this size make one strip."""
+        return max(1, self.strip_values // (height * width * channels))
 
     def smaller(self) -> Plan | None:
         """The next plan to try after the device ran out of memory; None after the last."""
-        if self.strip_pixels > SMALLEST_STRIP_PIXELS:
-            return replace(self, strip_pixels=self.strip_pixels // 4)
+        if self.strip_values > SMALLEST_STRIP_VALUES:
+            return replace(self, strip_values=self.strip_values // 4)
         if self.storage == "device":
             return replace(self, storage="host")
         return None
@@ -99,9 +103,8 @@ def plan_memory(
         If no plan fits; it says how much the most frugal one would take.
     """
     available = _available(device, max_memory)
-    preferred = CPU_STRIP_PIXELS if device.type == "cpu" else GPU_STRIP_PIXELS
-    strips = [preferred]
-    while strips[-1] > SMALLEST_STRIP_PIXELS:
+    strips = [CPU_STRIP_VALUES if device.type == "cpu" else GPU_STRIP_VALUES]
+    while strips[-1] > SMALLEST_STRIP_VALUES:
         strips.append(strips[-1] // 2)
     elsewhere: Storage = "scratch" if device.type == "cpu" else "host"
     least = math.inf
@@ -132,32 +135,33 @@ def _predict(
 ) -> Plan:
     """Fill in what the plan will take."""
     item = dtype.itemsize
-    images = plan.images_together(height, width)
-    pixels = images * height * width
+    images = plan.images_together(height, width, 2 * config.dim)
     # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
-    maps = [pixels // 4**level * channels * item for level, channels in enumerate(config.widths)]
+    maps = [
+        images * (height >> level) * (width >> level) * channels * item
+        for level, channels in enumerate(config.widths)
+    ]
     # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
     # reserved from the start; on a CPU what is not yet written takes none.
     decoder = 2 * maps[0]
-    resident = max(sum(maps), decoder + maps[1])
-    if device.type != "cpu":
+    if device.type == "cpu":
+        resident = max(sum(maps), decoder + maps[1])
+    else:
         resident = decoder + sum(maps[1:])
     scratch = 0
     if plan.storage != "device":
-        scratch = decoder + sum(maps[1:])
-        resident = 0
+        resident, scratch = 0, decoder + sum(maps[1:])
     workspace = 0
-    for level, channels in enumerate(config.widths):
-        level_width = max(1, width >> level)
-        level_height = max(1, height >> level)
-        rows = min(plan.strip_rows(level_width), level_height)
-        channels *= 2 if level == 0 else 1
+    for level, channels in enumerate((2 * config.dim, *config.widths[1:])):
         hidden = int(channels * config.ffn_expansion_factor)
-        row = level_width * item * images
-        windows = (3 * channels + 2 * hidden) * (WINDOW_STRIPS * rows + 3)
+        size = (height >> level, width >> level, channels)
+        row = images * size[1] * item
+        rows = size[0] if images > 1 else plan.strip_rows(*size)
+        windows = (3 * channels + 2 * hidden) * plan.window_rows(*size)
         temporaries = (5 * channels + 2 * hidden) * (rows + 2)
-        convolutions = 8 * channels * (rows + 2)  # up and down: input with halo, output, shuffle
-        workspace = max(workspace, row * max(windows + temporaries, convolutions))
+        # The widest 3×3 convolution: input with halo, output, shuffled output.
+        resampling = 8 * channels * (rows + 2)
+        workspace = max(workspace, row * (windows + max(temporaries, resampling)))
     # Input, output and the temporaries of rounding it, in float32.
     image = images * height * width * 4 * (config.inp_channels + 3 * config.out_channels)
     peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES

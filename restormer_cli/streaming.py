@@ -38,7 +38,7 @@ from restormer_cli.architecture import (
     Restormer,
     TransformerBlock,
 )
-from restormer_cli.memory import WINDOW_STRIPS, FeatureMap, Plan, allocate, plan_memory
+from restormer_cli.memory import FeatureMap, Plan, allocate, plan_memory
 
 #: Called with the share of the work that is done, 0 to 1. What it raises stops the work.
 Progress = Callable[[float], None]
@@ -345,7 +345,7 @@ class StreamingRestormer:
         self.config.check_input(image.shape)
         count, _, height, width = image.shape
         plan = plan or plan_memory(self.config, height, width, self.device, self.dtype)
-        together = plan.images_together(height, width)
+        together = plan.images_together(height, width, 2 * self.config.dim)
         done = 0
         out = torch.empty(
             (count, height, width, self.config.out_channels),
@@ -415,8 +415,8 @@ class _Evaluation:
 
     def _strips(self, x: FeatureMap) -> list[tuple[int, int]]:
         """Row ranges that cover the map; all of it where several images go together."""
-        count, height, width, _ = x.shape
-        rows = height if count > 1 else self.plan.strip_rows(width)
+        count, height, width, channels = x.shape
+        rows = height if count > 1 else self.plan.strip_rows(height, width, channels)
         return [(a, min(a + rows, height)) for a in range(0, height, rows)]
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
@@ -429,12 +429,9 @@ class _Evaluation:
         return flat[:size].view(shape)
 
     def _window(self, name: str, stage: Depthwise, x: FeatureMap) -> Window:
-        count, height, width, _ = x.shape
-        rows = min(self.plan.strip_rows(width), height)
-        capacity = min(height, WINDOW_STRIPS * rows) + 3
-        if count > 1:
-            capacity = height + 2
-        return Window(stage, self._buffer(name, count, capacity, width, stage.channels))
+        count, height, width, channels = x.shape
+        rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
+        return Window(stage, self._buffer(name, count, rows, width, stage.channels))
 
     def _work(self, pixels: int) -> float:
         """Total of what :meth:`_tick` will count: pixels times squared channels."""
@@ -478,6 +475,14 @@ class _Evaluation:
             rows = F.pad(rows, (0, 0, 0, 0, above, below))
         out = F.conv2d(rows.permute(0, 3, 1, 2), *weights, padding=(0, 1))
         return out.permute(0, 2, 3, 1)
+
+    def _conv_rows(
+        self, x: FeatureMap, a: int, b: int, weights: tuple[Tensor, Tensor | None]
+    ) -> Tensor:
+        """Rows ``[a, b)`` of a 3×3 convolution over a feature map, read for the last time."""
+        out = self._conv(x.read, a, b, x.shape[1], weights)
+        x.release(max(a - 1, 0), b)  # with the halo above, which was read again
+        return out
 
     def _block(self, x: FeatureMap, block: Block) -> None:
         self._apply(x, block, self._attend(x, block))
@@ -556,16 +561,14 @@ class _Evaluation:
         count, height, width, channels = x.shape
         below = self._allocate(count, height // 2, width // 2, 2 * channels)
         for a, b in self._strips(below):
-            rows = self._conv(x.read, 2 * a, 2 * b, height, weights)
+            rows = self._conv_rows(x, 2 * a, 2 * b, weights)
             unshuffled = rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
             below.write(a, b, unshuffled)
-            x.release(2 * a, 2 * b)
         return below
 
     def _upsample(self, x: FeatureMap, a: int, b: int, level: int) -> Tensor:
         """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns."""
-        rows = self._conv(x.read, a, b, x.shape[1], self.network._ups[level])
-        x.release(a, b)
+        rows = self._conv_rows(x, a, b, self.network._ups[level])
         return rearrange(rows, "n r w (dy dx c) -> n (r dy) (w dx) c", dy=2, dx=2)
 
     def _fuse(self, x: FeatureMap, skip: FeatureMap, level: int) -> FeatureMap:
@@ -591,7 +594,9 @@ class _Evaluation:
         for a, b in reversed(self._strips(x)):
             below = self._upsample(x, a, b, 0)
             beside = skip.read(2 * a, 2 * b)
-            wide.write(2 * a, 2 * b, torch.cat([below, beside], dim=-1))
+            joined = torch.cat([below, beside], dim=-1)
+            skip.release(2 * a, 2 * b)
+            wide.write(2 * a, 2 * b, joined)
         return wide
 
     def _add_embedding(self, x: FeatureMap, image: Tensor) -> None:
@@ -609,11 +614,10 @@ class _Evaluation:
     def _finish(self, x: FeatureMap, image: Tensor, out: Tensor) -> None:
         """Output convolution and, but for dual pixels, the residual in float32."""
         for a, b in self._strips(x):
-            rows = self._conv(x.read, a, b, x.shape[1], self.network._output).to(out)
+            rows = self._conv_rows(x, a, b, self.network._output).to(out)
             if self.network._skip is None:
                 rows += image[:, a:b]
             out[:, a:b] = rows
-            x.release(a, b)
 
 
 def _gram(qk: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def test_less_memory_never_means_a_larger_prediction(rows, columns, steps):
 
 
 def test_smaller_plans_end_somewhere():
-    plan: Plan | None = Plan(8192, "device", 0)
+    plan: Plan | None = Plan(1 << 19, "device", 0)
     tried = []
     while plan is not None:
         tried.append(plan)
