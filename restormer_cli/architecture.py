@@ -11,6 +11,7 @@ checkpoints. The plain forward here serves training and is the oracle against wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -71,6 +72,7 @@ class RestormerConfig:
         _require(
             isinstance(self.ffn_expansion_factor, (int, float))
             and not isinstance(self.ffn_expansion_factor, bool)
+            and math.isfinite(self.ffn_expansion_factor)
             and self.ffn_expansion_factor * self.dim >= 1,
             "ffn_expansion_factor",
             "a number that leaves at least one hidden channel",

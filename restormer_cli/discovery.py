@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RESULT_SUFFIX = ".png"
 STANDARD_INPUT = "-"
 
-_natural = natsort_keygen(alg=ns.IGNORECASE)
+_natural = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,15 @@ def _walk(folder: Path, recursive: bool, avoided: Path | None) -> Iterator[Path]
             if entry.is_dir(follow_symlinks=False):
                 if recursive and (avoided is None or path.resolve() != avoided):
                     yield from _walk(path, recursive, avoided)
-            elif path.suffix.lower() in SUFFIXES and entry.is_file():
+            elif path.suffix.lower() in SUFFIXES and _is_file(entry):
                 yield path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, say
+        return False
 
 
 def _listed(stream: IO[bytes], null: bool) -> Iterator[Path]:
@@ -192,10 +199,15 @@ def _name_results(named: Iterable[tuple[tuple[Path, ...], PurePath]], result_dir
             )
     items, problems = [], []
     taken: set[str] = set()
-    inputs = {_folded(path.absolute()) for sources, _ in named for path in sources}
+    # Links are followed only up to the folder: a link is an input of its own.
+    inputs = {
+        _folded(path.parent.resolve() / path.name) for sources, _ in named for path in sources
+    } | {_folded(path.resolve()) for sources, _ in named for path in sources}
+    target = result_dir.resolve()
     for (sources, _), stem in zip(named, stems, strict=True):
         result = result_dir / stem.with_name(stem.name + RESULT_SUFFIX)
-        if _folded(result.absolute()) in inputs or _same_file(result, sources):
+        clash = _folded(target / result.relative_to(result_dir)) in inputs
+        if clash or _same_file(result, sources):
             problems.append((sources[0], f"its result would overwrite the input {result}"))
         elif _folded(stem) in taken:
             problems.append((sources[0], f"another image has the same result {result}"))

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 import PIL.Image
+import tifffile
 from numpy.typing import NDArray
 
 from restormer_cli.errors import ImageError
@@ -35,6 +36,7 @@ Floats = NDArray[np.float32]
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
 EXIF_ORIENTATION = 0x0112
+TIFF_BITS_PER_SAMPLE = 258
 METRES_PER_INCH = 0.0254
 TEMPORARY_SUFFIX = ".restormer-part"
 
@@ -77,6 +79,24 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
     header = _read_header(path, data, max_pixels)
+    image, icc = (header.image, None) if header.image is not None else _decode(path, data)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
+    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray)
+    if not header.upright:
+        pixels = _turn_upright(pixels, header.orientation)
+        alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
+    return Picture(
+        np.ascontiguousarray(pixels),
+        None if alpha is None else np.ascontiguousarray(alpha),
+        header.icc or icc,
+        header.dpi,
+        header.notes,
+    )
+
+
+def _decode(path: Path, data: bytes) -> tuple[Any, bytes | None]:
+    """Pixels as OpenCV orders them, and the colour profile."""
     try:
         image, kinds, blobs = cv2.imdecodeWithMetadata(
             np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED
@@ -85,27 +105,17 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
         raise ImageError(f"{path}: cannot be decoded; the file is damaged") from error
     if image is None:
         raise ImageError(f"{path}: is damaged or not an image; convert it to PNG, JPEG or TIFF")
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
     metadata = dict(zip((int(kind) for kind in kinds), blobs, strict=True))
-    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray)
-    if not header.upright:
-        pixels = _turn_upright(pixels, header.orientation)
-        alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
     icc = metadata.get(cv2.IMAGE_METADATA_ICCP)
-    return Picture(
-        np.ascontiguousarray(pixels),
-        None if alpha is None else np.ascontiguousarray(alpha),
-        header.icc or (bytes(icc) if icc is not None and len(icc) else None),
-        header.dpi,
-        header.notes,
-    )
+    return image, bytes(icc) if icc is not None and len(icc) else None
 
 
 @dataclass(frozen=True)
 class _Header:
     """What Pillow says of a file."""
 
+    image: Any = None
+    """Pixels in OpenCV's order, where OpenCV would not decode them right."""
     gray: bool = False
     orientation: int = 1
     upright: bool = True
@@ -123,8 +133,9 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = PIL.Image.open(io.BytesIO(data))
+            image: Any = PIL.Image.open(io.BytesIO(data))
         except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
+            _check_tiff(path, data)
             return _Header()
         except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
             raise ImageError(f"{path}: is damaged ({error})") from error
@@ -141,17 +152,54 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
         orientation = 1
         with contextlib.suppress(Exception):  # damaged EXIF costs the orientation, not the image
             orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+    tiff = image.format == "TIFF"
+    bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
+    # Pillow would reduce deeper ones to 8 bit.
+    by_pillow = tiff and max(bits) <= 8 and image.mode in _PILLOW_MODES
+    if tiff and not by_pillow:
+        _check_tiff(path, data)
+    deep_gray_alpha = image.format == "PNG" and data[PNG_COLOR_TYPE] == PNG_GRAY_ALPHA
     dpi = image.info.get("dpi")
-    kind = "frames" if image.format in {"WEBP", "PNG", "GIF"} else "pages"
+    kind = "pages" if tiff else "frames"
     return _Header(
-        gray=image.mode in {"1", "L", "LA", "I;16", "I"},
+        image=_as_opencv(image) if by_pillow else None,
+        gray=deep_gray_alpha or image.mode in {"1", "L", "LA", "I;16", "I"},
         orientation=orientation,
-        # OpenCV turns TIFF files itself, whatever it was asked for.
-        upright=orientation == 1 or image.format == "TIFF",
+        # Both libraries turn TIFF files themselves, whatever they were asked for.
+        upright=orientation == 1 or tiff,
         icc=image.info.get("icc_profile"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
         notes=(f"only the first of {pages} {kind} is restored",) if pages > 1 else (),
     )
+
+
+#: 8-bit TIFF of these modes is decoded by Pillow: OpenCV multiplies colours by alpha, drops
+#: the alpha of gray images and refuses tiled files.
+_PILLOW_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 25, 4
+
+
+def _as_opencv(image: PIL.Image.Image) -> Any:
+    array = np.asarray(image.convert(_PILLOW_MODES[image.mode]))
+    if array.ndim == 2:
+        return array
+    order = {2: [0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[2]]
+    return array[..., order]
+
+
+def _check_tiff(path: Path, data: bytes) -> None:
+    """Refuse the kinds of deep TIFF that OpenCV decodes to wrong values without a word."""
+    if data[:2] not in (b"II", b"MM"):
+        return
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages.first
+            planar = page.samplesperpixel > 1 and page.planarconfig != 1
+            unusual = planar or page.samplesperpixel == 2 or page.photometric == 0
+    except Exception as error:  # tifffile's parser raises whatever a damaged file provokes
+        raise ImageError(f"{path}: is damaged ({error})") from error
+    if unusual:
+        raise ImageError(f"{path}: is a TIFF of an unusual layout; convert it to PNG")
 
 
 def _split(image: Any, gray: bool) -> tuple[Any, Any]:
@@ -218,24 +266,33 @@ def encode_png(picture: Picture, compression: int | None = None) -> bytes:
     image = np.ascontiguousarray(image)
     parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
     try:
-        if picture.icc:
-            profile = np.frombuffer(picture.icc, np.uint8)[None]
-            done, data = cv2.imencodeWithMetadata(
-                ".png", image, [cv2.IMAGE_METADATA_ICCP], [profile], parameters
-            )
-        else:
-            done, data = cv2.imencode(".png", image, parameters)
-    except cv2.error as error:
-        raise ImageError(f"cannot be encoded as PNG ({error.err})") from error
-    if not done:
-        raise ImageError("cannot be encoded as PNG")
-    encoded = data.tobytes()
+        encoded = _encode(image, parameters, picture.icc)
+    except cv2.error:
+        if picture.icc is None:
+            raise ImageError("cannot be encoded as PNG") from None
+        # A damaged profile: nobody could have used it, so it is not worth the result.
+        return encode_png(replace(picture, icc=None), compression)
     return encoded if picture.dpi is None else _with_resolution(encoded, picture.dpi)
+
+
+def _encode(image: Any, parameters: list[int], icc: bytes | None) -> bytes:
+    if icc is None:
+        done, data = cv2.imencode(".png", image, parameters)
+    else:
+        profile = np.frombuffer(icc, np.uint8)[None]
+        done, data = cv2.imencodeWithMetadata(
+            ".png", image, [cv2.IMAGE_METADATA_ICCP], [profile], parameters
+        )
+    if not done:
+        raise cv2.error("not encoded")
+    return data.tobytes()
 
 
 def _with_resolution(png: bytes, dpi: tuple[float, float]) -> bytes:
     """Insert a pHYs chunk (PNG specification, 11.3.4.3) behind the header."""
     x, y = (round(value / METRES_PER_INCH) for value in dpi)
+    if not (0 < x < 1 << 31 and 0 < y < 1 << 31):  # absurd, and more than the chunk can hold
+        return png
     body = b"pHYs" + struct.pack(">IIB", x, y, 1)
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     header_end = 8 + 25
@@ -250,7 +307,10 @@ def write_png(path: Path, picture: Picture, compression: int | None = None) -> N
     ImageError
         If it cannot be written.
     """
-    data = encode_png(picture, compression)
+    try:
+        data = encode_png(picture, compression)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     try:
         with atomic_file(path) as file:
             file.write(data)
