@@ -1,0 +1,278 @@
+#!/usr/bin/env python3
+"""Speed, memory and exactness of the strip-wise evaluation beside what people could use instead.
+
+Every measurement runs in a process of its own; rounds interleave the engines, so that what else
+the machine does falls on all of them alike. The best round of each counts. Ratios within one run
+mean something, seconds from different machines do not. Engines that are not installed are left
+out: ``pip install -e .[bench]`` brings them all.
+
+    scripts/benchmark.py --sizes 256x256 512x512 --engines streaming plain openvino
+    scripts/benchmark.py --network compact --sizes 1024x1024 --engines streaming
+    scripts/benchmark.py --folder PHOTOS        # reading, restoring and writing a folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.streaming import StreamingRestormer
+from restormer_cli.tasks import shipped_options
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+ENGINES = ("plain", "streaming", "compile", "onnxruntime", "openvino")
+NETWORKS = {"full": "denoise_color_blind", "biased": "derain", "compact": "compact_denoise_color"}
+
+
+def make_network(name: str) -> Restormer:
+    """A network with random weights of a fixed seed: speed does not depend on their values."""
+    torch.manual_seed(0)
+    config = RestormerConfig.from_mapping(shipped_options(NETWORKS[name]).network)
+    return Restormer(config).eval().requires_grad_(False)
+
+
+def plain(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    if dtype is torch.float32:
+        return network
+    cast = network.to(dtype).to(memory_format=torch.channels_last)
+    return lambda x: cast(x.to(dtype).contiguous(memory_format=torch.channels_last)).float()
+
+
+def streaming(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    return StreamingRestormer(network, image.device, dtype)
+
+
+def compiled(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    made = torch.compile(network.to(dtype))
+    return lambda x: made(x.to(dtype)).float()
+
+
+def onnxruntime(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    import onnxruntime as ort
+
+    if dtype is not torch.float32:
+        raise ImportError("ONNX Runtime computes in float32 on a CPU")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(network, (image,), path, dynamo=True, verbose=False)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = ort.InferenceSession(path, options)
+    name = session.get_inputs()[0].name
+    return lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+
+
+def openvino(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    import openvino as ov
+
+    precision = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
+    model = ov.convert_model(network, example_input=image)
+    model.reshape(list(image.shape))
+    made = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return lambda x: torch.from_numpy(made([x.numpy()])[0])
+
+
+MAKERS: dict[str, Callable[[Restormer, torch.dtype, torch.Tensor], Forward]] = {
+    "plain": plain,
+    "streaming": streaming,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+
+
+class PeakMemory:
+    """The peak of this process's resident memory above what it held on entry, in bytes."""
+
+    def __enter__(self) -> PeakMemory:
+        self.process = psutil.Process()
+        self.before = self.peak = self.process.memory_info().rss
+        self.stop = threading.Event()
+        self.watcher = threading.Thread(target=self._watch)
+        self.watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.005):
+            self.peak = max(self.peak, self.process.memory_info().rss)
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        self.watcher.join()
+
+    @property
+    def rise(self) -> int:
+        return self.peak - self.before
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One measurement, in the worker's process."""
+    torch.set_num_threads(arguments.threads)
+    height, width = arguments.size
+    device = torch.device(arguments.device)
+    network = make_network(arguments.network).to(device)
+    generator = torch.Generator().manual_seed(1)
+    channels = network.config.inp_channels
+    image = torch.rand(1, channels, height, width, generator=generator).to(device)
+    dtype = getattr(torch, arguments.precision)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        forward = MAKERS[arguments.engine](network, dtype, image)
+        if not arguments.cold:
+            forward(image)
+        prepared = time.perf_counter() - started
+        with PeakMemory() as memory:
+            started = time.perf_counter()
+            result = forward(image).cpu()
+            seconds = time.perf_counter() - started
+    if arguments.reference.exists():
+        error = float(np.abs(np.load(arguments.reference) - result.numpy()).max())
+    else:
+        error = None
+        if arguments.engine == "plain" and dtype is torch.float32:
+            np.save(arguments.reference, result.numpy())
+    return {"seconds": seconds, "prepared": prepared, "bytes": memory.rise, "error": error}
+
+
+def spawn(
+    engine: str, precision: str, size: str, arguments: argparse.Namespace, reference: Path
+) -> dict[str, Any] | None:
+    """One measurement in a process of its own; None where the engine is not there."""
+    command = [sys.executable, __file__, "--worker", engine, precision, size, str(reference)]
+    command += ["--network", arguments.network, "--threads", str(arguments.threads)]
+    command += ["--device", arguments.device] + (["--cold"] if arguments.cold else [])
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        reason = ran.stderr.strip().splitlines()[-1:] or ["killed"]
+        print(f"  {engine} {precision}: left out ({reason[0][:120]})", file=sys.stderr)
+        return None
+    return dict(json.loads(ran.stdout.strip().splitlines()[-1]))
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All engines at all sizes, interleaved; a row each."""
+    rows = []
+    for size in arguments.sizes:
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        missing: set[tuple[str, str]] = set()
+        with tempfile.TemporaryDirectory() as folder:
+            reference = Path(folder) / "reference.npy"
+            for _ in range(arguments.rounds):
+                for precision in arguments.precisions:
+                    for engine in arguments.engines:
+                        key = (engine, precision)
+                        if key in missing:
+                            continue
+                        result = spawn(engine, precision, size, arguments, reference)
+                        if result is None:
+                            missing.add(key)
+                        else:
+                            runs.setdefault(key, []).append(result)
+        height, width = parse_size(size)
+        megapixels = height * width / 1e6
+        for (engine, precision), results in runs.items():
+            seconds = [result["seconds"] for result in results]
+            errors = [r["error"] for r in results if r["error"] is not None]
+            rows.append(
+                {
+                    "size": size,
+                    "engine": engine,
+                    "precision": precision,
+                    "seconds": min(seconds),
+                    "median_seconds": statistics.median(seconds),
+                    "megapixels_per_second": megapixels / min(seconds),
+                    "gigabytes_per_megapixel": min(r["bytes"] for r in results) / 1e9 / megapixels,
+                    "max_error": max(errors, default=None),
+                }
+            )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table, with the speed relative to the plain float32 forward."""
+    plain_seconds = {
+        row["size"]: row["seconds"]
+        for row in rows
+        if (row["engine"], row["precision"]) == ("plain", "float32")
+    }
+    print("| size | engine | precision | s | MP/s | times plain | GB/MP | max error |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        base = plain_seconds.get(row["size"])
+        ratio = f"{base / row['seconds']:.1f}" if base else ""
+        error = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
+        print(
+            f"| {row['size']} | {row['engine']} | {row['precision']} | {row['seconds']:.2f} "
+            f"| {row['megapixels_per_second']:.3f} | {ratio} "
+            f"| {row['gigabytes_per_megapixel']:.2f} | {error} |"
+        )
+
+
+def folder(path: Path) -> None:
+    """Wall time of the command over a folder against the network's own time."""
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, "-m", "restormer_cli.cli", "denoise", "--kind", "color"]
+        command += ["--input-dir", str(path), "--result-dir", results, "--json", "--quiet"]
+        started = time.perf_counter()
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        wall = time.perf_counter() - started
+    outcomes = [json.loads(line) for line in ran.stdout.splitlines()]
+    network = sum(outcome["seconds"] or 0 for outcome in outcomes)
+    pixels = sum((o["width"] or 0) * (o["height"] or 0) for o in outcomes if o["status"] == "done")
+    print(
+        f"{len(outcomes)} images, {pixels / 1e6:.1f} megapixels: {wall:.1f} s in all, start-up "
+        f"included; the network alone {network:.1f} s ({wall / network:.3f} times)"
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", nargs="+", default=["256x256", "512x512"], metavar="HxW")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    parser.add_argument("--precisions", nargs="+", default=["float32"])
+    parser.add_argument("--network", default="biased", choices=NETWORKS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="no warm-up, for very large sizes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--folder", type=Path, help="measure the command over this folder")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        arguments.engine, arguments.precision, size, reference = arguments.worker
+        arguments.size, arguments.reference = parse_size(size), Path(reference)
+        print(json.dumps(measure(arguments)))
+    elif arguments.folder:
+        folder(arguments.folder)
+    else:
+        rows = compare(arguments)
+        show(rows)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
