@@ -239,13 +239,19 @@ class _Pipeline:
             pixels = self.restore(
                 *(picture.pixels for picture in loaded.pictures),
                 bit_depth=self.job.bit_depth,
-                progress=self.observer.advance,
+                progress=self._advance,
             )
         except ImageError as error:
             return Outcome(**facts, status="failed", error=f"{item.source}: {error}"), None
         seconds = round(time.monotonic() - started, 3)
         restored = Picture(pixels, _alpha_like(first.alpha, pixels), first.icc, first.dpi)
         return Outcome(**facts, status="done", seconds=seconds), restored
+
+    def _advance(self, share: float) -> None:
+        # A result is reported when it is written, not when the next image is restored.
+        if self.writing is not None and self.writing[0].done():
+            self._await_writer()
+        self.observer.advance(share)
 
     def _await_writer(self) -> None:
         if self.writing is None:

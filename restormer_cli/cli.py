@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from restormer_cli import __version__
-from restormer_cli.errors import RestormerError
+from restormer_cli.errors import RestormerError, Stopped
 from restormer_cli.units import parse_bytes
 
 app = typer.Typer(
@@ -243,6 +243,8 @@ def main() -> None:
     except RestormerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    except Stopped as stop:
+        sys.exit(128 + stop.signal_number)
     except BrokenPipeError:
         # Whoever read our output has gone; say nothing more, now or when Python flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

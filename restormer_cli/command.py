@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Job, Labels, Restore, Summary, run
 from restormer_cli.console import Console
-from restormer_cli.errors import UsageError
+from restormer_cli.errors import Stopped, UsageError
 from restormer_cli.tasks import find_variant
 
 
@@ -91,6 +96,34 @@ def restore(
             )
             return restorer, Labels(file.label, str(choice.device), choice.precision)
 
-        summary = run(job, work, load, console)
+        stack.enter_context(_signals_stop())
+        try:
+            summary = run(job, work, load, console)
+        except Stopped as stop:
+            console.close(f"stopped by {signal.Signals(stop.signal_number).name}")
+            raise
         console.close(str(summary))
     return summary
+
+
+@contextlib.contextmanager
+def _signals_stop() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into :class:`Stopped`; a second one has its usual effect."""
+    previous: dict[int, Any] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        restore_handlers()
+        raise Stopped(number)
+
+    def restore_handlers() -> None:
+        while previous:
+            number, handler = previous.popitem()
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore_handlers()

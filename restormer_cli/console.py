@@ -39,7 +39,7 @@ class Console:
         self.bar: tqdm | None = None
         self.images = 0
         self.finished = 0
-        self.share = 0.0
+        self.current, self.share = "", 0.0
         self.pixels = 0
         self.pixels_done = 0.0
         self.began = self.spoke = time.monotonic()
@@ -64,7 +64,7 @@ class Console:
         self._say(f"error: {text}")
 
     def start(self, item: Item, width: int, height: int) -> None:
-        self.share = 0.0
+        self.current, self.share = str(item.source), 0.0
         self.pixels = width * height
         if self.bar is not None:
             self.bar.set_description(item.source.name)
@@ -89,8 +89,10 @@ class Console:
             self.report.flush()
         if outcome.error is not None:
             self.error(outcome.error)
-        self._show(max(0.0, 1.0 - self.share))
-        self.share = 0.0
+        if outcome.status == "done":  # its share has been counted to the end
+            self._show(0.0)
+        else:
+            self._show(1.0 - (self.share if outcome.input == self.current else 0.0))
 
     def close(self, summary: str) -> None:
         """End the bar and print the last line."""

@@ -25,3 +25,11 @@ class DeviceError(UsageError):
 
 class ImageError(RestormerError):
     """One image cannot be read, restored or written; the others are not affected."""
+
+
+class Stopped(BaseException):
+    """A signal asked to stop. Like KeyboardInterrupt, it is no error that a handler may eat."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
