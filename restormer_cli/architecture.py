@@ -202,7 +202,7 @@ class MDTA(nn.Module):
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
         out = rearrange(attention @ v, "n head c (h w) -> n (head c) h w", h=height, w=width)
-        return self.project_out(out)  # type: ignore[no-any-return]
+        return self.project_out(out)
 
 
 class GDFN(nn.Module):
@@ -217,7 +217,7 @@ class GDFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)  # type: ignore[no-any-return]
+        return self.project_out(F.gelu(gate) * value)
 
 
 class TransformerBlock(nn.Module):
@@ -243,7 +243,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(in_channels, channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)  # type: ignore[no-any-return]
+        return self.proj(x)
 
 
 class Downsample(nn.Module):
@@ -256,7 +256,7 @@ class Downsample(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(x)
 
 
 class Upsample(nn.Module):
@@ -269,7 +269,7 @@ class Upsample(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(x)
 
 
 class Restormer(nn.Module):
@@ -336,5 +336,5 @@ class Restormer(nn.Module):
         x = self.refinement(self.decoder_level1(x))
 
         if self.config.dual_pixel_task:
-            return self.output(x + self.skip_conv(embedded))  # type: ignore[no-any-return]
-        return self.output(x) + image  # type: ignore[no-any-return]
+            return self.output(x + self.skip_conv(embedded))
+        return self.output(x) + image

@@ -146,9 +146,9 @@ def infer_config(shapes: Shapes) -> RestormerConfig:
             inp_channels=inputs,
             out_channels=shape("output.weight", 4)[0],
             dim=dim,
-            num_blocks=blocks,  # type: ignore[arg-type]  # four of them
+            num_blocks=(blocks[0], blocks[1], blocks[2], blocks[3]),
             num_refinement_blocks=count("refinement"),
-            heads=heads,  # type: ignore[arg-type]
+            heads=(heads[0], heads[1], heads[2], heads[3]),
             ffn_expansion_factor=_infer_expansion(dim, hidden),
             bias="output.bias" in shapes,
             LayerNorm_type="WithBias" if has_bias else "BiasFree",

@@ -141,7 +141,8 @@ def _with_common(command: Callable[..., None]) -> Callable[..., None]:
         command(**values, common=common)
 
     del wrapper.__wrapped__  # or its signature would be read
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    # setattr, since no type says that a function has one.
+    setattr(wrapper, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
 

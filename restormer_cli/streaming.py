@@ -23,191 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from restormer_cli.architecture import (
-    GDFN,
-    LAYER_NORM_EPSILON,
-    MDTA,
-    LayerNorm,
-    Restormer,
-    TransformerBlock,
-)
+from restormer_cli.architecture import Restormer
 from restormer_cli.memory import FeatureMap, Plan, allocate, plan_memory
+from restormer_cli.prepared import Block, Depthwise, PreparedNetwork
 
 #: Called with the share of the work that is done, 0 to 1. What it raises stops the work.
 Progress = Callable[[float], None]
-
-
-#: Vector instructions work on this many numbers at once: depthwise convolutions over other
-#: numbers of channels can take ten times as long.
-CHANNEL_MULTIPLE = 16
-
-
-def _optional(tensor: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if tensor is None else tensor.to(like)
-
-
-@dataclass(frozen=True)
-class Depthwise:
-    """A 1×1 convolution, with the LayerNorm before it, and the 3×3 depthwise one behind it.
-
-    The bias of the first, ``shift``, is never added to its output, which would take a pass over
-    memory: the second adds what comes of it. Zero padding applies to the output with its bias,
-    so the output without it is padded with ``-shift``.
-    """
-
-    point: Tensor
-    """``(C, K)``: ``normalised pixels @ point + shift``."""
-    shift: Tensor | None
-    depth: Tensor
-    """``(K, 1, 3, 3)``."""
-    bias: Tensor | None
-    """``(K,)``: what ``shift`` and the depthwise bias come to."""
-    edges: tuple[Tensor, Tensor] | None
-    """What is too much of that in the first and the last column, ``(K,)`` each."""
-
-    @property
-    def channels(self) -> int:
-        return self.depth.shape[0]
-
-    @classmethod
-    def prepare(
-        cls,
-        norm: LayerNorm,
-        point: nn.Conv2d,
-        depth: nn.Conv2d,
-        part: slice,
-        like: Tensor,
-        multiple: int = 1,
-    ) -> Depthwise:
-        """Channels ``part`` of ``depth(point(norm(x)))``, then zeros up to a ``multiple``.
-
-        Scale and shift of LayerNorm are folded into the 1×1 convolution, all in float64.
-        """
-        padding = -(part.stop - part.start) % multiple
-
-        def padded(tensor: Tensor) -> Tensor:
-            zeros = tensor.new_zeros(padding, *tensor.shape[1:])
-            return torch.cat([tensor[part], zeros]).double()
-
-        def total(*terms: Tensor | None) -> Tensor | None:
-            present = [term for term in terms if term is not None]
-            return torch.stack(present).sum(0) if present else None
-
-        matrix, kernel = padded(point.weight).flatten(1), padded(depth.weight)
-        shift = total(
-            None if norm.body.bias is None else matrix @ norm.body.bias.double(),
-            None if point.bias is None else padded(point.bias),
-        )
-        columns = kernel.sum(dim=2)[:, 0]
-        bias = total(
-            None if shift is None else shift * columns.sum(dim=1),
-            None if depth.bias is None else padded(depth.bias),
-        )
-        edges = None
-        if shift is not None:
-            edges = ((shift * columns[:, 0]).to(like), (shift * columns[:, 2]).to(like))
-        scaled = (matrix * norm.body.weight.double()).T.contiguous()
-        return cls(
-            scaled.to(like), _optional(shift, like), kernel.to(like), _optional(bias, like), edges
-        )
-
-    def pad(self, rows: Tensor) -> None:
-        """Make ``rows`` what lies outside the image."""
-        if self.shift is None:
-            rows.zero_()
-        else:
-            torch.neg(self.shift.expand_as(rows), out=rows)
-
-    def convolve(self, rows: Tensor) -> Tensor:
-        """``(N, R + 2, W, K)`` to ``(N, R, W, K)``: rows come with their halo, columns do not."""
-        out = F.conv2d(
-            rows.permute(0, 3, 1, 2),
-            self.depth,
-            self.bias,
-            padding=(0, 1),
-            groups=self.channels,
-        ).permute(0, 2, 3, 1)
-        if self.edges is not None:
-            out[:, :, 0] -= self.edges[0]
-            out[:, :, -1] -= self.edges[1]
-        return out
-
-
-class Attention:
-    """MDTA with its LayerNorm, prepared for strips."""
-
-    def __init__(self, norm: LayerNorm, attn: MDTA, like: Tensor) -> None:
-        channels = attn.project_out.out_channels
-        self.heads = attn.heads
-        self.channels = channels
-        both, third = slice(0, 2 * channels), slice(2 * channels, 3 * channels)
-        self.qk = Depthwise.prepare(norm, attn.qkv, attn.qkv_dwconv, both, like)
-        self.v = Depthwise.prepare(norm, attn.qkv, attn.qkv_dwconv, third, like)
-        wide = torch.float32 if like.device.type == "mps" else torch.float64
-        self.temperature = attn.temperature.to(like.device, wide)
-        self.project_out = attn.project_out.weight.flatten(1).to(like.device, wide)
-        self.bias = _optional(attn.project_out.bias, like)
-
-    def fold(self, gram: Tensor, squares: Tensor, like: Tensor) -> Tensor:
-        """The matrices M ``(N, C, C)`` for which the block adds ``v @ M``.
-
-        ``gram`` is q·kᵀ ``(N, heads, c, c)``; ``squares`` are ‖q‖² and ‖k‖², ``(N, 2, heads, c)``.
-        """
-        # F.normalize, which the plain forward uses, bounds norms from below by 1e-12.
-        norms = squares.sqrt().clamp_min(1e-12)
-        scores = gram / (norms[:, 0, :, :, None] * norms[:, 1, :, None, :]) * self.temperature
-        attention = scores.softmax(-1)
-        heads = rearrange(self.project_out, "o (h c) -> o h c", h=self.heads)
-        folded = torch.einsum("ohc,nhcd->nhdo", heads, attention)
-        return folded.flatten(1, 2).to(like)
-
-
-class FeedForward:
-    """GDFN with its LayerNorm, prepared for strips."""
-
-    def __init__(self, norm: LayerNorm, ffn: GDFN, like: Tensor) -> None:
-        hidden = ffn.project_out.in_channels
-        # Apart, so that gate and value are contiguous each.
-        first, second = slice(0, hidden), slice(hidden, 2 * hidden)
-        stage = (norm, ffn.project_in, ffn.dwconv)
-        self.gate = Depthwise.prepare(*stage, first, like, CHANNEL_MULTIPLE)
-        self.value = Depthwise.prepare(*stage, second, like, CHANNEL_MULTIPLE)
-        padding = self.gate.channels - hidden
-        self.project_out = F.pad(ffn.project_out.weight.flatten(1).T, (0, 0, 0, padding)).to(like)
-        self.bias = _optional(ffn.project_out.bias, like)
-
-
-class Block:
-    """One transformer block, prepared for strips."""
-
-    def __init__(self, block: TransformerBlock, like: Tensor) -> None:
-        self.attention = Attention(block.norm1, block.attn, like)
-        self.feed_forward = FeedForward(block.norm2, block.ffn, like)
-        self.center = block.norm1.body.bias is not None
-
-    def normalise(self, rows: Tensor) -> Tensor:
-        """LayerNorm without its affine part: ``(N, R, W, C)`` to ``(N·R·W, C)``."""
-        pixels = rows.reshape(-1, rows.shape[-1])
-        if pixels.dtype != torch.float32:
-            return self._normalise(pixels.float()).to(pixels.dtype)
-        return self._normalise(pixels)
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        # Means as matrix products: on a CPU up to three times faster than the library's kernel.
-        mean_of = pixels.new_full((pixels.shape[1], 1), 1 / pixels.shape[1])
-        centered = pixels - pixels @ mean_of
-        variance = torch.mul(centered, centered) @ mean_of
-        scale = variance.add_(LAYER_NORM_EPSILON).rsqrt_()
-        if self.center:
-            return centered.mul_(scale)
-        return torch.mul(pixels, scale, out=centered)
 
 
 class Window:
@@ -267,55 +94,7 @@ class StreamingRestormer:
         self.device, self.dtype = torch.device(device), dtype
         like = torch.empty(0, device=device, dtype=dtype)
         with torch.no_grad():
-            self._prepare(network, like)
-
-    def _prepare(self, network: Restormer, like: Tensor) -> None:
-        def blocks(stage: nn.Sequential) -> list[Block]:
-            return [Block(block, like) for block in stage]  # type: ignore[arg-type]
-
-        def conv(module: nn.Module) -> tuple[Tensor, Tensor | None]:
-            assert isinstance(module, nn.Conv2d)
-            weight = module.weight.to(like).contiguous(memory_format=torch.channels_last)
-            return weight, _optional(module.bias, like)
-
-        def upsampling(module: nn.Module) -> tuple[Tensor, None]:
-            """Order the outputs (dy, dx, channel), so that pixel-shuffle moves whole pixels."""
-            weight, _ = conv(module)
-            shuffled = rearrange(weight, "(c d) i y x -> (d c) i y x", d=4)
-            return shuffled.contiguous(memory_format=torch.channels_last), None
-
-        def reduction(module: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor | None]:
-            upsampled, skip = module.weight.flatten(1).T.to(like).chunk(2)
-            return upsampled.contiguous(), skip.contiguous(), _optional(module.bias, like)
-
-        self._embed = conv(network.patch_embed.proj)
-        self._encoders = [
-            blocks(network.encoder_level1),
-            blocks(network.encoder_level2),
-            blocks(network.encoder_level3),
-            blocks(network.latent),
-        ]
-        self._downs = [conv(m.body[0]) for m in (network.down1_2, network.down2_3, network.down3_4)]
-        # Index 0 is level 1, as in self._encoders.
-        self._ups = [upsampling(m.body[0]) for m in (network.up2_1, network.up3_2, network.up4_3)]
-        self._reductions = [
-            None,
-            reduction(network.reduce_chan_level2),
-            reduction(network.reduce_chan_level3),
-        ]
-        self._decoders = [
-            blocks(network.decoder_level1) + blocks(network.refinement),
-            blocks(network.decoder_level2),
-            blocks(network.decoder_level3),
-        ]
-        self._skip = None
-        if self.config.dual_pixel_task:
-            skip = network.skip_conv
-            self._skip = (
-                skip.weight.flatten(1).T.contiguous().to(like),
-                _optional(skip.bias, like),
-            )
-        self._output = conv(network.output)
+            self.prepared = PreparedNetwork(network, like)
 
     @torch.inference_mode()
     def __call__(
@@ -346,7 +125,6 @@ class StreamingRestormer:
         count, _, height, width = image.shape
         plan = plan or plan_memory(self.config, height, width, self.device, self.dtype)
         together = plan.images_together(height, width, 2 * self.config.dim)
-        done = 0
         out = torch.empty(
             (count, height, width, self.config.out_channels),
             dtype=torch.float32,
@@ -359,15 +137,14 @@ class StreamingRestormer:
                 if progress is not None:
                     progress((before + part * size) / count)
 
-            _Evaluation(self, plan, share).run(group, out[first : first + together])
-            done += len(group)
+            _Evaluation(self.prepared, plan, share).run(group, out[first : first + together])
         return out.permute(0, 3, 1, 2)
 
 
 class _Evaluation:
     """One pass of a group of images through the network; holds its feature maps and buffers."""
 
-    def __init__(self, network: StreamingRestormer, plan: Plan, progress: Progress) -> None:
+    def __init__(self, network: PreparedNetwork, plan: Plan, progress: Progress) -> None:
         self.network = network
         self.plan = plan
         self.progress = progress
@@ -388,21 +165,21 @@ class _Evaluation:
             x.write(a, b, self._embed(image, a, b))
 
         skips = []
-        for level, blocks in enumerate(network._encoders):
+        for level, blocks in enumerate(network.encoders):
             for block in blocks:
                 self._block(x, block)
-            if level < len(network._downs):
+            if level < len(network.downs):
                 skips.append(x)
-                x = self._downsample(x, network._downs[level])
+                x = self._downsample(x, network.downs[level])
         for level in (2, 1):
             x = self._fuse(x, skips.pop(), level)
-            for block in network._decoders[level]:
+            for block in network.decoders[level]:
                 self._block(x, block)
         x = self._join(x, skips.pop(), wide)
-        for block in network._decoders[0]:
+        for block in network.decoders[0]:
             self._block(x, block)
 
-        if network._skip is not None:
+        if network.skip is not None:
             self._add_embedding(x, image)
         self._finish(x, image, out)
         self.progress(1.0)
@@ -436,7 +213,7 @@ class _Evaluation:
     def _work(self, pixels: int) -> float:
         """Total of what :meth:`_tick` will count: pixels times squared channels."""
         network = self.network
-        stages = [*enumerate(network._encoders), *enumerate(network._decoders)]
+        stages = [*enumerate(network.encoders), *enumerate(network.decoders)]
         return sum(
             (pixels / 4**level * block.attention.channels**2 for level, b in stages for block in b),
             0.0,
@@ -454,7 +231,7 @@ class _Evaluation:
             a,
             b,
             image.shape[1],
-            self.network._embed,
+            self.network.embed,
         )
 
     def _input(self, image: Tensor, first: int, last: int) -> Tensor:
@@ -568,12 +345,12 @@ class _Evaluation:
 
     def _upsample(self, x: FeatureMap, a: int, b: int, level: int) -> Tensor:
         """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns."""
-        rows = self._conv_rows(x, a, b, self.network._ups[level])
+        rows = self._conv_rows(x, a, b, self.network.ups[level])
         return rearrange(rows, "n r w (dy dx c) -> n (r dy) (w dx) c", dy=2, dx=2)
 
     def _fuse(self, x: FeatureMap, skip: FeatureMap, level: int) -> FeatureMap:
         """Upsample, concatenate the skip, reduce the channels: into the skip's own memory."""
-        reduction = self.network._reductions[level]
+        reduction = self.network.reductions[level]
         assert reduction is not None
         from_below, from_skip, bias = reduction
         for a, b in self._strips(x):
@@ -601,8 +378,8 @@ class _Evaluation:
 
     def _add_embedding(self, x: FeatureMap, image: Tensor) -> None:
         """The dual-pixel head: add the patch embedding, computed anew, behind a 1×1 convolution."""
-        assert self.network._skip is not None
-        weight, bias = self.network._skip
+        assert self.network.skip is not None
+        weight, bias = self.network.skip
         for a, b in self._strips(x):
             rows = x.read(a, b)
             embedded = self._embed(image, a, b)
@@ -614,8 +391,8 @@ class _Evaluation:
     def _finish(self, x: FeatureMap, image: Tensor, out: Tensor) -> None:
         """Output convolution and, but for dual pixels, the residual in float32."""
         for a, b in self._strips(x):
-            rows = self._conv_rows(x, a, b, self.network._output).to(out)
-            if self.network._skip is None:
+            rows = self._conv_rows(x, a, b, self.network.output).to(out)
+            if self.network.skip is None:
                 rows += image[:, a:b]
             out[:, a:b] = rows
 

@@ -1,0 +1,476 @@
+"""The paper's tables, measured again with data sets in the authors' layout.
+
+What a table holds and how it is measured is data: ``papers/<table>.yml``, with these keys, of which
+a set may override the table's.
+
+``network``
+    The variant that restores, by its name in :mod:`restormer_cli.tasks`.
+``folder``, ``layout``
+    Where the images lie below the authors' ``Datasets/test``, by default in a folder of the set's
+    name, and how: ``pairs`` (``input`` and ``target``), ``clean`` (targets alone, to which noise is
+    added), ``single`` (DPDD's ``inputC`` and ``target``), ``dual`` (its ``inputL``, ``inputR`` and
+    ``target``), ``blocks`` (SIDD's two MATLAB files) or ``none`` (not to be measured here).
+``read``
+    ``color8`` (the default; of 16 bit the upper 8 count, as in OpenCV), ``color16`` or ``gray8``.
+``sigma``
+    Of the noise to add, in units of 1/255.
+``protocol``, ``rounded``
+    How to compare, and whether the result is rounded to 8 bit first, as the authors do who save it.
+``paper`` or ``parts``
+    The published figures, of the whole set or of parts of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from restormer_cli.discovery import find_images
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluate import (
+    Metrics,
+    Pairing,
+    Planes,
+    Score,
+    find_protocol,
+    mean_score,
+    pair_in_order,
+    pair_names,
+)
+from restormer_cli.images import Floats, Pixels, normalise, quantise, read_image
+
+# isort: split
+import cv2
+
+from restormer_cli.tasks import VARIANTS, Variant
+
+Restore = Callable[[Floats], Floats]
+"""float32 ``(H, W, C)`` to the same; C is 6 for dual pixels, left before right."""
+
+Progress = Callable[["DataSet", int, int], None]
+
+PAPERS = Path(__file__).resolve().parent / "papers"
+AVERAGE = "Average"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One line of a table: a data set and the network that restores it."""
+
+    name: str
+    network: str
+    protocol: str
+    layout: str
+    folder: str = ""
+    """Below the authors' ``Datasets/test``; the name if empty."""
+    read: str = "color8"
+    sigma: int | None = None
+    rounded: bool = True
+    group: str | None = None
+    """The part of the table, such as ``blind``."""
+    note: str | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def variant(self) -> Variant:
+        return next(v for v in VARIANTS if v.name == self.network)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper."""
+
+    name: str
+    title: str
+    number: int
+    source: str
+    sets: tuple[DataSet, ...]
+    average: Mapping[str, float] = field(default_factory=dict)
+    """Published mean over all sets, where there is one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Our figures beside the paper's."""
+
+    dataset: str
+    part: str | None
+    group: str | None
+    sigma: int | None
+    variant: str | None
+    images: int
+    ours: Mapping[str, float]
+    """``psnr``, ``ssim`` and ``mae``; empty if not measured."""
+    paper: Mapping[str, float]
+    """Those that the paper reports, and for DPDD ``lpips``, which is not measured here."""
+    note: str | None = None
+
+
+def tables() -> list[Table]:
+    """All tables, in the paper's order."""
+    return sorted(map(_read_table, PAPERS.glob("*.yml")), key=lambda table: table.number)
+
+
+def find_table(name: str) -> Table:
+    """A table by its name, such as ``deraining``, or its number in the paper.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    for table in tables():
+        if name in (table.name, str(table.number)):
+            return table
+    known = ", ".join(f"{table.name} ({table.number})" for table in tables())
+    raise UsageError(f"no table {name!r}; there are {known}")
+
+
+_OF_SET = ("protocol", "layout", "read", "rounded")
+
+
+def _read_table(path: Path) -> Table:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    shared = {key: document[key] for key in _OF_SET if key in document}
+    return Table(
+        path.stem,
+        document["title"],
+        document["table"],
+        document["source"],
+        tuple(DataSet(**(shared | row)) for row in document["sets"]),
+        document.get("average", {}),
+    )
+
+
+def reproduce(
+    table: str,
+    data_dir: Path,
+    network: Callable[[Variant], Restore],
+    *,
+    only: Sequence[str] = (),
+    sigmas: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> Iterator[Row]:
+    """Restore the data sets of a table, compare, and give each row as soon as it is known.
+
+    Whatever is missing is found before work begins.
+
+    Parameters
+    ----------
+    table
+        Name or number.
+    data_dir
+        The authors' ``Datasets/test``, or a folder that holds it.
+    network
+        Gives what restores for a variant. Called whenever a row needs another variant than the
+        one before it.
+    only
+        Names of data sets, in any case; by default all of the table.
+    sigmas
+        Noise levels, where the table has any; by default all.
+    progress
+        Called with the data set and the numbers of its images dealt with and of all.
+
+    Returns
+    -------
+    iterator of Row
+        The data sets in the table's order, then their average if the paper has it and none
+        is left out.
+
+    Raises
+    ------
+    UsageError
+        If a folder or file is missing or ``only`` or ``sigmas`` choose nothing; from the iterator,
+        if inputs and targets do not pair.
+    ImageError
+        From the iterator, if an image cannot be read or compared: a mean without it would not be
+        the paper's.
+    """
+    wanted = find_table(table)
+    chosen = _choose(wanted, only, sigmas)
+    places = [_locate(dataset, Path(data_dir)) for dataset in chosen]
+    return _rows(wanted, list(zip(chosen, places, strict=True)), network, progress)
+
+
+def _rows(
+    table: Table,
+    work: list[tuple[DataSet, Path | None]],
+    network: Callable[[Variant], Restore],
+    progress: Progress | None,
+) -> Iterator[Row]:
+    restore: Restore | None = None
+    before: Variant | None = None
+    means: list[Score] = []
+    counts: list[int] = []
+    for dataset, place in work:
+        if place is None:
+            yield _row(dataset, None, dataset.paper, [])
+            continue
+        if restore is None or before != dataset.variant:
+            restore, before = network(dataset.variant), dataset.variant
+        scores = _measure(dataset, place, restore, progress)
+        for part, figures in dataset.parts.items() or [(None, dataset.paper)]:
+            yield _row(dataset, part, figures, _part(scores, part, place))
+        means.append(_mean(scores))
+        counts.append(len(scores))
+    if table.average and len(means) == len(table.sets):
+        ours = _figures(_mean(means))
+        yield Row(AVERAGE, None, None, None, None, sum(counts), ours, table.average)
+
+
+def _choose(table: Table, only: Sequence[str], sigmas: Sequence[int]) -> list[DataSet]:
+    names = {name.casefold() for name in only}
+    known = {dataset.name.casefold(): dataset.name for dataset in table.sets}
+    unknown = [name for name in only if name.casefold() not in known]
+    if unknown:
+        raise UsageError(
+            f"{table.name} has no data set {unknown[0]!r}; there are {', '.join(known.values())}"
+        )
+    chosen = [
+        dataset
+        for dataset in table.sets
+        if (not names or dataset.name.casefold() in names)
+        and (not sigmas or dataset.sigma in sigmas)
+    ]
+    if not chosen:
+        raise UsageError(f"{table.name} has no noise of σ {' or '.join(map(str, sigmas))}")
+    return chosen
+
+
+# --- where the images are -----------------------------------------------------------------------
+
+_FOLDERS = {
+    "pairs": (("input",), "target"),
+    "clean": (("",), ""),
+    "single": (("inputC",), "target"),
+    "dual": (("inputL", "inputR"), "target"),
+}
+BLOCKS = {"input": "ValidationNoisyBlocksSrgb.mat", "target": "ValidationGtBlocksSrgb.mat"}
+LABELS = "{}_labels.npy"
+COMBINED = "combined"
+
+
+def _locate(dataset: DataSet, data_dir: Path) -> Path | None:
+    """The folder of a data set with all in it that will be read; None if it is not measured."""
+    if dataset.layout == "none":
+        return None
+    candidates = [data_dir / above / _folder(dataset) for above in ("", "test", "Datasets/test")]
+    place = next((folder for folder in candidates if folder.is_dir()), None)
+    if place is None:
+        raise UsageError(f"{dataset.name}: no folder {candidates[0]}; {_expected(dataset)}")
+    missing = [path for path in _needed(dataset, place) if not path.exists()]
+    if missing:
+        raise UsageError(f"{dataset.name}: {missing[0]} does not exist; {_expected(dataset)}")
+    return place
+
+
+def _folder(dataset: DataSet) -> str:
+    return dataset.folder or dataset.name
+
+
+def _needed(dataset: DataSet, place: Path) -> list[Path]:
+    if dataset.layout == "blocks":
+        return [place / name for name in BLOCKS.values()]
+    inputs, target = _FOLDERS[dataset.layout]
+    labels = [place / LABELS.format(part) for part in dataset.parts if part != COMBINED]
+    return [place / name for name in (*inputs, target)] + labels
+
+
+def _expected(dataset: DataSet) -> str:
+    held = [path.name for path in _needed(dataset, Path(_folder(dataset)))]
+    below = ", ".join(held) if dataset.layout != "clean" else "the clean images"
+    return f"it should be {_folder(dataset)} in --data or its folder test, with {below}"
+
+
+# --- restoring and comparing --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One image to restore: float32 ``(H, W, C)``, and what should come of it."""
+
+    name: str
+    image: Floats
+    target: Pixels
+
+
+def _measure(
+    dataset: DataSet,
+    place: Path,
+    restore: Restore,
+    progress: Progress | None,
+) -> list[Score]:
+    scores = []
+    count, samples = (_blocks if dataset.layout == "blocks" else _files)(dataset, place)
+    for number, sample in enumerate(samples, start=1):
+        try:
+            metrics = _compare(dataset, restore(sample.image), sample.target)
+        except ImageError as error:
+            raise ImageError(f"{sample.name}: {error}") from error
+        scores.append(Score(sample.name, *astuple(metrics)))
+        if progress is not None:
+            progress(dataset, number, count)
+    return scores
+
+
+def _compare(dataset: DataSet, restored: Floats, target: Pixels) -> Metrics:
+    protocol = find_protocol(dataset.protocol)
+    if dataset.rounded:
+        return protocol.compare(quantise(restored, 8), target)
+    if restored.shape != target.shape:
+        raise ImageError(f"the result is {restored.shape}, its target {target.shape}")
+    if not np.isfinite(restored).all():
+        raise ImageError("the network gave values that are no numbers; try --precision float32")
+    result: Planes = np.clip(restored, 0, 1).astype(np.float64)
+    return protocol.compare_planes(result, protocol.planes(target))
+
+
+def _files(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
+    inputs, target = _FOLDERS[dataset.layout]
+    columns = [_names(place / name) for name in (*inputs, target)]
+    pairings = [_pair(place, names, columns[-1]) for names in columns[:-1]]
+    rows = [dict(pairing.pairs) for pairing in pairings]
+    # A target has one input in each folder; the first folder's order is that of the labels.
+    by_target = [{target_name: name for name, target_name in row.items()} for row in rows]
+
+    def samples() -> Iterator[_Sample]:
+        for name, target_name in rows[0].items():
+            goal = _read(place / target / target_name, dataset.read)
+            if dataset.sigma is not None:
+                yield _Sample(name, add_noise(normalise(goal), dataset.sigma), goal)
+                continue
+            views = [
+                normalise(_read(place / folder / column[target_name], dataset.read))
+                for folder, column in zip(inputs, by_target, strict=True)
+            ]
+            if len({view.shape for view in views}) > 1:
+                raise ImageError(f"{place / name}: the two views differ in size")
+            yield _Sample(name, np.concatenate(views, axis=2), goal)
+
+    return len(rows[0]), samples()
+
+
+def _names(folder: Path) -> list[str]:
+    names = [path.name for path in find_images(folder, recursive=False)]
+    if not names:
+        raise UsageError(f"{folder}: no images found")
+    return names
+
+
+def _pair(place: Path, inputs: list[str], targets: list[str]) -> Pairing:
+    """By name where that explains every file, else in natural order, as the authors do."""
+    pairing = pair_names(inputs, targets)
+    if len(pairing.pairs) == len(inputs) == len(targets):
+        return pairing
+    try:
+        return pair_in_order(inputs, targets)
+    except UsageError:
+        raise UsageError(
+            f"{place}: {len(inputs)} inputs and {len(targets)} targets do not pair"
+        ) from None
+
+
+def _read(path: Path, kind: str) -> Pixels:
+    if kind == "gray8":
+        # By OpenCV from the start, as the authors do: what it makes of colours while decoding
+        # differs by one level, here and there, from what it makes of them afterwards.
+        try:
+            gray: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+        except (OSError, cv2.error):
+            gray = None
+        if gray is None:
+            raise ImageError(f"{path}: is damaged or not an image")
+        plane: Pixels = gray[..., None]
+        return plane
+    pixels: Any = read_image(path).pixels
+    if pixels.dtype == np.uint16 and kind == "color8":
+        pixels = (pixels >> 8).astype(np.uint8)
+    color: Pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    return color
+
+
+def add_noise(image: Floats, sigma: float) -> Floats:
+    """The authors' noise: normal, of σ / 255, from the seed 0 anew for each image; not clipped.
+
+    Parameters
+    ----------
+    image
+        float32 ``(H, W, C)`` in [0, 1], RGB or gray.
+    """
+    noise = np.random.RandomState(0).normal(0, sigma / 255.0, image.shape)
+    # Added in float64 and rounded once, which is what ``+=`` on a float32 array does.
+    return (image + noise).astype(np.float32)
+
+
+def _blocks(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
+    """SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
+    noisy, clean = (_load_blocks(place / name) for name in BLOCKS.values())
+    if noisy.shape != clean.shape:
+        raise UsageError(f"{place}: the noisy blocks are {noisy.shape}, the clean {clean.shape}")
+
+    def samples() -> Iterator[_Sample]:
+        for scene, block in np.ndindex(*noisy.shape[:2]):
+            name = f"{scene + 1:04}_{block + 1:02}"
+            yield _Sample(name, normalise(noisy[scene, block]), clean[scene, block])
+
+    return noisy.shape[0] * noisy.shape[1], samples()
+
+
+def _load_blocks(path: Path) -> Any:
+    # Comes with scikit-image; nothing else needs it.
+    from scipy.io import loadmat  # type: ignore[import-untyped]
+
+    try:
+        blocks = loadmat(path)[path.stem]
+    except Exception as error:  # SciPy's parser raises whatever a damaged file provokes
+        raise UsageError(f"{path}: is not the file of that name that SIDD offers") from error
+    if blocks.dtype != np.uint8 or blocks.ndim != 5:
+        raise UsageError(f"{path}: holds {blocks.dtype} {blocks.shape}, not uint8 blocks")
+    return blocks
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def _part(scores: list[Score], part: str | None, place: Path) -> list[Score]:
+    """The scores of indoor or outdoor scenes: DPDD's files hold their numbers, counted from 1."""
+    if part is None or part == COMBINED:
+        return scores
+    path = place / LABELS.format(part)
+    try:
+        numbers = np.load(path)
+        return [scores[int(number) - 1] for number in numbers.ravel()]
+    except (OSError, ValueError, IndexError) as error:
+        raise UsageError(f"{path}: does not hold the numbers of the {part} scenes") from error
+
+
+def _mean(scores: list[Score]) -> Score:
+    mean = mean_score(scores)
+    assert mean is not None
+    return mean
+
+
+def _figures(mean: Score) -> dict[str, float]:
+    return {"psnr": mean.psnr, "ssim": mean.ssim, "mae": mean.mae}
+
+
+def _row(
+    dataset: DataSet, part: str | None, paper: Mapping[str, float], scores: list[Score]
+) -> Row:
+    return Row(
+        dataset.name,
+        part,
+        dataset.group,
+        dataset.sigma,
+        dataset.network,
+        len(scores),
+        _figures(_mean(scores)) if scores else {},
+        paper,
+        dataset.note,
+    )

@@ -1,0 +1,328 @@
+"""The paper's figures as data, and the authors' layouts, at toy size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import random_pixels, write
+
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluate import PROTOCOLS, evaluate_folder, rgb_planes
+from restormer_cli.images import normalise
+from restormer_cli.reproduce import Restore, add_noise, find_table, reproduce, tables
+from restormer_cli.tasks import VARIANTS, Variant
+
+
+def unchanged(variant: Variant) -> Restore:
+    """Restores nothing: the metrics are then those of the input."""
+    return lambda image: image[..., :3]
+
+
+def near(pixels: Any, seed: int = 9) -> Any:
+    noise = np.random.default_rng(seed).integers(-20, 20, pixels.shape)
+    return np.clip(pixels.astype(int) + noise, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+
+
+# --- the paper's figures ------------------------------------------------------------------------
+
+
+def test_all_tables_of_the_paper_are_there() -> None:
+    assert [(table.number, table.name) for table in tables()] == [
+        (1, "deraining"),
+        (2, "motion-deblurring"),
+        (3, "defocus-deblurring"),
+        (4, "gray-denoising"),
+        (5, "color-denoising"),
+        (6, "real-denoising"),
+    ]
+    assert all("2111.09881" in table.source for table in tables())
+    assert [len(table.sets) for table in tables()] == [5, 4, 2, 18, 24, 2]
+
+
+def test_every_set_names_a_network_and_a_protocol() -> None:
+    names = {variant.name for variant in VARIANTS}
+    for table in tables():
+        for dataset in table.sets:
+            assert dataset.network in names
+            assert dataset.protocol in PROTOCOLS
+            assert dataset.paper or dataset.parts
+
+
+def test_the_figures_agree_among_themselves() -> None:
+    deraining = find_table("1")
+    for key, digits in (("psnr", 2), ("ssim", 3)):
+        mean = np.mean([dataset.paper[key] for dataset in deraining.sets])
+        assert round(float(mean), digits) == deraining.average[key]
+    for dataset in find_table("defocus-deblurring").sets:
+        inside, outside, both = (dataset.parts[p] for p in ("indoor", "outdoor", "combined"))
+        for key in set(inside) & set(both):
+            mean = (37 * inside[key] + 39 * outside[key]) / 76
+            assert mean == pytest.approx(both[key], abs=0.01 if key == "psnr" else 0.001)
+
+
+def test_an_unknown_table_is_answered_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"no table '7'; there are deraining \(1\), motion"):
+        find_table("7")
+
+
+# --- noise --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [15, 25, 50])
+def test_noise_is_the_authors_to_the_last_bit(sigma: int, channels: int) -> None:
+    image = normalise(random_pixels(9, 7, channels=channels))
+    expected = image.copy()
+    np.random.seed(seed=0)
+    expected += np.random.normal(0, sigma / 255.0, expected.shape)
+    for _ in range(2):  # the seed is set anew for each image
+        noisy = add_noise(image, sigma)
+        assert noisy.dtype == np.float32
+        assert np.array_equal(noisy, expected)
+
+
+# --- layouts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rain(tmp_path: Path) -> Path:
+    for name in ("Test100", "Rain100H", "Rain100L", "Test2800", "Test1200"):
+        for number in (1, 2, 10):
+            pixels = random_pixels(13, 12, seed=number + len(name))
+            write(tmp_path / "test" / name / "target" / f"norain-{number}.png", pixels)
+            write(tmp_path / "test" / name / "input" / f"rain-{number}.png", near(pixels))
+    return tmp_path
+
+
+def test_pairs_score_as_evaluate_does_and_end_with_the_average(rain: Path) -> None:
+    rows = list(reproduce("deraining", rain, unchanged))
+    assert [row.dataset for row in rows] == [s.name for s in find_table("1").sets] + ["Average"]
+    folder = rain / "test" / "Rain100L"
+    mean = evaluate_folder(folder / "input", folder / "target", "y").mean
+    assert mean is not None
+    assert rows[2].ours == {"psnr": mean.psnr, "ssim": mean.ssim, "mae": mean.mae}
+    assert rows[2].paper == {"psnr": 38.99, "ssim": 0.978}
+    assert (rows[2].images, rows[2].variant) == (3, "derain")
+    assert rows[-1].ours["psnr"] == pytest.approx(np.mean([row.ours["psnr"] for row in rows[:-1]]))
+    assert rows[-1].paper == {"psnr": 33.96, "ssim": 0.935}
+
+
+@pytest.mark.parametrize("below", ["", "test"])
+def test_some_sets_can_be_chosen_and_have_no_average(rain: Path, below: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+    rows = list(
+        reproduce(
+            "1",
+            rain / below,
+            unchanged,
+            only=["rain100l"],
+            progress=lambda dataset, *numbers: seen.append((dataset.name, *numbers)),
+        )
+    )
+    assert [row.dataset for row in rows] == ["Rain100L"]
+    assert seen == [("Rain100L", 1, 3), ("Rain100L", 2, 3), ("Rain100L", 3, 3)]
+    with pytest.raises(UsageError, match="deraining has no data set 'Rain200'; there are Test100"):
+        reproduce("1", rain, unchanged, only=["Rain200"])
+
+
+def test_the_network_sees_float32_and_its_result_is_rounded_to_8_bit(rain: Path) -> None:
+    def network(variant: Variant) -> Restore:
+        assert variant.name == "derain"
+
+        def restore(image: Any) -> Any:
+            assert (image.dtype, image.shape) == (np.float32, (13, 12, 3))
+            # Less than half a level: lost in rounding. And what leaves [0, 1] is clamped.
+            return np.where(image == 1, 2, np.where(image == 0, -1, image + np.float32(0.4 / 255)))
+
+        return restore
+
+    (row,) = reproduce("1", rain, network, only=["Rain100H"])
+    (plain,) = reproduce("1", rain, unchanged, only=["Rain100H"])
+    assert row.ours == plain.ours
+
+
+def test_files_whose_names_say_nothing_pair_in_order(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        pixels = random_pixels(12, 12, seed=number)
+        write(tmp_path / "GoPro" / "input" / f"b{number}.png", pixels)
+        write(tmp_path / "GoPro" / "target" / f"s{number + 1}.png", pixels)
+    (row,) = reproduce("2", tmp_path, unchanged, only=["GoPro"])
+    assert row.ours["psnr"] == np.inf
+    write(tmp_path / "GoPro" / "input" / "more.png", random_pixels(12, 12))
+    with pytest.raises(UsageError, match="GoPro: 4 inputs and 3 targets do not pair"):
+        list(reproduce("2", tmp_path, unchanged, only=["GoPro"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "folder", "channels"),
+    [("gray-denoising", "Set12", "Set12", 1), ("color-denoising", "Kodak24", "Kodak", 3)],
+)
+def test_clean_images_get_noise(
+    tmp_path: Path, table: str, name: str, folder: str, channels: int
+) -> None:
+    clean = random_pixels(12, 14, channels=channels)
+    write(tmp_path / folder / "01.png", clean)
+    asked: list[str] = []
+
+    def network(variant: Variant) -> Restore:
+        asked.append(variant.name)
+
+        def restore(image: Any) -> Any:
+            assert image.shape == clean.shape
+            sigma = variant.sigma or 50
+            assert variant.sigma is None or np.array_equal(
+                image, add_noise(normalise(clean), sigma)
+            )
+            return normalise(clean)
+
+        return restore
+
+    rows = list(reproduce(table, tmp_path, network, only=[name]))
+    assert [(row.group, row.sigma) for row in rows] == [
+        (group, sigma) for group in ("blind", "non-blind") for sigma in (15, 25, 50)
+    ]
+    kind = table.split("-")[0]
+    assert asked == [f"denoise_{kind}_{end}" for end in ("blind", "sigma15", "sigma25", "sigma50")]
+    assert all(row.ours["psnr"] == np.inf for row in rows)
+    (row,) = list(reproduce(table, tmp_path, network, only=[name], sigmas=[25]))[:1]
+    assert row.sigma == 25
+    with pytest.raises(UsageError, match="has no noise of σ 30"):
+        reproduce(table, tmp_path, network, sigmas=[30])
+
+
+def test_gray_tables_read_colour_files_as_gray(tmp_path: Path) -> None:
+    write(tmp_path / "Urban100" / "a.png", random_pixels(12, 12))
+    shapes: list[tuple[int, ...]] = []
+
+    def network(variant: Variant) -> Restore:
+        return lambda image: shapes.append(image.shape) or image  # type: ignore[func-returns-value]
+
+    list(reproduce("4", tmp_path, network, only=["Urban100"], sigmas=[15]))
+    assert shapes == [(12, 12, 1)] * 2
+
+
+@pytest.fixture
+def dpdd(tmp_path: Path) -> Path:
+    """Four scenes of 16 bit; 1 and 3 are indoors. No two folders share names."""
+    place = tmp_path / "DPDD"
+    for number in range(4):
+        target = random_pixels(12, 12, bits=16, seed=number)
+        write(place / "target" / f"1P0A{2 * number + 1:04}.png", target)
+        for offset, folder in enumerate(("inputC", "inputL", "inputR")):
+            view = target // (2 + offset + number)
+            write(place / folder / f"{offset}P0A{2 * number:04}.png", view)
+    np.save(place / "indoor_labels.npy", np.array([1, 3]))
+    np.save(place / "outdoor_labels.npy", np.array([2, 4]))
+    return tmp_path
+
+
+def test_dpdd_is_measured_indoors_outdoors_and_whole(dpdd: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def network(variant: Variant) -> Restore:
+        def restore(image: Any) -> Any:
+            seen.append(image.shape)
+            return image[..., -3:]  # of two views the right one
+
+        return restore
+
+    rows = list(reproduce("3", dpdd, network))
+    parts = ["indoor", "outdoor", "combined"]
+    assert [(row.dataset, row.part, row.images) for row in rows] == [
+        (name, part, 4 if part == "combined" else 2)
+        for name in ("DPDD-single", "DPDD-dual")
+        for part in parts
+    ]
+    assert seen == [(12, 12, 3)] * 4 + [(12, 12, 6)] * 4
+    for row, depth in ((rows[2], 8), (rows[5], 16)):
+        expected = []
+        for number in range(4):
+            target = random_pixels(12, 12, bits=16, seed=number)
+            view = target // ((2 if depth == 8 else 4) + number)
+            if depth == 8:  # the upper byte, as OpenCV reads 16 bit by default
+                target, view = ((p >> 8).astype(np.uint8) for p in (target, view))
+            expected.append(np.abs(rgb_planes(view) - rgb_planes(target)).mean())
+        assert row.ours["mae"] == pytest.approx(np.mean(expected), abs=1e-7)
+        assert row.paper["lpips"] > 0
+    inside, outside, both = rows[3:]
+    assert both.ours["psnr"] == pytest.approx((inside.ours["psnr"] + outside.ours["psnr"]) / 2)
+    assert inside.ours["psnr"] > outside.ours["psnr"]
+
+
+def test_labels_that_do_not_fit_are_named(dpdd: Path) -> None:
+    np.save(dpdd / "DPDD" / "indoor_labels.npy", np.array([9]))
+    with pytest.raises(UsageError, match=r"indoor_labels\.npy: does not hold the numbers"):
+        list(reproduce("3", dpdd, unchanged))
+
+
+def test_sidds_blocks_are_measured_before_rounding_and_dnd_is_not(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    (tmp_path / "SIDD").mkdir()
+    clean = random_pixels(2 * 2 * 12, 12).reshape(2, 2, 12, 12, 3)
+    for name, values in (("Noisy", near(clean)), ("Gt", clean)):
+        key = f"Validation{name}BlocksSrgb"
+        savemat(tmp_path / "SIDD" / f"{key}.mat", {key: values})
+    offset = np.float32(0.25 / 255)
+
+    def network(variant: Variant) -> Restore:
+        return lambda image: np.clip(image + offset, 0, 1)
+
+    sidd, dnd = reproduce("real-denoising", tmp_path, network)
+    assert sidd.images == 4
+    planes = [rgb_planes(a.reshape(-1, 12, 12, 3)) for a in (near(clean), clean)]
+    planes[0] = np.clip(planes[0] + float(offset), 0, 1)
+    expected = [PROTOCOLS["sidd"].compare_planes(a, b).psnr for a, b in zip(*planes, strict=True)]
+    assert sidd.ours["psnr"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert (dnd.ours, dnd.paper["psnr"], dnd.images) == ({}, 40.03, 0)
+    assert dnd.note is not None
+    assert "not public" in dnd.note
+
+
+# --- what is missing ----------------------------------------------------------------------------
+
+
+def _nothing(path: Path) -> None:
+    pass
+
+
+def _no_target(path: Path) -> None:
+    write(path / "DPDD" / "inputC" / "a.png", random_pixels(12, 12))
+
+
+@pytest.mark.parametrize(
+    ("table", "prepare", "words"),
+    [
+        ("1", _nothing, r"Test100: no folder .*Test100; it should be Test100 in .*input, target"),
+        ("4", _nothing, "it should be Set12 .* with the clean images"),
+        ("3", _no_target, "target does not exist; .*inputC, target, indoor_labels.npy"),
+        ("6", _nothing, r"ValidationNoisyBlocksSrgb\.mat, ValidationGtBlocksSrgb\.mat"),
+    ],
+)
+def test_a_missing_folder_is_named_with_what_belongs_there(
+    tmp_path: Path, table: str, prepare: Callable[[Path], None], words: str
+) -> None:
+    prepare(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        reproduce(table, tmp_path, unchanged)
+
+
+def test_a_file_that_is_not_sidds_is_refused(tmp_path: Path) -> None:
+    for name in ("Noisy", "Gt"):
+        path = tmp_path / "SIDD" / f"Validation{name}BlocksSrgb.mat"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"nothing of the kind")
+    with pytest.raises(UsageError, match="is not the file of that name"):
+        list(reproduce("6", tmp_path, unchanged))
+
+
+def test_one_bad_image_ends_the_table_with_its_name(rain: Path) -> None:
+    def network(variant: Variant) -> Restore:
+        return lambda image: image * np.float32("nan")
+
+    with pytest.raises(ImageError, match=r"rain-1\.png: .*no numbers"):
+        list(reproduce("1", rain, network, only=["Rain100L"]))
