@@ -219,6 +219,33 @@ def devices(
         print(line)
 
 
+@app.command()
+def evaluate(
+    result_dir: Annotated[Path, typer.Option(help="Folder of results.")],
+    target_dir: Annotated[Path, typer.Option(help="Folder of true images, paired by name.")],
+    protocol: Annotated[
+        str, typer.Option(help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do.")
+    ] = "rgb",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Measure results against the true images: PSNR, SSIM, MAE."""
+    from restormer_cli.evaluate import as_csv, as_json_lines, as_table, evaluate_folder
+
+    evaluation = evaluate_folder(result_dir, target_dir, protocol, recursive=recursive)
+    for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
+        print(line)
+    if csv is not None:
+        csv.write_text(as_csv(evaluation), encoding="utf-8")
+    for problem in evaluation.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if evaluation.problems:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"restormer-cli {__version__}")

@@ -502,7 +502,16 @@ class Evaluation:
     @property
     def complete(self) -> bool:
         """Whether every result and every target was compared."""
-        return not (self.errors or self.results_alone or self.targets_alone)
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for every result or target that was not compared."""
+        return [
+            *(f"{name}: {reason}" for name, reason in self.errors.items()),
+            *(f"{name}: has no target" for name in self.results_alone),
+            *(f"{name}: has no result" for name in self.targets_alone),
+        ]
 
 
 def mean_score(scores: Iterable[Score]) -> Score | None:
@@ -587,6 +596,15 @@ def as_json_lines(evaluation: Evaluation) -> list[str]:
     nothing could be compared.
     """
     return [json.dumps(row, ensure_ascii=False) for row in _rows(evaluation)]
+
+
+def as_table(evaluation: Evaluation) -> list[str]:
+    """Aligned lines for people, the mean last."""
+    rows = [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]
+    width = max((len(score.name) for score in rows), default=0)
+    lines = [f"{'name':{width}}  {'PSNR':>7}  {'SSIM':>7}  {'MAE':>7}"]
+    lines += [f"{s.name:{width}}  {s.psnr:7.2f}  {s.ssim:7.4f}  {s.mae:7.4f}" for s in rows]
+    return lines
 
 
 def as_csv(evaluation: Evaluation) -> str:

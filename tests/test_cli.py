@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
@@ -869,3 +870,26 @@ def test_help_and_version_do_not_import_torch(words: list[str]) -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     program = "import sys, restormer_cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_evaluate_prints_scores_and_names_what_has_no_partner(tmp_path: Path) -> None:
+    results, targets = tmp_path / "results", tmp_path / "targets"
+    results.mkdir()
+    targets.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 250, (32, 32, 3), dtype=np.uint8)
+    for name, shift in (("a", 0), ("b", 5)):
+        cv2.imwrite(str(targets / f"{name}.png"), pixels)
+        cv2.imwrite(str(results / f"{name}.png"), pixels + np.uint8(shift))
+    folders = ["--result-dir", results, "--target-dir", targets]
+    ran = restormer("evaluate", *folders, "--json", "--csv", tmp_path / "scores.csv")
+    assert ran.status == 0
+    first, second, mean = (json.loads(line) for line in ran.out.splitlines())
+    assert (first["name"], second["name"], mean["name"]) == ("a.png", "b.png", "mean")
+    assert first["psnr"] == "inf"
+    assert second["psnr"] == pytest.approx(20 * np.log10(255 / 5))
+    assert (tmp_path / "scores.csv").read_text(encoding="utf-8").startswith("name,psnr,ssim,mae")
+    (targets / "a.png").unlink()
+    ran = restormer("evaluate", *folders)
+    assert ran.status == 1
+    assert "a.png: has no target" in ran.err
+    assert "34.15" in ran.out
