@@ -75,7 +75,7 @@ class Common:
     ] = False
     weights: Annotated[
         str,
-        typer.Option(help="auto, official, compact, a name from 'restormer weights', or a file."),
+        typer.Option(help="auto, official, compact, the name of an official file, or a file."),
     ] = "auto"
     options: Annotated[
         Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
