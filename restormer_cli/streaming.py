@@ -30,8 +30,9 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.architecture import Restormer
+from restormer_cli.kernels import Conv3x3, Pointwise
 from restormer_cli.memory import FeatureMap, Plan, allocate, plan_memory
-from restormer_cli.prepared import Block, Depthwise, PreparedNetwork
+from restormer_cli.prepared import Block, PreparedNetwork, Projection
 
 #: Called with the share of the work that is done, 0 to 1. What it raises stops the work.
 Progress = Callable[[float], None]
@@ -44,12 +45,12 @@ class Window:
     one behind the rows pushed, and keeps the two rows that the next ones need.
     """
 
-    def __init__(self, stage: Depthwise, buffer: Tensor) -> None:
+    def __init__(self, stage: Projection, buffer: Tensor) -> None:
         """``buffer`` is ``(N, capacity, W, K)``: the longer, the rarer rows are moved up."""
         self.stage = stage
         self.buffer = buffer
         self.start, self.end = 0, 1
-        stage.pad(buffer[:, 0])
+        buffer[:, 0].zero_()
 
     def push(self, pixels: Tensor, rows: int, last: bool) -> Tensor | None:
         """Project ``(N·rows·W, C)`` normalised pixels; the output rows now complete, if any."""
@@ -57,18 +58,14 @@ class Window:
             kept = self.end - self.start
             self.buffer[:, :kept] = self.buffer[:, self.start : self.end].clone()
             self.start, self.end = 0, kept
-        target = self.buffer[:, self.end : self.end + rows]
-        if len(target) == 1:
-            torch.mm(pixels, self.stage.point, out=target[0].flatten(0, 1))
-        else:
-            target.copy_((pixels @ self.stage.point).view_as(target))
+        self.stage.point.into(self.buffer[:, self.end : self.end + rows], pixels)
         self.end += rows
         if last:
-            self.stage.pad(self.buffer[:, self.end])
+            self.buffer[:, self.end].zero_()
             self.end += 1
         if self.end - self.start < 3:
             return None
-        out = self.stage.convolve(self.buffer[:, self.start : self.end])
+        out = self.stage.depth(self.buffer[:, self.start : self.end])
         self.start = self.end - 2
         return out
 
@@ -205,7 +202,7 @@ class _Evaluation:
             self.buffers[name] = flat
         return flat[:size].view(shape)
 
-    def _window(self, name: str, stage: Depthwise, x: FeatureMap) -> Window:
+    def _window(self, name: str, stage: Projection, x: FeatureMap) -> Window:
         count, height, width, channels = x.shape
         rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
         return Window(stage, self._buffer(name, count, rows, width, stage.channels))
@@ -243,21 +240,18 @@ class _Evaluation:
         a: int,
         b: int,
         height: int,
-        weights: tuple[Tensor, Tensor | None],
+        conv: Conv3x3,
     ) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over the rows that ``read`` gives."""
         rows = read(max(a - 1, 0), min(b + 1, height))
         above, below = int(a == 0), int(b == height)
         if above or below:
             rows = F.pad(rows, (0, 0, 0, 0, above, below))
-        out = F.conv2d(rows.permute(0, 3, 1, 2), *weights, padding=(0, 1))
-        return out.permute(0, 2, 3, 1)
+        return conv(rows)
 
-    def _conv_rows(
-        self, x: FeatureMap, a: int, b: int, weights: tuple[Tensor, Tensor | None]
-    ) -> Tensor:
+    def _conv_rows(self, x: FeatureMap, a: int, b: int, conv: Conv3x3) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over a feature map, read for the last time."""
-        out = self._conv(x.read, a, b, x.shape[1], weights)
+        out = self._conv(x.read, a, b, x.shape[1], conv)
         x.release(max(a - 1, 0), b)  # with the halo above, which was read again
         return out
 
@@ -282,7 +276,7 @@ class _Evaluation:
                 squares += _squares(qk)
             self._tick(rows, 0.3)
             x.release(a, b)
-        return attention.fold(gram, squares, x.tensor.new_empty(0, device=self.network.device))
+        return attention.fold(gram, squares)
 
     def _values(self, x: FeatureMap, block: Block) -> Iterator[tuple[int, int, Tensor]]:
         """v from top to bottom: row ranges ``[a, b)`` and ``(N, b - a, W, C)``.
@@ -302,43 +296,35 @@ class _Evaluation:
 
     def _apply(self, x: FeatureMap, block: Block, matrices: Tensor) -> None:
         """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
-        count, height, _, channels = x.shape
+        height = x.shape[1]
         feed_forward = block.feed_forward
+        bias, like = block.attention.bias, x.tensor.new_empty(0, device=self.network.device)
+        projections = [Pointwise(matrix, bias, like) for matrix in matrices]
         gates = self._window("gate", feed_forward.gate, x)
         amounts = self._window("value", feed_forward.value, x)
         finished = 0
         for a, b, v in self._values(x, block):
             rows = x.read(a, b)
-            flat, v = rows.view(count, -1, channels), v.reshape(count, -1, channels)
-            if count == 1:
-                flat[0].addmm_(v[0], matrices[0])
-            else:
-                flat.baddbmm_(v, matrices)
-            if block.attention.bias is not None:
-                rows += block.attention.bias
+            for image, project in enumerate(projections):
+                project.add_to(rows[image : image + 1], v[image : image + 1])
             pixels = block.normalise(rows)
             x.write(a, b, rows)
             gate = gates.push(pixels, b - a, b == height)
             amount = amounts.push(pixels, b - a, b == height)
             if gate is not None and amount is not None:
-                gated = torch.ops.aten.gelu_(gate).mul_(amount)
                 end = finished + gate.shape[1]
                 done = x.read(finished, end)
-                done.view(-1, channels).addmm_(
-                    gated.reshape(-1, gated.shape[-1]), feed_forward.project_out
-                )
-                if feed_forward.bias is not None:
-                    done += feed_forward.bias
+                feed_forward.project_out.add_to(done, gate.mul_(amount))
                 x.write(finished, end, done)
                 finished = end
             self._tick(rows, 0.7)
 
-    def _downsample(self, x: FeatureMap, weights: tuple[Tensor, Tensor | None]) -> FeatureMap:
+    def _downsample(self, x: FeatureMap, conv: Conv3x3) -> FeatureMap:
         """3×3 convolution and pixel-unshuffle into a new map of half the size."""
         count, height, width, channels = x.shape
         below = self._allocate(count, height // 2, width // 2, 2 * channels)
         for a, b in self._strips(below):
-            rows = self._conv_rows(x, 2 * a, 2 * b, weights)
+            rows = self._conv_rows(x, 2 * a, 2 * b, conv)
             unshuffled = rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
             below.write(a, b, unshuffled)
         return below
@@ -352,15 +338,14 @@ class _Evaluation:
         """Upsample, concatenate the skip, reduce the channels: into the skip's own memory."""
         reduction = self.network.reductions[level]
         assert reduction is not None
-        from_below, from_skip, bias = reduction
+        from_below, from_skip = reduction
         for a, b in self._strips(x):
             below = self._upsample(x, a, b, level)
             beside = skip.read(2 * a, 2 * b)
-            rows = below.reshape(-1, below.shape[-1]) @ from_below
-            rows.addmm_(beside.reshape(-1, beside.shape[-1]), from_skip)
-            if bias is not None:
-                rows += bias
-            skip.write(2 * a, 2 * b, rows.view(beside.shape))
+            rows = torch.empty_like(beside)
+            from_below.into(rows, below.reshape(-1, below.shape[-1]))
+            from_skip.add_to(rows, beside)
+            skip.write(2 * a, 2 * b, rows)
         return skip
 
     def _join(self, x: FeatureMap, skip: FeatureMap, wide: FeatureMap) -> FeatureMap:
@@ -379,13 +364,9 @@ class _Evaluation:
     def _add_embedding(self, x: FeatureMap, image: Tensor) -> None:
         """The dual-pixel head: add the patch embedding, computed anew, behind a 1×1 convolution."""
         assert self.network.skip is not None
-        weight, bias = self.network.skip
         for a, b in self._strips(x):
             rows = x.read(a, b)
-            embedded = self._embed(image, a, b)
-            rows.view(-1, rows.shape[-1]).addmm_(embedded.reshape(-1, embedded.shape[-1]), weight)
-            if bias is not None:
-                rows += bias
+            self.network.skip.add_to(rows, self._embed(image, a, b))
             x.write(a, b, rows)
 
     def _finish(self, x: FeatureMap, image: Tensor, out: Tensor) -> None:

@@ -1,0 +1,126 @@
+"""The operations that the time goes into: 1×1 and 3×3 convolutions over strips of pixels.
+
+Both have two paths to the same numbers. On x86 processors oneDNN is called directly, through the
+operators that ``torch.compile`` uses as well: it multiplies twice as fast as ``torch.mm`` on
+processors for which MKL leaves half the vector unit idle, takes weights that were laid out once,
+and adds residuals and applies GELU while the result is still in registers. Everywhere else, and
+where a future PyTorch has no such operators, it is plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Weights are laid out for about this many pixels at once; any other number works as well.
+TYPICAL_PIXELS = 4096
+_X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
+
+
+@functools.cache
+def _onednn(device: str, dtype: torch.dtype) -> Any:
+    """PyTorch's oneDNN operators, if they are there and serve this device and precision."""
+    if device != "cpu" or platform.machine().lower() not in _X86:
+        return None
+    if not torch._C._has_mkldnn:
+        return None
+    operators = torch.ops.mkldnn
+    wanted = ("_linear_pointwise", "_convolution_pointwise", "_convolution_pointwise_")
+    if not all(hasattr(operators, name) for name in wanted):
+        return None
+    if dtype == torch.bfloat16:
+        return operators if operators._is_mkldnn_bf16_supported() else None
+    return operators if dtype == torch.float32 else None
+
+
+class Pointwise:
+    """A 1×1 convolution: one matrix product over rows of pixels."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, like: Tensor) -> None:
+        """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self.weight = weight.to(like).contiguous()
+        self.bias = None if bias is None else bias.to(like)
+        self._onednn = _onednn(like.device.type, like.dtype)
+
+    @functools.cached_property
+    def _for_product(self) -> Tensor:
+        laid_out: Tensor = self._onednn._reorder_linear_weight(self.weight, TYPICAL_PIXELS)
+        return laid_out
+
+    @functools.cached_property
+    def _as_kernel(self) -> Tensor:
+        return self.weight[:, :, None, None]
+
+    def into(self, out: Tensor, pixels: Tensor) -> None:
+        """Compute ``(M, C)`` pixels into ``out`` ``(N, R, W, K)``, which may be a part of more."""
+        if self._onednn is not None:
+            product = self._onednn._linear_pointwise(
+                pixels, self._for_product, self.bias, "none", [], ""
+            )
+            out.copy_(product.view_as(out))
+        elif len(out) > 1:
+            out.copy_(F.linear(pixels, self.weight, self.bias).view_as(out))
+        elif self.bias is None:
+            torch.mm(pixels, self.weight.T, out=out[0].flatten(0, 1))
+        else:
+            torch.addmm(self.bias, pixels, self.weight.T, out=out[0].flatten(0, 1))
+
+    def add_to(self, rows: Tensor, pixels: Tensor) -> None:
+        """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
+        if self._onednn is not None:
+            self._onednn._convolution_pointwise_.binary(
+                rows.permute(0, 3, 1, 2),
+                pixels.permute(0, 3, 1, 2),
+                self._as_kernel,
+                self.bias,
+                *([0, 0], [1, 1], [1, 1], 1),  # padding, stride, dilation, groups
+                *("add", None, None, [], None),
+            )
+            return
+        flat = rows.view(-1, rows.shape[-1])
+        flat.addmm_(pixels.reshape(-1, pixels.shape[-1]), self.weight.T)
+        if self.bias is not None:
+            flat += self.bias
+
+
+class Conv3x3:
+    """A 3×3 convolution over rows that come with their halo, columns zero-padded; then GELU."""
+
+    def __init__(
+        self,
+        kernel: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        depthwise: bool = False,
+        gelu: bool = False,
+    ) -> None:
+        """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
+        self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.to(like)
+        self.groups = len(kernel) if depthwise else 1
+        self.gelu = gelu
+        self._onednn = _onednn(like.device.type, like.dtype)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
+        rows = rows.permute(0, 3, 1, 2)
+        out: Tensor
+        if self._onednn is not None:
+            out = self._onednn._convolution_pointwise(
+                rows,
+                self.kernel,
+                self.bias,
+                *([0, 1], [1, 1], [1, 1], self.groups),  # padding, stride, dilation, groups
+                *(("gelu", [], "none") if self.gelu else ("none", [], "")),
+            )
+        else:
+            out = F.conv2d(rows, self.kernel, self.bias, padding=(0, 1), groups=self.groups)
+            if self.gelu:
+                torch.ops.aten.gelu_(out)
+        return out.permute(0, 2, 3, 1)
