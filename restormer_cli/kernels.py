@@ -10,6 +10,7 @@ where a future PyTorch has no such operators, it is plain PyTorch.
 from __future__ import annotations
 
 import functools
+import math
 import platform
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Weights are laid out for about this many pixels at once; any other number works as well.
-TYPICAL_PIXELS = 4096
+#: Weights are laid out for strips of about this height and width; any other works as well.
+TYPICAL_STRIP = (8, 512)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
 
 
@@ -49,12 +50,17 @@ class Pointwise:
 
     @functools.cached_property
     def _for_product(self) -> Tensor:
-        laid_out: Tensor = self._onednn._reorder_linear_weight(self.weight, TYPICAL_PIXELS)
+        laid_out: Tensor = self._onednn._reorder_linear_weight(self.weight, math.prod(TYPICAL_STRIP))
         return laid_out
 
     @functools.cached_property
-    def _as_kernel(self) -> Tensor:
-        return self.weight[:, :, None, None]
+    def _for_sum(self) -> Tensor:
+        laid_out: Tensor = self._onednn._reorder_convolution_weight(
+            self.weight[:, :, None, None],
+            *([0, 0], [1, 1], [1, 1], 1),  # padding, stride, dilation, groups
+            [1, self.weight.shape[1], *TYPICAL_STRIP],
+        )
+        return laid_out
 
     def into(self, out: Tensor, pixels: Tensor) -> None:
         """Compute ``(M, C)`` pixels into ``out`` ``(N, R, W, K)``, which may be a part of more."""
@@ -76,7 +82,7 @@ class Pointwise:
             self._onednn._convolution_pointwise_.binary(
                 rows.permute(0, 3, 1, 2),
                 pixels.permute(0, 3, 1, 2),
-                self._as_kernel,
+                self._for_sum,
                 self.bias,
                 *([0, 0], [1, 1], [1, 1], 1),  # padding, stride, dilation, groups
                 *("add", None, None, [], None),
@@ -107,6 +113,15 @@ class Conv3x3:
         self.gelu = gelu
         self._onednn = _onednn(like.device.type, like.dtype)
 
+    @functools.cached_property
+    def _laid_out(self) -> Tensor:
+        laid_out: Tensor = self._onednn._reorder_convolution_weight(
+            self.kernel,
+            *([0, 1], [1, 1], [1, 1], self.groups),  # padding, stride, dilation, groups
+            [1, self.groups * self.kernel.shape[1], *TYPICAL_STRIP],
+        )
+        return laid_out
+
     def __call__(self, rows: Tensor) -> Tensor:
         """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
         rows = rows.permute(0, 3, 1, 2)
@@ -114,7 +129,7 @@ class Conv3x3:
         if self._onednn is not None:
             out = self._onednn._convolution_pointwise(
                 rows,
-                self.kernel,
+                self._laid_out,
                 self.bias,
                 *([0, 1], [1, 1], [1, 1], self.groups),  # padding, stride, dilation, groups
                 *(("gelu", [], "none") if self.gelu else ("none", [], "")),

@@ -271,7 +271,9 @@ class _Evaluation:
             rows = x.read(a, b)
             qk = window.push(block.normalise(rows), b - a, b == height)
             if qk is not None:
-                qk = rearrange(qk, "n r w (two h c) -> n r w two h c", two=2, h=heads)
+                # One copy, and all heads' products are contiguous and one call.
+                split = "n r w (two h c) -> two h n r w c"
+                qk = rearrange(qk, split, two=2, h=heads).contiguous()
                 gram += _gram(qk)
                 squares += _squares(qk)
             self._tick(rows, 0.3)
@@ -379,27 +381,23 @@ class _Evaluation:
 
 
 def _gram(qk: Tensor) -> Tensor:
-    """q·kᵀ of a strip: ``(N, R, W, 2, heads, c)`` to ``(N, heads, c, c)``.
+    """q·kᵀ of a strip: ``(2, heads, N, R, W, c)`` to ``(N, heads, c, c)``.
 
     Row by row, so that the result does not depend on how rows are grouped into strips.
     """
     if qk.dtype == torch.float16:  # sums over a row can leave its range
         qk = qk.float()
-    count = len(qk)
-    by_head = []
-    for head in range(qk.shape[4]):
-        q, k = qk[:, :, :, 0, head].flatten(0, 1), qk[:, :, :, 1, head].flatten(0, 1)
-        rows = torch.bmm(q.transpose(1, 2), k)
-        by_head.append(_sum_rows(rows.view(count, -1, *rows.shape[1:])))
-    return torch.stack(by_head, dim=1)
+    q, k = qk.flatten(1, 3)
+    rows = torch.bmm(q.transpose(1, 2), k)
+    return _sum_rows(rows.view(*qk.shape[1:4], *rows.shape[1:]), 2).transpose(0, 1)
 
 
 def _squares(qk: Tensor) -> Tensor:
-    """Squared norms over the pixels of a strip: ``(N, R, W, …)`` to ``(N, …)``."""
+    """Squared norms over a strip: ``(2, heads, N, R, W, c)`` to ``(N, 2, heads, c)``."""
     qk = qk.float()
-    return _sum_rows(torch.mul(qk, qk).sum(dim=2))
+    return _sum_rows(torch.mul(qk, qk).sum(dim=4), 3).permute(2, 0, 1, 3)
 
 
-def _sum_rows(rows: Tensor) -> Tensor:
+def _sum_rows(rows: Tensor, dim: int) -> Tensor:
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
-    return rows.sum(dim=1, dtype=wide)
+    return rows.sum(dim=dim, dtype=wide)
