@@ -50,7 +50,9 @@ class Pointwise:
 
     @functools.cached_property
     def _for_product(self) -> Tensor:
-        laid_out: Tensor = self._onednn._reorder_linear_weight(self.weight, math.prod(TYPICAL_STRIP))
+        laid_out: Tensor = self._onednn._reorder_linear_weight(
+            self.weight, math.prod(TYPICAL_STRIP)
+        )
         return laid_out
 
     @functools.cached_property

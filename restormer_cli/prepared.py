@@ -122,7 +122,9 @@ class Block:
         self.attention = Attention(block.norm1, block.attn, like)
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
-        self._one = like.new_ones(self.attention.channels)
+        # On a CPU the statistics that LayerNorm returns have the precision of its affine part.
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
+        self._one = like.new_ones(self.attention.channels, dtype=dtype)
         self._zero = torch.zeros_like(self._one)
 
     def normalise(self, rows: Tensor) -> Tensor:
@@ -134,7 +136,7 @@ class Block:
         )
         if self.center:
             return centered
-        return torch.mul(pixels, scale.to(pixels.dtype), out=centered)
+        return torch.mul(pixels, scale, out=centered)
 
 
 class PreparedNetwork:
@@ -150,7 +152,11 @@ class PreparedNetwork:
         def blocks(stage: nn.Sequential) -> list[Block]:
             return [Block(block, like) for block in stage if isinstance(block, TransformerBlock)]
 
-        def conv(module: nn.Module) -> Conv3x3:
+        # In lower precision the first and the last convolution stay in float32: the image has
+        # finer steps than bfloat16, and so does what is added to it.
+        precise = like.float() if like.dtype.itemsize < 4 else like
+
+        def conv(module: nn.Module, like: Tensor = like) -> Conv3x3:
             assert isinstance(module, nn.Conv2d)
             return Conv3x3(module.weight, module.bias, like)
 
@@ -164,7 +170,7 @@ class PreparedNetwork:
             upsampled, skip = module.weight.flatten(1).chunk(2, dim=1)
             return Pointwise(upsampled, module.bias, like), Pointwise(skip, None, like)
 
-        self.embed = conv(network.patch_embed.proj)
+        self.embed = conv(network.patch_embed.proj, precise)
         self.encoders = [
             blocks(network.encoder_level1),
             blocks(network.encoder_level2),
@@ -188,4 +194,4 @@ class PreparedNetwork:
         if self.config.dual_pixel_task:
             skip = network.skip_conv
             self.skip = Pointwise(skip.weight.flatten(1), skip.bias, like)
-        self.output = conv(network.output)
+        self.output = conv(network.output, precise)

@@ -223,16 +223,11 @@ class _Evaluation:
     # Steps of the network
 
     def _embed(self, image: Tensor, a: int, b: int) -> Tensor:
-        return self._conv(
-            lambda first, last: self._input(image, first, last),
-            a,
-            b,
-            image.shape[1],
-            self.network.embed,
-        )
+        def read(first: int, last: int) -> Tensor:
+            return image[:, first:last].to(self.network.device)
 
-    def _input(self, image: Tensor, first: int, last: int) -> Tensor:
-        return image[:, first:last].to(self.network.device, self.network.dtype)
+        embedded = self._conv(read, a, b, image.shape[1], self.network.embed)
+        return embedded.to(self.network.dtype)
 
     @staticmethod
     def _conv(
@@ -247,7 +242,7 @@ class _Evaluation:
         above, below = int(a == 0), int(b == height)
         if above or below:
             rows = F.pad(rows, (0, 0, 0, 0, above, below))
-        return conv(rows)
+        return conv(rows.to(conv.kernel.dtype))
 
     def _conv_rows(self, x: FeatureMap, a: int, b: int, conv: Conv3x3) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over a feature map, read for the last time."""

@@ -279,6 +279,29 @@ def load_config(options: str) -> RestormerConfig:
     return RestormerConfig.from_mapping(network)
 
 
+@torch.no_grad()
+def warm_start(network: Restormer, state: dict[str, Tensor]) -> None:
+    """Begin with what another task has learned; what only one of the two has stays as it is.
+
+    Where the numbers of image channels differ, the input's filters are shared out among the new
+    channels and the output's are averaged, which keeps what the network does to equal channels.
+    """
+    own = network.state_dict()
+    embed, output = state["patch_embed.proj.weight"], state["output.weight"]
+    channels = own["patch_embed.proj.weight"].shape[1]
+    if channels % embed.shape[1] == 0:
+        times = channels // embed.shape[1]
+        state["patch_embed.proj.weight"] = embed.repeat(1, times, 1, 1) / times
+    else:
+        mean = embed.sum(1, keepdim=True) / channels
+        state["patch_embed.proj.weight"] = mean.repeat(1, channels, 1, 1)
+    if len(own["output.weight"]) != len(output):
+        state["output.weight"] = output.mean(0, keepdim=True).repeat(
+            len(own["output.weight"]), 1, 1, 1
+        )
+    network.load_state_dict({k: state[k] for k in own.keys() & state.keys()}, strict=False)
+
+
 def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Train, or continue, one run to its last step or until ``--minutes`` are over."""
     device = torch.device(arguments.device)
@@ -286,7 +309,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     network = Restormer(load_config(recipe.options)).to(device, memory_format=torch.channels_last)
     torch.nn.init.zeros_(network.output.weight)  # start from "change nothing"
     if arguments.init:
-        network.load_state_dict(load_file(arguments.init))
+        warm_start(network, load_file(arguments.init))
     ema = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
     forward = torch.compile(network) if arguments.compile else network
