@@ -20,6 +20,16 @@ from torch import Tensor
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
+#: Padding, stride, dilation and groups of a 1×1 convolution.
+_POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
+_OPERATORS = (
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_is_mkldnn_bf16_supported",
+    "_linear_pointwise",
+    "_reorder_convolution_weight",
+    "_reorder_linear_weight",
+)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
 
 
@@ -31,8 +41,7 @@ def _onednn(device: str, dtype: torch.dtype) -> Any:
     if not torch._C._has_mkldnn:
         return None
     operators = torch.ops.mkldnn
-    wanted = ("_linear_pointwise", "_convolution_pointwise", "_convolution_pointwise_")
-    if not all(hasattr(operators, name) for name in wanted):
+    if not all(hasattr(operators, name) for name in _OPERATORS):
         return None
     if dtype == torch.bfloat16:
         return operators if operators._is_mkldnn_bf16_supported() else None
@@ -47,29 +56,14 @@ class Pointwise:
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         self._onednn = _onednn(like.device.type, like.dtype)
-
-    @functools.cached_property
-    def _for_product(self) -> Tensor:
-        laid_out: Tensor = self._onednn._reorder_linear_weight(
-            self.weight, math.prod(TYPICAL_STRIP)
-        )
-        return laid_out
-
-    @functools.cached_property
-    def _for_sum(self) -> Tensor:
-        laid_out: Tensor = self._onednn._reorder_convolution_weight(
-            self.weight[:, :, None, None],
-            *([0, 0], [1, 1], [1, 1], 1),  # padding, stride, dilation, groups
-            [1, self.weight.shape[1], *TYPICAL_STRIP],
-        )
-        return laid_out
+        if self._onednn is not None:
+            pixels = math.prod(TYPICAL_STRIP)
+            self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
     def into(self, out: Tensor, pixels: Tensor) -> None:
         """Compute ``(M, C)`` pixels into ``out`` ``(N, R, W, K)``, which may be a part of more."""
         if self._onednn is not None:
-            product = self._onednn._linear_pointwise(
-                pixels, self._for_product, self.bias, "none", [], ""
-            )
+            product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
             out.copy_(product.view_as(out))
         elif len(out) > 1:
             out.copy_(F.linear(pixels, self.weight, self.bias).view_as(out))
@@ -78,15 +72,29 @@ class Pointwise:
         else:
             torch.addmm(self.bias, pixels, self.weight.T, out=out[0].flatten(0, 1))
 
+
+class PointwiseSum:
+    """A 1×1 convolution whose result is added to what is there."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, like: Tensor) -> None:
+        """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self.weight = weight.to(like).contiguous()
+        self.bias = None if bias is None else bias.to(like)
+        self._onednn = _onednn(like.device.type, like.dtype)
+        if self._onednn is not None:
+            kernel = self.weight[:, :, None, None]
+            shape = [1, kernel.shape[1], *TYPICAL_STRIP]
+            self.weight = self._onednn._reorder_convolution_weight(kernel, *_POINTWISE, shape)
+
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
         if self._onednn is not None:
             self._onednn._convolution_pointwise_.binary(
                 rows.permute(0, 3, 1, 2),
                 pixels.permute(0, 3, 1, 2),
-                self._for_sum,
+                self.weight,
                 self.bias,
-                *([0, 0], [1, 1], [1, 1], 1),  # padding, stride, dilation, groups
+                *_POINTWISE,
                 *("add", None, None, [], None),
             )
             return
@@ -109,32 +117,28 @@ class Conv3x3:
         gelu: bool = False,
     ) -> None:
         """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
+        self.dtype = like.dtype
         self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(like)
         self.groups = len(kernel) if depthwise else 1
         self.gelu = gelu
         self._onednn = _onednn(like.device.type, like.dtype)
-
-    @functools.cached_property
-    def _laid_out(self) -> Tensor:
-        laid_out: Tensor = self._onednn._reorder_convolution_weight(
-            self.kernel,
-            *([0, 1], [1, 1], [1, 1], self.groups),  # padding, stride, dilation, groups
-            [1, self.groups * self.kernel.shape[1], *TYPICAL_STRIP],
-        )
-        return laid_out
+        # Padding, stride, dilation, groups.
+        self._geometry = ([0, 1], [1, 1], [1, 1], self.groups)
+        if self._onednn is not None:
+            shape = [1, self.groups * kernel.shape[1], *TYPICAL_STRIP]
+            self.kernel = self._onednn._reorder_convolution_weight(
+                self.kernel, *self._geometry, shape
+            )
 
     def __call__(self, rows: Tensor) -> Tensor:
         """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
         rows = rows.permute(0, 3, 1, 2)
         out: Tensor
         if self._onednn is not None:
+            activation: tuple[object, ...] = ("gelu", [], "none") if self.gelu else ("none", [], "")
             out = self._onednn._convolution_pointwise(
-                rows,
-                self._laid_out,
-                self.bias,
-                *([0, 1], [1, 1], [1, 1], self.groups),  # padding, stride, dilation, groups
-                *(("gelu", [], "none") if self.gelu else ("none", [], "")),
+                rows, self.kernel, self.bias, *self._geometry, *activation
             )
         else:
             out = F.conv2d(rows, self.kernel, self.bias, padding=(0, 1), groups=self.groups)

@@ -36,8 +36,8 @@ SMALLEST_STRIP_VALUES = 1 << 16
 GPU_STRIP_VALUES = 1 << 26
 #: Share of the free memory that a plan may use when no limit was asked for.
 FREE_MEMORY_SHARE = 0.85
-#: Library code paged in on first use, allocator slack, temporary buffers inside kernels.
-OVERHEAD_BYTES = 80 * 2**20
+#: Library code paged in on first use, kernels generated, allocator slack, buffers inside kernels.
+OVERHEAD_BYTES = 128 * 2**20
 #: Rows that a sliding window has to spare: the more, the rarer its last ones are moved up.
 SPARE_WINDOW_ROWS = 8
 
@@ -158,7 +158,7 @@ def _predict(
         row = images * size[1] * item
         rows = size[0] if images > 1 else plan.strip_rows(*size)
         windows = (3 * channels + 2 * hidden) * plan.window_rows(*size)
-        temporaries = (5 * channels + 2 * hidden) * (rows + 2)
+        temporaries = (5 * channels + 3 * hidden) * (rows + 2)
         # The widest 3×3 convolution: input with halo, output, shuffled output.
         resampling = 8 * channels * (rows + 2)
         workspace = max(workspace, row * (windows + max(temporaries, resampling)))

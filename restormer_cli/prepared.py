@@ -19,7 +19,7 @@ from restormer_cli.architecture import (
     Restormer,
     TransformerBlock,
 )
-from restormer_cli.kernels import Conv3x3, Pointwise
+from restormer_cli.kernels import Conv3x3, Pointwise, PointwiseSum
 
 #: Vector instructions work on this many numbers at once: depthwise convolutions over other
 #: numbers of channels can take ten times as long.
@@ -112,7 +112,7 @@ class FeedForward:
         self.value = Projection(*stage, second, like, multiple=CHANNEL_MULTIPLE)
         padding = self.gate.channels - hidden
         weight = F.pad(ffn.project_out.weight.flatten(1), (0, padding))
-        self.project_out = Pointwise(weight, ffn.project_out.bias, like)
+        self.project_out = PointwiseSum(weight, ffn.project_out.bias, like)
 
 
 class Block:
@@ -165,10 +165,10 @@ class PreparedNetwork:
             assert isinstance(module, nn.Conv2d)
             return Conv3x3(rearrange(module.weight, "(c d) i y x -> (d c) i y x", d=4), None, like)
 
-        def reduction(module: nn.Conv2d) -> tuple[Pointwise, Pointwise]:
+        def reduction(module: nn.Conv2d) -> tuple[Pointwise, PointwiseSum]:
             """Of the channels from below, and of the skip's."""
             upsampled, skip = module.weight.flatten(1).chunk(2, dim=1)
-            return Pointwise(upsampled, module.bias, like), Pointwise(skip, None, like)
+            return Pointwise(upsampled, module.bias, like), PointwiseSum(skip, None, like)
 
         self.embed = conv(network.patch_embed.proj, precise)
         self.encoders = [
@@ -193,5 +193,5 @@ class PreparedNetwork:
         self.skip = None
         if self.config.dual_pixel_task:
             skip = network.skip_conv
-            self.skip = Pointwise(skip.weight.flatten(1), skip.bias, like)
+            self.skip = PointwiseSum(skip.weight.flatten(1), skip.bias, like)
         self.output = conv(network.output, precise)

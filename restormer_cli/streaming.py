@@ -30,7 +30,7 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.architecture import Restormer
-from restormer_cli.kernels import Conv3x3, Pointwise
+from restormer_cli.kernels import Conv3x3, PointwiseSum
 from restormer_cli.memory import FeatureMap, Plan, allocate, plan_memory
 from restormer_cli.prepared import Block, PreparedNetwork, Projection
 
@@ -242,7 +242,7 @@ class _Evaluation:
         above, below = int(a == 0), int(b == height)
         if above or below:
             rows = F.pad(rows, (0, 0, 0, 0, above, below))
-        return conv(rows.to(conv.kernel.dtype))
+        return conv(rows.to(conv.dtype))
 
     def _conv_rows(self, x: FeatureMap, a: int, b: int, conv: Conv3x3) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over a feature map, read for the last time."""
@@ -296,7 +296,7 @@ class _Evaluation:
         height = x.shape[1]
         feed_forward = block.feed_forward
         bias, like = block.attention.bias, x.tensor.new_empty(0, device=self.network.device)
-        projections = [Pointwise(matrix, bias, like) for matrix in matrices]
+        projections = [PointwiseSum(matrix, bias, like) for matrix in matrices]
         gates = self._window("gate", feed_forward.gate, x)
         amounts = self._window("value", feed_forward.value, x)
         finished = 0

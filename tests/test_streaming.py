@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from restormer_cli import streaming
+from restormer_cli import kernels, streaming
 from restormer_cli.architecture import Restormer, RestormerConfig
 from restormer_cli.memory import Plan
 from restormer_cli.restorer import Restorer
@@ -87,6 +87,29 @@ def test_is_no_less_exact_than_the_plain_forward(name):
     plain_error = (plain - truth).square().mean().sqrt().item()
     streamed_error = (streamed - truth).square().mean().sqrt().item()
     assert streamed_error <= 1.5 * plain_error
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_equals_the_plain_forward_without_onednn(name, count, monkeypatch):
+    monkeypatch.setattr(kernels, "_onednn", lambda device, dtype: None)
+    made = NETWORKS[name]
+    image = seeded_rand(count, made.config.inp_channels, 24, 40)
+    with torch.no_grad():
+        expected = made(image)
+    result = StreamingRestormer(made)(image, Plan(2000, "device", 0))
+    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
+    assert (result - expected).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["WithBias", "BiasFree", "gray", "dual pixel with bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_the_strips(name, dtype):
+    """So a retry with less memory, or a machine with less, gives the same picture."""
+    image = seeded_rand(1, NETWORKS[name].config.inp_channels, 72, 96)
+    engine = StreamingRestormer(NETWORKS[name], dtype=dtype)
+    results = [engine(image, Plan(values, "device", 0)) for values in (1 << 19, 8000, 1)]
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
