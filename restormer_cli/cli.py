@@ -224,25 +224,25 @@ def evaluate(
     result_dir: Annotated[Path, typer.Option(help="Folder of results.")],
     target_dir: Annotated[Path, typer.Option(help="Folder of true images, paired by name.")],
     protocol: Annotated[
-        str, typer.Option(help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do.")
-    ] = "rgb",
+        str,
+        typer.Option(
+            help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do; auto: what fits "
+            "the task that made the results if that is known, else rgb."
+        ),
+    ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="What --report wrote when the results were made.")
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
     """Measure results against the true images: PSNR, SSIM, MAE."""
-    from restormer_cli.evaluate import as_csv, as_json_lines, as_table, evaluate_folder
+    from restormer_cli.evaluate import run
 
-    evaluation = evaluate_folder(result_dir, target_dir, protocol, recursive=recursive)
-    for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
-        print(line)
-    if csv is not None:
-        csv.write_text(as_csv(evaluation), encoding="utf-8")
-    for problem in evaluation.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if evaluation.problems:
+    if not run(result_dir, target_dir, protocol, recursive, report, json_lines, csv).complete:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -11,9 +11,11 @@ import pytest
 from helpers import random_pixels, write
 
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluate import PROTOCOLS, evaluate_folder, rgb_planes
+from restormer_cli.evaluate import evaluate_folder
 from restormer_cli.images import normalise
-from restormer_cli.reproduce import Restore, add_noise, find_table, reproduce, tables
+from restormer_cli.metrics import PROTOCOLS, rgb_planes
+from restormer_cli.reproduce import Restore, add_noise, reproduce
+from restormer_cli.tables import find_table, tables
 from restormer_cli.tasks import VARIANTS, Variant
 
 
