@@ -246,6 +246,61 @@ def evaluate(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+@app.command()
+def reproduce(
+    table: Annotated[
+        str | None,
+        typer.Argument(help="Name or number of a table of the paper; without it, they are listed."),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="The authors' Datasets/test, or a folder that holds it.")
+    ] = Path("Datasets"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="A data set of the table; can be given again.")
+    ] = None,
+    sigma: Annotated[
+        list[int] | None, typer.Option(help="A strength of noise; can be given again.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="official, compact, the name of an official file, or a file.")
+    ] = "official",
+    options: Annotated[
+        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Numbers to compute with; the authors' are float32.")
+    ] = Precision.float32,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(parser=_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."),
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every row.")
+    ] = False,
+) -> None:
+    """Measure a table of the paper again, with its data sets and the official weights."""
+    if table is None:
+        from restormer_cli.tables import as_list
+
+        print(*as_list(), sep="\n")
+        return
+    from restormer_cli.reproduce import run
+
+    run(
+        table,
+        data,
+        only=only or (),
+        sigmas=sigma or (),
+        weights=weights,
+        options=options,
+        device=device,
+        precision=precision.value,
+        max_memory=max_memory,
+        json_lines=json_lines,
+    )
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"restormer-cli {__version__}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
-from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.errors import ImageError, UsageError, WeightsError
 from restormer_cli.evaluate import Score, mean_score
 from restormer_cli.images import Floats, Pixels, normalise, quantise, read_image
 from restormer_cli.metrics import Metrics, Planes, find_protocol
@@ -19,13 +21,26 @@ from restormer_cli.pairing import Pairing, pair_in_order, pair_names
 # isort: split
 import cv2
 
-from restormer_cli.tables import AVERAGE, DataSet, Row, Table, choose_sets, find_table
+from restormer_cli.tables import (
+    AVERAGE,
+    DataSet,
+    Row,
+    Table,
+    as_heading,
+    as_json,
+    as_line,
+    choose_sets,
+    find_table,
+)
 from restormer_cli.tasks import Variant
+from restormer_cli.weights import WeightsFile, find_weights
 
 Restore = Callable[[Floats], Floats]
 """float32 ``(H, W, C)`` to the same; C is 6 for dual pixels, left before right."""
 
 Progress = Callable[[DataSet, int, int], None]
+
+OFFICIAL = "official"
 
 
 def reproduce(
@@ -335,3 +350,82 @@ def _row(
         paper,
         dataset.note,
     )
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def run(
+    table: str,
+    data_dir: Path,
+    *,
+    only: Sequence[str],
+    sigmas: Sequence[int],
+    weights: str,
+    options: Path | None,
+    device: str,
+    precision: str,
+    max_memory: int | None,
+    json_lines: bool,
+) -> None:
+    """Do what ``restormer reproduce TABLE`` does; the parameters are its options.
+
+    Raises
+    ------
+    UsageError
+        As :func:`reproduce`, and if weights are missing; before work begins.
+    ImageError
+        As :func:`reproduce`.
+    """
+    wanted = find_table(table)
+    files = _find_weights(choose_sets(wanted, only, sigmas), weights, options)
+    with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
+
+        def show(dataset: DataSet, done: int, count: int) -> None:
+            bar.set_description(dataset.name, refresh=False)
+            bar.total = count
+            bar.update(done - bar.n)
+
+        def network(variant: Variant) -> Restore:
+            from restormer_cli import devices
+            from restormer_cli.restorer import Restorer
+            from restormer_cli.weights import load_network
+
+            choice = devices.choose(device, precision)
+            return Restorer(
+                load_network(files[variant.name], variant),
+                device=choice.device,
+                dtype=choice.dtype,
+                max_memory=max_memory,
+            ).unrounded
+
+        rows = reproduce(table, data_dir, network, only=only, sigmas=sigmas, progress=show)
+        if not json_lines:
+            print(*as_heading(wanted), sep="\n", flush=True)
+        for row in rows:
+            file = files.get(row.variant or "")
+            line = (
+                as_json(row, wanted, file.label if file and row.images else None)
+                if json_lines
+                else as_line(row, wanted)
+            )
+            bar.clear()
+            print(line, flush=True)
+    if not json_lines:
+        labels = dict.fromkeys(file.label for file in files.values())
+        print(f"weights: {', '.join(labels)}; paper: {wanted.source.strip()}", file=sys.stderr)
+
+
+def _find_weights(
+    sets: Sequence[DataSet], weights: str, options: Path | None
+) -> dict[str, WeightsFile]:
+    """The weights of every network that ``sets`` need, by the variant's name."""
+    found: dict[str, WeightsFile] = {}
+    for variant in dict.fromkeys(s.variant for s in sets if s.layout != "none"):
+        try:
+            found[variant.name] = find_weights(variant, weights, options=options)
+        except WeightsError as error:
+            if weights != OFFICIAL:
+                raise
+            raise WeightsError(f"{error}, or measure others with --weights FILE") from None
+    return found

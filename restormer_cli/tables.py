@@ -22,8 +22,10 @@ a set may override the table's.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
@@ -88,6 +90,12 @@ class Row:
     """Those that the paper reports, and for DPDD ``lpips``, which is not measured here."""
     note: str | None = None
 
+    @property
+    def label(self) -> str:
+        """How a line of a table begins, such as ``Set12 σ 15 blind``."""
+        noise = None if self.sigma is None else f"σ {self.sigma}"
+        return " ".join(filter(None, (self.dataset, self.part, noise, self.group)))
+
 
 def tables() -> list[Table]:
     """All tables, in the paper's order."""
@@ -149,3 +157,57 @@ def choose_sets(table: Table, only: Sequence[str], sigmas: Sequence[int]) -> lis
     if not chosen:
         raise UsageError(f"{table.name} has no noise of σ {' or '.join(map(str, sigmas))}")
     return chosen
+
+
+# --- on the console -----------------------------------------------------------------------------
+
+#: What is compared, in the order of the columns, with its decimals: ours, and the paper's.
+_FIGURES = {"psnr": ("PSNR", 2, 2), "ssim": ("SSIM", 4, 3), "mae": ("MAE", 4, 3)}
+_LABEL, _FIGURE = 26, 9
+
+
+def as_list() -> list[str]:
+    """A line a table: number, name, and the data sets in it."""
+    lines = []
+    for table in tables():
+        sets = ", ".join(dict.fromkeys(s.name for s in table.sets))
+        lines.append(f"{table.number}  {table.name:18} {sets}")
+    return lines
+
+
+def as_heading(table: Table) -> list[str]:
+    """The lines above the rows of a table."""
+    names = [_FIGURES[key][0] for key in _compared(table)]
+    columns = "".join(f"{name:>{_FIGURE}}{'paper':>{_FIGURE}}{'Δ':>{_FIGURE}}" for name in names)
+    return [
+        f"Table {table.number}: {table.title}",
+        f"{'data set':{_LABEL}}{'images':>7}{columns}",
+    ]
+
+
+def as_line(row: Row, table: Table) -> str:
+    """Our figures, the paper's and the difference; a dash where there is none."""
+    line = f"{row.label:{_LABEL}}{row.images or '-':>7}"
+    for key in _compared(table):
+        _, decimals, published = _FIGURES[key]
+        ours, paper = row.ours.get(key), row.paper.get(key)
+        difference = None if ours is None or paper is None else ours - paper
+        line += _aligned(ours, f".{decimals}f") + _aligned(paper, f".{published}f")
+        line += _aligned(difference, f"+.{decimals}f")
+    return f"{line}  {row.note}" if row.note else line
+
+
+def as_json(row: Row, table: Table, weights: str | None) -> str:
+    """A JSON object on one line; an infinite figure is the string ``"inf"``."""
+    ours = {key: "inf" if math.isinf(value) else value for key, value in row.ours.items()}
+    values = {"table": table.name, **asdict(row), "weights": weights, "ours": ours}
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _compared(table: Table) -> list[str]:
+    known = {key for s in table.sets for f in (s.paper, *s.parts.values()) for key in f}
+    return [key for key in _FIGURES if key in known]
+
+
+def _aligned(value: float | None, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>{_FIGURE}}"
