@@ -301,6 +301,50 @@ def reproduce(
     )
 
 
+@app.command()
+def report(
+    result_dir: Annotated[Path, typer.Argument(help="Folder of results.")],
+    input_dir: Annotated[
+        Path | None, typer.Option(help="The folder that they came from, to compare with.")
+    ] = None,
+    target_dir: Annotated[
+        Path | None, typer.Option(help="Folder of true images, paired by name, to measure with.")
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--report", help="What --report wrote when the results were made."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="As of restormer evaluate.")] = "auto",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; report.html among the results.")
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Draw a contact sheet as well, a PNG.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are not reports.")
+    ] = False,
+) -> None:
+    """Show results in one HTML file: sliders, zoom, differences, figures, failures."""
+    from restormer_cli.report.build import write_report
+
+    written = write_report(
+        result_dir,
+        input_dir=input_dir,
+        target_dir=target_dir,
+        runs=runs,
+        protocol=protocol,
+        recursive=recursive,
+        output=output,
+        contact_sheet=contact_sheet,
+        overwrite=overwrite,
+    )
+    print(written.html, *written.sheets, sep="\n")
+    if written.beside is not None:
+        print(f"keep {written.beside} beside it", file=sys.stderr)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"restormer-cli {__version__}")
