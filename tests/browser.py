@@ -47,7 +47,7 @@ class Tab:
 
     def names(self) -> list[str]:
         """The cards in the order in which they are read."""
-        return [name.text_content() for name in self.page.locator(".card .name").all()]
+        return list(self.page.locator(".card .name").all_text_contents())
 
     def open_viewer(self, index: int = 0) -> None:
         self.page.locator(".card .thumb").nth(index).click()

@@ -176,7 +176,7 @@ function toolbar(rows, counts, show) {
   );
   for (const order of ORDERS) {
     if (order.value in has ? !has[order.value] : order.value === "status" && known.length < 2) continue;
-    find("sort").append(make("option", { value: order.value }, `Sort by ${order.label.toLowerCase()}`.replace("psnr", "PSNR")));
+    find("sort").append(make("option", { value: order.value }, order.label));
   }
   find("sort").addEventListener("change", (event) => {
     state.order = ORDERS.find((order) => order.value === event.target.value);
