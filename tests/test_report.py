@@ -168,6 +168,17 @@ def test_a_moved_folder_still_finds_itself_in_its_lines(tmp_path: Path) -> None:
     assert found["deep/a.png"]["seconds"] is not None
 
 
+def test_results_of_other_tools_find_their_inputs(tmp_path: Path) -> None:
+    for folder, name in (("in", "a.jpg"), ("in", "b.png"), ("out", "a.jpg"), ("out", "b.tif")):
+        write(tmp_path / folder / name, smooth_pixels(16, 16))
+    restormer("report", tmp_path / "out", "--input-dir", tmp_path / "in")
+    found = rows(tmp_path / "out" / "report.html")
+    assert {name: set(row["views"]) for name, row in found.items()} == {
+        "a.jpg": {"input", "result"},
+        "b.tif": {"input", "result"},
+    }
+
+
 def test_a_damaged_result_is_a_failure_and_costs_only_itself(folders: dict[str, Path]) -> None:
     (folders["out"] / "9.png").write_bytes(b"torn")
     assert restormer("report", folders["out"]).status == 0

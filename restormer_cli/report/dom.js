@@ -21,7 +21,7 @@ function segments(fieldset, name, choices, chosen, choose) {
   for (const { value, label, count } of choices) {
     const input = make("input", { type: "radio", name, value, checked: value === chosen });
     input.addEventListener("change", () => choose(value));
-    const text = make("span", {}, label, count === undefined ? null : make("small", {}, String(count)));
+    const text = make("span", {}, label, count === undefined ? null : make("small", {}, count.toLocaleString("en")));
     fieldset.append(make("label", {}, input, text));
   }
 }

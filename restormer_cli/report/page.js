@@ -58,7 +58,7 @@ function failures(failed) {
   const section = find("failures");
   if (!failed.length) return;
   section.hidden = false;
-  section.open = failed.length <= 5;
+  section.querySelector("details").open = failed.length <= 5;
   const lost = failed.filter((row) => row.status === "failed").length;
   const parts = [
     lost ? `${plural(lost)} failed` : null,

@@ -113,13 +113,11 @@ class Store:
         """Keep a picture; the name to ask for it again. Equal pictures are kept once."""
         suffix, media = kind
         name = hashlib.sha256(data).hexdigest()[:24] + suffix
-        if name in self._held or name in self._written:
-            return name
         if self.beside:
             self._write(name, data)
             return name
         self._held[name] = data, media
-        self.size += size_in_base64(len(data))
+        self.size += size_in_base64(len(data))  # of equal ones too: the HTML holds each
         if self.size > self.limit:
             self.move_out()
         return name
@@ -157,6 +155,8 @@ class Store:
             self.folder.rmdir()
 
     def _write(self, name: str, data: bytes) -> None:
+        if name in self._written:
+            return
         path = self.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         # Named after its content: one of the same name and size is the same.

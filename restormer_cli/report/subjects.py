@@ -108,7 +108,11 @@ def find_subjects(
 
 
 def _names(folder: Path, recursive: bool) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in find_images(folder, recursive)]
+    return [_relative(path, folder) for path in find_images(folder, recursive)]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _add_targets(subjects: dict[str, Subject], target_dir: Path, recursive: bool) -> None:
@@ -144,12 +148,26 @@ def _add_entry(subjects: dict[str, Subject], entry: Entry) -> None:
 def _add_inputs(
     subjects: dict[str, Subject], input_dir: Path, result_dir: Path, recursive: bool
 ) -> None:
-    """Where a run would have put its results tells which input each came from."""
+    """Where a run would have put its results tells which input each came from.
+
+    Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
+    """
     work = find_work(str(input_dir), result_dir, recursive=recursive)
-    for item in work.items:
-        name = item.result.relative_to(result_dir).as_posix()
-        subject = subjects.setdefault(name, Subject(name, "missing", reason="is not restored yet"))
-        subject.files["input"] = item.source
+    inputs = {_relative(item.source, input_dir): item.source for item in work.items}
+    results = {
+        _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
+    }
+    known = set(results.values())
+    others = pair_names(
+        [name for name in subjects if name not in known],
+        [name for name, result in results.items() if result not in subjects],
+    )
+    results |= {target: name for name, target in others.pairs}
+    for name, result in results.items():
+        subject = subjects.setdefault(
+            result, Subject(result, "missing", reason="is not restored yet")
+        )
+        subject.files["input"] = inputs[name]
     for path, reason in work.problems:
-        name = path.relative_to(input_dir).with_suffix(RESULT_SUFFIX).as_posix()
+        name = _relative(path.with_suffix(RESULT_SUFFIX), input_dir)
         subjects.setdefault(name, Subject(name, "failed", {"input": path}, reason))
