@@ -224,26 +224,125 @@ def evaluate(
     result_dir: Annotated[Path, typer.Option(help="Folder of results.")],
     target_dir: Annotated[Path, typer.Option(help="Folder of true images, paired by name.")],
     protocol: Annotated[
-        str, typer.Option(help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do.")
-    ] = "rgb",
+        str,
+        typer.Option(
+            help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do; auto: what fits "
+            "the task that made the results if that is known, else rgb."
+        ),
+    ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="What --report wrote when the results were made.")
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
     """Measure results against the true images: PSNR, SSIM, MAE."""
-    from restormer_cli.evaluate import as_csv, as_json_lines, as_table, evaluate_folder
+    from restormer_cli.evaluate import run
 
-    evaluation = evaluate_folder(result_dir, target_dir, protocol, recursive=recursive)
-    for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
-        print(line)
-    if csv is not None:
-        csv.write_text(as_csv(evaluation), encoding="utf-8")
-    for problem in evaluation.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if evaluation.problems:
+    if not run(result_dir, target_dir, protocol, recursive, report, json_lines, csv).complete:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[
+        str | None,
+        typer.Argument(help="Name or number of a table of the paper; without it, they are listed."),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="The authors' Datasets/test, or a folder that holds it.")
+    ] = Path("Datasets"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="A data set of the table; can be given again.")
+    ] = None,
+    sigma: Annotated[
+        list[int] | None, typer.Option(help="A strength of noise; can be given again.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="official, compact, the name of an official file, or a file.")
+    ] = "official",
+    options: Annotated[
+        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Numbers to compute with; the authors' are float32.")
+    ] = Precision.float32,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(parser=_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."),
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every row.")
+    ] = False,
+) -> None:
+    """Measure a table of the paper again, with its data sets and the official weights."""
+    if table is None:
+        from restormer_cli.tables import as_list
+
+        print(*as_list(), sep="\n")
+        return
+    from restormer_cli.reproduce import run
+
+    run(
+        table,
+        data,
+        only=only or (),
+        sigmas=sigma or (),
+        weights=weights,
+        options=options,
+        device=device,
+        precision=precision.value,
+        max_memory=max_memory,
+        json_lines=json_lines,
+    )
+
+
+@app.command()
+def report(
+    result_dir: Annotated[Path, typer.Argument(help="Folder of results.")],
+    input_dir: Annotated[
+        Path | None, typer.Option(help="The folder that they came from, to compare with.")
+    ] = None,
+    target_dir: Annotated[
+        Path | None, typer.Option(help="Folder of true images, paired by name, to measure with.")
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--report", help="What --report wrote when the results were made."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="As of restormer evaluate.")] = "auto",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; report.html among the results.")
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Draw a contact sheet as well, a PNG.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are not reports.")
+    ] = False,
+) -> None:
+    """Show results in one HTML file: sliders, zoom, differences, figures, failures."""
+    from restormer_cli.report.build import write_report
+
+    written = write_report(
+        result_dir,
+        input_dir=input_dir,
+        target_dir=target_dir,
+        runs=runs,
+        protocol=protocol,
+        recursive=recursive,
+        output=output,
+        contact_sheet=contact_sheet,
+        overwrite=overwrite,
+    )
+    print(written.html, *written.sheets, sep="\n")
+    if written.beside is not None:
+        print(f"keep {written.beside} beside it", file=sys.stderr)
 
 
 def _print_version(wanted: bool) -> None:

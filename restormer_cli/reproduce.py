@@ -1,151 +1,46 @@
-"""The paper's tables, measured again with data sets in the authors' layout.
-
-What a table holds and how it is measured is data: ``papers/<table>.yml``, with these keys, of which
-a set may override the table's.
-
-``network``
-    The variant that restores, by its name in :mod:`restormer_cli.tasks`.
-``folder``, ``layout``
-    Where the images lie below the authors' ``Datasets/test``, by default in a folder of the set's
-    name, and how: ``pairs`` (``input`` and ``target``), ``clean`` (targets alone, to which noise is
-    added), ``single`` (DPDD's ``inputC`` and ``target``), ``dual`` (its ``inputL``, ``inputR`` and
-    ``target``), ``blocks`` (SIDD's two MATLAB files) or ``none`` (not to be measured here).
-``read``
-    ``color8`` (the default; of 16 bit the upper 8 count, as in OpenCV), ``color16`` or ``gray8``.
-``sigma``
-    Of the noise to add, in units of 1/255.
-``protocol``, ``rounded``
-    How to compare, and whether the result is rounded to 8 bit first, as the authors do who save it.
-``paper`` or ``parts``
-    The published figures, of the whole set or of parts of it.
-"""
+"""The paper's tables, measured again with data sets in the authors' layout."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
-from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluate import (
-    Metrics,
-    Pairing,
-    Planes,
-    Score,
-    find_protocol,
-    mean_score,
-    pair_in_order,
-    pair_names,
-)
+from restormer_cli.errors import ImageError, UsageError, WeightsError
+from restormer_cli.evaluate import Score, mean_score
 from restormer_cli.images import Floats, Pixels, normalise, quantise, read_image
+from restormer_cli.metrics import Metrics, Planes, find_protocol
+from restormer_cli.pairing import Pairing, pair_in_order, pair_names
 
 # isort: split
 import cv2
 
-from restormer_cli.tasks import VARIANTS, Variant
+from restormer_cli.tables import (
+    AVERAGE,
+    DataSet,
+    Row,
+    Table,
+    as_heading,
+    as_json,
+    as_line,
+    choose_sets,
+    find_table,
+)
+from restormer_cli.tasks import Variant
+from restormer_cli.weights import WeightsFile, find_weights
 
 Restore = Callable[[Floats], Floats]
 """float32 ``(H, W, C)`` to the same; C is 6 for dual pixels, left before right."""
 
-Progress = Callable[["DataSet", int, int], None]
+Progress = Callable[[DataSet, int, int], None]
 
-PAPERS = Path(__file__).resolve().parent / "papers"
-AVERAGE = "Average"
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One line of a table: a data set and the network that restores it."""
-
-    name: str
-    network: str
-    protocol: str
-    layout: str
-    folder: str = ""
-    """Below the authors' ``Datasets/test``; the name if empty."""
-    read: str = "color8"
-    sigma: int | None = None
-    rounded: bool = True
-    group: str | None = None
-    """The part of the table, such as ``blind``."""
-    note: str | None = None
-    paper: Mapping[str, float] = field(default_factory=dict)
-    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    @property
-    def variant(self) -> Variant:
-        return next(v for v in VARIANTS if v.name == self.network)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper."""
-
-    name: str
-    title: str
-    number: int
-    source: str
-    sets: tuple[DataSet, ...]
-    average: Mapping[str, float] = field(default_factory=dict)
-    """Published mean over all sets, where there is one."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Our figures beside the paper's."""
-
-    dataset: str
-    part: str | None
-    group: str | None
-    sigma: int | None
-    variant: str | None
-    images: int
-    ours: Mapping[str, float]
-    """``psnr``, ``ssim`` and ``mae``; empty if not measured."""
-    paper: Mapping[str, float]
-    """Those that the paper reports, and for DPDD ``lpips``, which is not measured here."""
-    note: str | None = None
-
-
-def tables() -> list[Table]:
-    """All tables, in the paper's order."""
-    return sorted(map(_read_table, PAPERS.glob("*.yml")), key=lambda table: table.number)
-
-
-def find_table(name: str) -> Table:
-    """A table by its name, such as ``deraining``, or its number in the paper.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
-    for table in tables():
-        if name in (table.name, str(table.number)):
-            return table
-    known = ", ".join(f"{table.name} ({table.number})" for table in tables())
-    raise UsageError(f"no table {name!r}; there are {known}")
-
-
-_OF_SET = ("protocol", "layout", "read", "rounded")
-
-
-def _read_table(path: Path) -> Table:
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    shared = {key: document[key] for key in _OF_SET if key in document}
-    return Table(
-        path.stem,
-        document["title"],
-        document["table"],
-        document["source"],
-        tuple(DataSet(**(shared | row)) for row in document["sets"]),
-        document.get("average", {}),
-    )
+OFFICIAL = "official"
 
 
 def reproduce(
@@ -193,7 +88,7 @@ def reproduce(
         the paper's.
     """
     wanted = find_table(table)
-    chosen = _choose(wanted, only, sigmas)
+    chosen = choose_sets(wanted, only, sigmas)
     places = [_locate(dataset, Path(data_dir)) for dataset in chosen]
     return _rows(wanted, list(zip(chosen, places, strict=True)), network, progress)
 
@@ -222,25 +117,6 @@ def _rows(
     if table.average and len(means) == len(table.sets):
         ours = _figures(_mean(means))
         yield Row(AVERAGE, None, None, None, None, sum(counts), ours, table.average)
-
-
-def _choose(table: Table, only: Sequence[str], sigmas: Sequence[int]) -> list[DataSet]:
-    names = {name.casefold() for name in only}
-    known = {dataset.name.casefold(): dataset.name for dataset in table.sets}
-    unknown = [name for name in only if name.casefold() not in known]
-    if unknown:
-        raise UsageError(
-            f"{table.name} has no data set {unknown[0]!r}; there are {', '.join(known.values())}"
-        )
-    chosen = [
-        dataset
-        for dataset in table.sets
-        if (not names or dataset.name.casefold() in names)
-        and (not sigmas or dataset.sigma in sigmas)
-    ]
-    if not chosen:
-        raise UsageError(f"{table.name} has no noise of σ {' or '.join(map(str, sigmas))}")
-    return chosen
 
 
 # --- where the images are -----------------------------------------------------------------------
@@ -474,3 +350,82 @@ def _row(
         paper,
         dataset.note,
     )
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def run(
+    table: str,
+    data_dir: Path,
+    *,
+    only: Sequence[str],
+    sigmas: Sequence[int],
+    weights: str,
+    options: Path | None,
+    device: str,
+    precision: str,
+    max_memory: int | None,
+    json_lines: bool,
+) -> None:
+    """Do what ``restormer reproduce TABLE`` does; the parameters are its options.
+
+    Raises
+    ------
+    UsageError
+        As :func:`reproduce`, and if weights are missing; before work begins.
+    ImageError
+        As :func:`reproduce`.
+    """
+    wanted = find_table(table)
+    files = _find_weights(choose_sets(wanted, only, sigmas), weights, options)
+    with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
+
+        def show(dataset: DataSet, done: int, count: int) -> None:
+            bar.set_description(dataset.name, refresh=False)
+            bar.total = count
+            bar.update(done - bar.n)
+
+        def network(variant: Variant) -> Restore:
+            from restormer_cli import devices
+            from restormer_cli.restorer import Restorer
+            from restormer_cli.weights import load_network
+
+            choice = devices.choose(device, precision)
+            return Restorer(
+                load_network(files[variant.name], variant),
+                device=choice.device,
+                dtype=choice.dtype,
+                max_memory=max_memory,
+            ).unrounded
+
+        rows = reproduce(table, data_dir, network, only=only, sigmas=sigmas, progress=show)
+        if not json_lines:
+            print(*as_heading(wanted), sep="\n", flush=True)
+        for row in rows:
+            file = files.get(row.variant or "")
+            line = (
+                as_json(row, wanted, file.label if file and row.images else None)
+                if json_lines
+                else as_line(row, wanted)
+            )
+            bar.clear()
+            print(line, flush=True)
+    if not json_lines:
+        labels = dict.fromkeys(file.label for file in files.values())
+        print(f"weights: {', '.join(labels)}; paper: {wanted.source.strip()}", file=sys.stderr)
+
+
+def _find_weights(
+    sets: Sequence[DataSet], weights: str, options: Path | None
+) -> dict[str, WeightsFile]:
+    """The weights of every network that ``sets`` need, by the variant's name."""
+    found: dict[str, WeightsFile] = {}
+    for variant in dict.fromkeys(s.variant for s in sets if s.layout != "none"):
+        try:
+            found[variant.name] = find_weights(variant, weights, options=options)
+        except WeightsError as error:
+            if weights != OFFICIAL:
+                raise
+            raise WeightsError(f"{error}, or measure others with --weights FILE") from None
+    return found

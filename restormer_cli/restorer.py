@@ -140,6 +140,30 @@ class Restorer:
         result = restored[0, :, :height, :width].permute(1, 2, 0)
         return quantise(result.numpy(), bit_depth or 8 * views[0].dtype.itemsize)
 
+    def unrounded(self, image: Floats) -> Floats:
+        """Restore without rounding, for measurements that are made before it.
+
+        Parameters
+        ----------
+        image
+            float32 ``(H, W, C)`` about [0, 1] with as many channels as the network takes; of
+            dual pixels the left view before the right one.
+
+        Returns
+        -------
+        ndarray
+            float32 ``(H, W, C)`` of the network's channels, not clamped.
+
+        Raises
+        ------
+        ImageError
+            If memory does not suffice.
+        """
+        height, width = image.shape[:2]
+        restored = self._run(torch.from_numpy(pad(image))[None].permute(0, 3, 1, 2), None)
+        result: Floats = restored[0, :, :height, :width].permute(1, 2, 0).numpy()
+        return result
+
     def _run(self, image: Tensor, progress: Progress | None) -> Tensor:
         """``(1, C, H, W)`` through the network, whole or in tiles."""
         if self.tile is None:

@@ -33,6 +33,8 @@ class Variant:
     sigma: int | None = None
     views: int = 1
     """Images that make one input: two for dual-pixel pairs."""
+    protocol: str = "rgb"
+    """How the papers measure its results, by a name in :data:`restormer_cli.metrics.PROTOCOLS`."""
 
     @property
     def label(self) -> str:
@@ -43,21 +45,23 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("derain", "derain", "compact_derain"),
-    Variant("denoise_real", "denoise", "compact_denoise_real", kind="real"),
+    Variant("derain", "derain", "compact_derain", protocol="y"),
+    Variant("denoise_real", "denoise", "compact_denoise_real", kind="real", protocol="sidd"),
     Variant("denoise_color_blind", "denoise", "compact_denoise_color", kind="color"),
     *(
         Variant(f"denoise_color_sigma{s}", "denoise", "compact_denoise_color", "color", s)
         for s in (15, 25, 50)
     ),
-    Variant("denoise_gray_blind", "denoise", "compact_denoise_gray", kind="gray"),
+    Variant("denoise_gray_blind", "denoise", "compact_denoise_gray", "gray", protocol="gray"),
     *(
-        Variant(f"denoise_gray_sigma{s}", "denoise", "compact_denoise_gray", "gray", s)
+        Variant(
+            f"denoise_gray_sigma{s}", "denoise", "compact_denoise_gray", "gray", s, protocol="gray"
+        )
         for s in (15, 25, 50)
     ),
-    Variant("deblur_motion", "deblur", "compact_deblur_motion", kind="motion"),
-    Variant("deblur_defocus", "deblur", "compact_deblur_defocus", kind="defocus"),
-    Variant("dual_pixel", "dual-pixel", "compact_dual_pixel", views=2),
+    Variant("deblur_motion", "deblur", "compact_deblur_motion", "motion", protocol="gopro"),
+    Variant("deblur_defocus", "deblur", "compact_deblur_defocus", "defocus", protocol="dpdd"),
+    Variant("dual_pixel", "dual-pixel", "compact_dual_pixel", views=2, protocol="dpdd"),
 )
 
 
@@ -81,6 +85,19 @@ def find_variant(task: str, kind: str | None = None, sigma: int | None = None) -
     choices = "; ".join(v.label for v in of_task)
     asked = Variant("", task, "", kind, sigma).label
     raise UsageError(f"no weights exist for {asked!r}; choose from: {choices}")
+
+
+def variant_of_weights(label: str) -> Variant | None:
+    """The first variant that shipped weights are for, by their file name or a label ending in it.
+
+    None for weights of any other name.
+    """
+    name = label.rpartition(" ")[2]
+    for variant in VARIANTS:
+        for options in (variant.name, variant.compact):
+            if name == shipped_options(options).weights.get("file"):
+                return variant
+    return None
 
 
 @dataclass(frozen=True)

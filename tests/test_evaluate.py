@@ -1,4 +1,4 @@
-"""Metrics against the papers' formulas written out; pairing, folders, JSON and CSV."""
+"""Folders compared: pairs, problems, JSON and CSV, and the protocol that fits the results."""
 
 from __future__ import annotations
 
@@ -9,346 +9,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from helpers import random_pixels, smooth_pixels, write
-from hypothesis import given
-from hypothesis import strategies as st
-
-from restormer_cli import evaluate
-from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluate import (
-    PROTOCOLS,
-    Pairing,
-    as_csv,
-    as_json_lines,
-    default_protocol,
-    evaluate_folder,
-    pair_in_order,
-    pair_names,
-)
-from restormer_cli.tasks import VARIANTS
-
-DB, SIMILARITY = 1e-4, 1e-6
-
-
-# --- the formulas, written out ------------------------------------------------------------------
-
-
-def matlab_luma(rgb: Any) -> Any:
-    """rgb2ycbcr(uint8)(:, :, 1): the matrix of its documentation, rounded half away from zero."""
-    r, g, b = (rgb[..., i].astype(float) for i in range(3))
-    return np.floor(16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255 + 0.5)
-
-
-def matlab_psnr(a: Any, b: Any, peak: float = 255) -> float:
-    difference = a.astype(float) - b.astype(float)
-    return 20 * math.log10(peak / math.sqrt(np.mean(difference**2)))
-
-
-def gaussian(size: int = 11, sigma: float = 1.5, axes: int = 2) -> Any:
-    """fspecial('gaussian', size, sigma), of any number of axes."""
-    radius = size // 2
-    grid = np.meshgrid(*[np.arange(-radius, radius + 1)] * axes)
-    window = np.exp(-sum(axis**2 for axis in grid) / (2 * sigma**2))
-    return window / window.sum()
-
-
-def valid(window: Any, image: Any) -> Any:
-    """filter2(window, image, 'valid'), each output summed by itself."""
-    shape = [n - w + 1 for n, w in zip(image.shape, window.shape, strict=True)]
-    result = np.empty(shape)
-    for index in np.ndindex(*shape):
-        part = tuple(slice(i, i + w) for i, w in zip(index, window.shape, strict=True))
-        result[index] = (image[part] * window).sum()
-    return result
-
-
-def ssim_map(a: Any, b: Any, blur: Any, peak: float = 255) -> Any:
-    a, b = a.astype(float), b.astype(float)
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    mu1, mu2 = blur(a), blur(b)
-    var1, var2 = blur(a * a) - mu1**2, blur(b * b) - mu2**2
-    cov = blur(a * b) - mu1 * mu2
-    return ((2 * mu1 * mu2 + c1) * (2 * cov + c2)) / ((mu1**2 + mu2**2 + c1) * (var1 + var2 + c2))
-
-
-def wang_ssim(a: Any, b: Any, peak: float = 255) -> float:
-    """ssim_index.m on one plane."""
-    return float(ssim_map(a, b, lambda x: valid(gaussian(), x), peak).mean())
-
-
-def matlab_ssim_volume(a: Any, b: Any, peak: float = 255) -> float:
-    """MATLAB's ssim(a, b) for H×W×3: a Gaussian of 11×11×11 over replicated borders."""
-    window = gaussian(axes=3)
-    return float(ssim_map(a, b, lambda x: valid(window, np.pad(x, 5, "edge")), peak).mean())
-
-
-def uniform_ssim(a: Any, b: Any, peak: float) -> float:
-    """scikit-image's default on one plane: 7×7, sample covariance (n / (n - 1))."""
-    n = 49
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    windows_a, windows_b = (np.lib.stride_tricks.sliding_window_view(x, (7, 7)) for x in (a, b))
-    mu1, mu2 = windows_a.mean((2, 3)), windows_b.mean((2, 3))
-    var1, var2 = windows_a.var((2, 3)) * n / (n - 1), windows_b.var((2, 3)) * n / (n - 1)
-    cov = ((windows_a * windows_b).mean((2, 3)) - mu1 * mu2) * n / (n - 1)
-    s = ((2 * mu1 * mu2 + c1) * (2 * cov + c2)) / ((mu1**2 + mu2**2 + c1) * (var1 + var2 + c2))
-    return float(s.mean())
-
-
-def per_channel(metric: Any, a: Any, b: Any, *rest: float) -> float:
-    return float(np.mean([metric(a[..., i], b[..., i], *rest) for i in range(a.shape[2])]))
-
-
-@st.composite
-def pairs(draw: st.DrawFn, bits: int = 8) -> tuple[Any, Any]:
-    """A target and something like it, of at least one SSIM window."""
-    height, width = draw(st.integers(11, 16)), draw(st.integers(11, 16))
-    seed, noise = draw(st.integers(0, 2**16)), draw(st.floats(0.002, 0.5))
-    target = random_pixels(height, width, bits=bits, seed=seed)
-    rng = np.random.default_rng(seed + 1)
-    top = 2**bits - 1
-    result = np.clip(np.rint(target + rng.normal(0, noise * top, target.shape)), 0, top)
-    result[0, 0] = target[0, 0] ^ 1  # never identical
-    return result.astype(target.dtype), target
-
-
-# --- protocols ----------------------------------------------------------------------------------
-
-
-@given(pairs())
-def test_y_is_matlabs_luma_and_wangs_ssim(pair: tuple[Any, Any]) -> None:
-    result, target = pair
-    a, b = matlab_luma(result), matlab_luma(target)
-    if (a == b).all():
-        return
-    metrics = PROTOCOLS["y"].compare(result, target)
-    assert metrics.psnr == pytest.approx(matlab_psnr(a, b), abs=DB)
-    assert metrics.ssim == pytest.approx(wang_ssim(a, b), abs=SIMILARITY)
-    assert metrics.mae == pytest.approx(np.abs(a - b).mean() / 255)
-
-
-def test_luma_has_studio_range_and_rounds_halves_up() -> None:
-    pixels = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0]]], np.uint8)
-    assert (evaluate.y_plane(pixels) * 255).ravel().round(9).tolist() == [16, 235, 81, 145]
-    deep = pixels.astype(np.uint16) * 257
-    expected = [16 * 257, 235 * 257, round(257 * 81.481), round(257 * 144.553)]
-    assert (evaluate.y_plane(deep) * 65535).ravel().round(6).tolist() == expected
-
-
-@given(pairs())
-def test_rgb_is_plain_psnr_and_wangs_ssim_by_channel(pair: tuple[Any, Any]) -> None:
-    metrics = PROTOCOLS["rgb"].compare(*pair)
-    assert metrics.psnr == pytest.approx(matlab_psnr(*pair), abs=DB)
-    assert metrics.ssim == pytest.approx(per_channel(wang_ssim, *pair), abs=SIMILARITY)
-
-
-@given(pairs())
-def test_gray_of_gray_files_and_of_colour_files(pair: tuple[Any, Any]) -> None:
-    result, target = pair
-    metrics = PROTOCOLS["gray"].compare(result[..., :1], target[..., :1])
-    assert metrics.psnr == pytest.approx(matlab_psnr(result[..., 0], target[..., 0]), abs=DB)
-    assert metrics.ssim == pytest.approx(wang_ssim(result[..., 0], target[..., 0]), abs=SIMILARITY)
-    # Gray files and the same gray as three channels are one thing.
-    both = [np.repeat(p[..., :1], 3, axis=2) for p in pair]
-    assert PROTOCOLS["gray"].compare(*both) == metrics
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("protocol", ["gopro", "sidd"])
-def test_matlabs_ssim_runs_across_the_channels(protocol: str, seed: int) -> None:
-    target = random_pixels(9, 13, seed=seed)
-    result = random_pixels(9, 13, seed=seed + 10) // 4 + target // 2
-    metrics = PROTOCOLS[protocol].compare(result, target)
-    assert metrics.psnr == pytest.approx(matlab_psnr(result, target), abs=DB)
-    assert metrics.ssim == pytest.approx(matlab_ssim_volume(result, target), abs=SIMILARITY)
-
-
-@given(pairs(bits=16))
-def test_dpdd_keeps_16_bit_and_has_mae(pair: tuple[Any, Any]) -> None:
-    result, target = (p / 65535 for p in pair)
-    metrics = PROTOCOLS["dpdd"].compare(*pair)
-    assert metrics.psnr == pytest.approx(matlab_psnr(result, target, 1), abs=DB)
-    assert metrics.ssim == pytest.approx(
-        per_channel(uniform_ssim, result, target, 1.0), abs=SIMILARITY
-    )
-    assert metrics.mae == pytest.approx(np.abs(result - target).mean(), abs=1e-9)
-
-
-def photo(height: int = 80, width: int = 96, grain: int = 8) -> Any:
-    """8 bit with structure at several scales, which alignment needs."""
-    rng = np.random.default_rng(0)
-    coarse = rng.random((height // grain, width // grain, 3)).astype(np.float32)
-    fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(40 + 170 * fine, 0, 255).astype(np.uint8)
-
-
-def moved(image: Any, dx: float, dy: float) -> Any:
-    height, width = image.shape[:2]
-    shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
-    return cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
-
-
-def test_realblur_undoes_a_shift_and_a_change_of_brightness() -> None:
-    target = photo()
-    result = np.rint(0.8 * moved(target, 1.5, -0.75)).astype(np.uint8)
-    aligned = PROTOCOLS["realblur"].compare(result, target)
-    assert PROTOCOLS["rgb"].compare(result, target).psnr < 25 < 35 < aligned.psnr
-    assert aligned.ssim > 0.99
-
-
-def test_realblur_counts_only_what_both_show() -> None:
-    target = photo(grain=20)
-    result = moved(target, 8, 7)
-    a, b, mask = evaluate.align(evaluate.rgb_planes(result), evaluate.rgb_planes(target))
-    # More is lost at the border than the window of SSIM loses anyway.
-    assert 0.7 < mask.mean() < 0.9
-    assert not mask[5:-5, 5:-5].all()
-    metrics = PROTOCOLS["realblur"].compare(result, target)
-    error = ((a - b) ** 2).sum() / mask.sum()
-    assert metrics.psnr == pytest.approx(10 * math.log10(1 / error), abs=DB)
-    similar = []
-    for channel in range(3):
-        values = ssim_map(a[..., channel], b[..., channel], lambda x: valid(gaussian(), x), peak=1)
-        counted = mask[5:-5, 5:-5, channel]
-        similar.append((values * counted).sum() / counted.sum())
-    assert metrics.ssim == pytest.approx(np.mean(similar), abs=SIMILARITY)
-
-
-def test_realblur_refuses_what_cannot_be_aligned() -> None:
-    black = np.zeros((32, 32, 3), np.uint8)
-    with pytest.raises(ImageError, match="cannot be aligned"):
-        PROTOCOLS["realblur"].compare(black, smooth_pixels(32, 32))
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_identical_images_are_perfect(protocol: str) -> None:
-    metrics = PROTOCOLS[protocol].compare(photo(), photo())
-    assert metrics.psnr == math.inf
-    assert metrics.ssim == pytest.approx(1, abs=1e-12)
-    assert metrics.mae == 0
-
-
-@pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - {"realblur"}))
-@given(a=st.integers(0, 255), b=st.integers(0, 255))
-def test_constant_images_differ_in_luminance_alone(protocol: str, a: int, b: int) -> None:
-    result, target = (np.full((12, 12, 3), value, np.uint8) for value in (a, b))
-    metrics = PROTOCOLS[protocol].compare(result, target)
-    if protocol == "y":
-        a, b = (int(matlab_luma(p)[0, 0]) for p in (result, target))
-    c1 = (0.01 * 255) ** 2
-    assert metrics.mae == pytest.approx(abs(a - b) / 255)
-    assert metrics.psnr == (
-        pytest.approx(20 * math.log10(255 / abs(a - b)), abs=DB) if a != b else math.inf
-    )
-    expected = (2 * a * b + c1) / (a**2 + b**2 + c1)
-    assert metrics.ssim == pytest.approx(expected, abs=SIMILARITY)
-
-
-@pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - {"realblur"}))
-def test_bit_depths_meet_between_0_and_1(protocol: str) -> None:
-    # Made of colours, gray and luma are rounded at the depth of the file, so those meet in gray.
-    channels = 1 if protocol in ("gray", "y") else 3
-    shallow, target = (random_pixels(14, 15, channels, seed=seed) for seed in (0, 1))
-    deep = shallow.astype(np.uint16) * 257
-    method = PROTOCOLS[protocol]
-    assert method.compare(deep, shallow).psnr == math.inf
-    assert method.compare(deep, target).psnr == pytest.approx(method.compare(shallow, target).psnr)
-
-
-def test_images_that_do_not_fit_are_refused_in_one_line() -> None:
-    rgb = PROTOCOLS["rgb"]
-    with pytest.raises(ImageError, match=r"differs in size .*20×12 against 12×20"):
-        rgb.compare(random_pixels(12, 20), random_pixels(20, 12))
-    with pytest.raises(ImageError, match="the result is gray, its target in colour"):
-        rgb.compare(random_pixels(12, 12, channels=1), random_pixels(12, 12))
-    with pytest.raises(ImageError, match="10×30 pixels are too few"):
-        rgb.compare(random_pixels(30, 10), random_pixels(30, 10, seed=1))
-
-
-def test_every_task_has_a_protocol() -> None:
-    chosen = {variant.label: default_protocol(variant) for variant in VARIANTS}
-    assert set(chosen.values()) <= set(PROTOCOLS)
-    assert chosen["derain"] == "y"
-    assert chosen["denoise --kind gray --sigma 25"] == "gray"
-    assert chosen["denoise --kind color"] == "rgb"
-    assert chosen["deblur --kind motion"] == "gopro"
-    assert chosen["dual-pixel"] == chosen["deblur --kind defocus"] == "dpdd"
-
-
-# --- pairing ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("result", "target"),
-    [
-        ("a.png", "a.png"),
-        ("a.png", "A.JPG"),
-        ("a.jpg.png", "a.jpg"),
-        ("rain-001.png", "norain-001.png"),
-        ("rain-1x2.png", "norain-001x2.png"),
-        ("1.png", "1_gt.png"),
-        ("1.png", "1_GT.png"),
-        ("1_rain.png", "1_clean.png"),
-        ("0001_NOISY_SRGB_010.png", "0001_GT_SRGB_010.PNG"),
-        ("scene001_blur_1.png", "scene001_gt_1.png"),
-        ("deep/er/1.png", "deep/er/1_target.tif"),
-    ],
-)
-def test_usual_data_sets_pair(result: str, target: str) -> None:
-    assert pair_names([result], [target]) == Pairing([(result, target)])
-
-
-def test_what_has_no_partner_is_named() -> None:
-    pairing = pair_names(["1.png", "2.png", "x/3.png"], ["1.png", "3.png"])
-    assert pairing.pairs == [("1.png", "1.png")]
-    assert pairing.results_alone == ["2.png", "x/3.png"]
-    assert pairing.targets_alone == ["3.png"]
-
-
-def test_ambiguous_names_are_errors_and_cost_the_others_nothing() -> None:
-    pairing = pair_names(["a.png", "b.png"], ["a.jpg", "a.tif", "b.png"])
-    assert pairing.pairs == [("b.png", "b.png")]
-    assert pairing.errors == {"a.png": "could belong to a.jpg or a.tif"}
-    pairing = pair_names(["rain-1.png", "1.png"], ["norain-1.png"])
-    assert pairing.errors["1.png"] == "rain-1.png and 1.png could both be norain-1.png"
-    assert not pairing.pairs
-
-
-def test_a_closer_name_wins() -> None:
-    names = ["1.png", "1_gt.png"]
-    assert pair_names(["1.png"], names).pairs == [("1.png", "1.png")]
-    assert pair_names(names, names).pairs == [(name, name) for name in names]
-    assert pair_names(["clean.png"], ["rain.png"]).results_alone == ["clean.png"]
-
-
-_words = st.sampled_from(["1", "01", "2", "rain", "norain", "gt", "a"])
-_names = st.lists(
-    st.builds(
-        lambda words, suffix: "_".join(words) + suffix,
-        st.lists(_words, min_size=1, max_size=3),
-        st.sampled_from([".png", ".PNG", ".jpg"]),
-    ),
-    unique=True,
-    max_size=8,
-)
-
-
-@given(_names, _names)
-def test_pairing_loses_and_invents_nothing(results: list[str], targets: list[str]) -> None:
-    pairing = pair_names(results, targets)
-    done = [result for result, _ in pairing.pairs]
-    assert sorted(done + list(pairing.errors) + pairing.results_alone) == sorted(results)
-    used = [target for _, target in pairing.pairs]
-    assert sorted(used + pairing.targets_alone) == sorted(targets)
-
-
-def test_pairing_in_order_needs_equal_numbers() -> None:
-    assert pair_in_order(["a", "b"], ["x", "y"]).pairs == [("a", "x"), ("b", "y")]
-    with pytest.raises(UsageError, match="1 results and 2 targets"):
-        pair_in_order(["a"], ["x", "y"])
-
+from helpers import random_pixels, restormer, write
+
+from restormer_cli.errors import UsageError
+from restormer_cli.evaluate import as_csv, as_json_lines, choose_protocol, evaluate_folder
+from restormer_cli.history import Entry, History
+from restormer_cli.metrics import PROTOCOLS
+from restormer_cli.tasks import VARIANTS, shipped_options
 
 # --- folders ------------------------------------------------------------------------------------
 
@@ -464,3 +133,98 @@ def test_nothing_compared_is_a_mean_of_nothing(tmp_path: Path) -> None:
         "mae": None,
     }
     assert as_csv(found).splitlines()[-1] == "mean,,,"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def line_of_a_run(result: Path, weights: str | None, status: str = "done") -> str:
+    """What ``restormer … --report`` writes of one image."""
+    facts = {"seconds": 0.5, "width": 16, "height": 16, "device": "cpu", "precision": "float32"}
+    return json.dumps(
+        {"input": "in.png", "result": str(result), "status": status, "error": None}
+        | {"weights": weights}
+        | facts
+    )
+
+
+def test_every_task_names_a_protocol_and_its_weights_lead_to_it() -> None:
+    chosen = {}
+    for variant in VARIANTS:
+        assert variant.protocol in PROTOCOLS
+        label = f"official {shipped_options(variant.name).weights['file']}"
+        entry = Entry("in.png", "a.png", False, None, 1.0, {"weights": label})
+        chosen[variant.label], reason = choose_protocol("auto", History([entry]))
+        assert variant.label in reason
+        assert chosen[variant.label] == variant.protocol
+    assert chosen["derain"] == "y"
+    assert chosen["denoise --kind gray --sigma 25"] == "gray"
+    assert chosen["denoise --kind color"] == "rgb"
+    assert chosen["denoise --kind real"] == "sidd"
+    assert chosen["deblur --kind motion"] == "gopro"
+    assert chosen["dual-pixel"] == chosen["deblur --kind defocus"] == "dpdd"
+
+
+def test_the_protocol_follows_from_the_runs_lines(folders: tuple[Path, Path]) -> None:
+    out, targets = folders
+    command = ("evaluate", "--result-dir", out, "--target-dir", targets)
+    ran = restormer(*command)
+    assert "protocol: rgb, since it is not known" in ran.err
+    lines = [
+        line_of_a_run(out / "9.png", "official deraining.pth"),
+        line_of_a_run(out / "10.png", None, "skipped"),
+        '{"input": "cut o',
+    ]
+    (out / "run.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    ran = restormer(*command)
+    assert "protocol: y, as the papers measure derain" in ran.err
+    # Asked for: nothing is said; and a report that lies elsewhere is read.
+    assert "protocol" not in restormer(*command, "--protocol", "gopro").err
+    elsewhere = out.parent / "motion.txt"
+    elsewhere.write_text(line_of_a_run(out / "9.png", "official motion_deblurring.pth"))
+    assert "protocol: gopro" in restormer(*command, "--report", elsewhere).err
+    lines.append(line_of_a_run(out / "10.png", "official motion_deblurring.pth"))
+    (out / "run.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert "protocol: rgb, since several tasks" in restormer(*command).err
+
+
+def test_the_command_prints_a_table_or_json_and_writes_csv(folders: tuple[Path, Path]) -> None:
+    command = ("evaluate", "--result-dir", folders[0], "--target-dir", folders[1])
+    table = restormer(*command)
+    assert table.status == 1
+    assert [line.split()[0] for line in table.lines] == ["name", "9.png", "10.png", "mean"]
+    assert [line for line in table.err.splitlines() if line.startswith("error: ")] == [
+        "error: bad.png: the result differs in size from its target (16×16 against 17×16)",
+        "error: alone.png: has no target",
+        "error: lonely.png: has no result",
+    ]
+    file = folders[0].parent / "figures.csv"
+    ran = restormer(*command, "--json", "--csv", file)
+    assert [json.loads(line)["name"] for line in ran.lines] == ["9.png", "10.png", "mean"]
+    assert file.read_text(encoding="utf-8").splitlines()[0] == "name,psnr,ssim,mae"
+    for name in ("alone.png", "bad.png"):
+        (folders[0] / name).unlink()
+        (folders[1] / name).unlink(missing_ok=True)
+    (folders[1] / "lonely.png").unlink()
+    assert restormer(*command).status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--protocol", "yuv"), "no protocol 'yuv'"),
+        (("--csv", "no/such/folder.csv"), "folder.csv: cannot be written"),
+        (("--report", "missing.jsonl"), "missing.jsonl: cannot be read"),
+        (("--report", "soll/9.png"), "9.png: holds no line"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folders[0].parent)
+    ran = restormer("evaluate", "--result-dir", folders[0], "--target-dir", folders[1], *words)
+    assert ran.status == 2
+    assert message in ran.err.splitlines()[-1]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import random_pixels, write
+from helpers import random_pixels, restormer, save, tiny_network, write, zero_network
 
+from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluate import PROTOCOLS, evaluate_folder, rgb_planes
-from restormer_cli.images import normalise
-from restormer_cli.reproduce import Restore, add_noise, find_table, reproduce, tables
-from restormer_cli.tasks import VARIANTS, Variant
+from restormer_cli.evaluate import evaluate_folder
+from restormer_cli.images import normalise, quantise
+from restormer_cli.metrics import PROTOCOLS, rgb_planes
+from restormer_cli.reproduce import Restore, add_noise, reproduce
+from restormer_cli.tables import find_table, tables
+from restormer_cli.tasks import VARIANTS, Variant, shipped_options
 
 
 def unchanged(variant: Variant) -> Restore:
@@ -326,3 +331,156 @@ def test_one_bad_image_ends_the_table_with_its_name(rain: Path) -> None:
 
     with pytest.raises(ImageError, match=r"rain-1\.png: .*no numbers"):
         list(reproduce("1", rain, network, only=["Rain100L"]))
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def zeros(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny networks that give back their input; of two views something of their own."""
+    folder = tmp_path_factory.mktemp("zeros")
+    return {
+        "with_bias": save(zero_network("with_bias"), folder / "with_bias.pth"),
+        "bias_free": save(zero_network("bias_free"), folder / "bias_free.safetensors"),
+        "gray": save(zero_network("gray"), folder / "gray.pth"),
+        "dual_pixel": save(tiny_network("dual_pixel"), folder / "dual_pixel.pth"),
+    }
+
+
+def test_tables_are_listed() -> None:
+    ran = restormer("reproduce")
+    assert ran.status == 0
+    assert len(ran.lines) == 6
+    assert ran.lines[0].split() == [
+        "1",
+        "deraining",
+        "Test100,",
+        "Rain100H,",
+        "Rain100L,",
+        "Test2800,",
+        "Test1200",
+    ]
+
+
+def test_the_command_prints_our_figures_beside_the_papers(
+    rain: Path, zeros: dict[str, Path]
+) -> None:
+    command = ("reproduce", "deraining", "--data", rain, "--weights", zeros["with_bias"])
+    ran = restormer(*command)
+    assert ran.status == 0, ran.err
+    assert ran.lines[0] == "Table 1: Image deraining"
+    assert ran.lines[1].split() == [
+        "data",
+        "set",
+        "images",
+        "PSNR",
+        "paper",
+        "Δ",
+        "SSIM",
+        "paper",
+        "Δ",
+    ]
+    mean = evaluate_folder(*(rain / "test" / "Test100" / s for s in ("input", "target")), "y").mean
+    assert mean is not None
+    expected = [f"{mean.psnr:.2f}", "32.00", f"{mean.psnr - 32:+.2f}"]
+    expected += [f"{mean.ssim:.4f}", "0.923", f"{mean.ssim - 0.923:+.4f}"]
+    assert ran.lines[2].split() == ["Test100", "3", *expected]
+    assert [line.split()[0] for line in ran.lines[2:]] == [
+        *(dataset.name for dataset in find_table("1").sets),
+        "Average",
+    ]
+    assert "with_bias.pth" in ran.err
+    assert "arXiv:2111.09881v2, Table 1" in ran.err
+
+    rows = [json.loads(line) for line in restormer(*command, "--json").lines]
+    assert rows[0]["ours"] == {"psnr": mean.psnr, "ssim": mean.ssim, "mae": mean.mae}
+    assert rows[0]["paper"] == {"psnr": 32.0, "ssim": 0.923}
+    assert (rows[0]["table"], rows[0]["dataset"], rows[0]["images"]) == ("deraining", "Test100", 3)
+    assert rows[0]["weights"] == "with_bias.pth"
+    assert rows[-1]["paper"] == {"psnr": 33.96, "ssim": 0.935}
+
+
+def test_the_command_adds_the_authors_noise(tmp_path: Path, zeros: dict[str, Path]) -> None:
+    clean = random_pixels(16, 24)
+    write(tmp_path / "Kodak" / "01.png", clean)
+    ran = restormer(
+        *("reproduce", "5", "--data", tmp_path, "--weights", zeros["bias_free"], "--json"),
+        *("--only", "kodak24", "--sigma", "25", "--sigma", "50"),
+    )
+    assert ran.status == 0, ran.err
+    rows = [json.loads(line) for line in ran.lines]
+    assert [(row["group"], row["sigma"]) for row in rows] == [
+        (group, sigma) for group in ("blind", "non-blind") for sigma in (25, 50)
+    ]
+    for row in rows:
+        np.random.seed(0)
+        noisy = normalise(clean) + np.random.normal(0, row["sigma"] / 255, clean.shape)
+        error = np.rint(np.clip(noisy, 0, 1) * 255) - clean
+        psnr = 20 * np.log10(255 / np.sqrt(np.mean(error**2)))
+        assert row["ours"]["psnr"] == pytest.approx(psnr, abs=1e-3)
+
+
+def test_both_kinds_of_dpdd_run_with_weights_of_their_own(
+    dpdd: Path, zeros: dict[str, Path]
+) -> None:
+    for name, weights in (("DPDD-single", "with_bias"), ("DPDD-dual", "dual_pixel")):
+        ran = restormer(
+            *("reproduce", "3", "--data", dpdd, "--only", name, "--weights", zeros[weights])
+        )
+        assert ran.status == 0, ran.err
+        assert [line.split()[:3] for line in ran.lines[2:]] == [
+            [name, "indoor", "2"],
+            [name, "outdoor", "2"],
+            [name, "combined", "4"],
+        ]
+    # One file cannot do both: that is said before the second part begins.
+    ran = restormer("reproduce", "3", "--data", dpdd, "--weights", zeros["with_bias"])
+    assert ran.status == 2
+    assert "does not fit 'dual-pixel': inp_channels is 3, expected 6" in ran.err
+
+
+def test_official_weights_are_taken_for_each_network(tmp_path: Path, empty_home: Path) -> None:
+    clean = random_pixels(16, 16, channels=1)
+    write(tmp_path / "Set12" / "01.png", clean)
+    command = ("reproduce", "4", "--data", tmp_path, "--only", "Set12", "--sigma", "25")
+    ran = restormer(*command)
+    assert ran.status == 2
+    assert ran.out == ""
+    for part in ("gaussian_gray_denoising_blind.pth", str(empty_home), "--weights FILE"):
+        assert part in ran.err
+    config = RestormerConfig.from_mapping(shipped_options("denoise_gray_blind").network)
+    file = save(zero_network("gray", **asdict(config)), tmp_path / "zero.pth")
+    for name in ("blind", "sigma25"):
+        (empty_home / f"gaussian_gray_denoising_{name}.pth").hardlink_to(file)
+    try:
+        ran = restormer(*command, "--json")
+    finally:
+        for link in empty_home.iterdir():
+            link.unlink()
+    assert ran.status == 0, ran.err
+    rows = [json.loads(line) for line in ran.lines]
+    assert [row["weights"] for row in rows] == [
+        "official gaussian_gray_denoising_blind.pth",
+        "official gaussian_gray_denoising_sigma25.pth",
+    ]
+    noisy = quantise(add_noise(normalise(clean), 25), 8)
+    expected = PROTOCOLS["gray"].compare(noisy, clean).psnr
+    assert [row["ours"]["psnr"] for row in rows] == [pytest.approx(expected)] * 2
+
+
+def test_what_cannot_be_measured_here_says_what_to_do(
+    tmp_path: Path, zeros: dict[str, Path]
+) -> None:
+    ran = restormer("reproduce", "6", "--only", "DND", "--weights", zeros["bias_free"])
+    assert ran.status == 0
+    assert ran.lines[2].split()[:5] == ["DND", "-", "-", "40.03", "-"]
+    assert "send the results to" in ran.lines[2]
+    for words, message in (
+        (("reproduce", "rain"), "no table 'rain'"),
+        (("reproduce", "1", "--weights", "none.pth"), "none.pth: no such file"),
+        (("reproduce", "1", "--weights", zeros["with_bias"]), "no folder"),
+    ):
+        ran = restormer(*words)
+        assert (ran.status, ran.out) == (2, "")
+        assert message in ran.err

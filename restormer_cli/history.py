@@ -1,0 +1,145 @@
+"""How the results in a folder were made, as far as it is known.
+
+Known is what the runs said in the lines of ``--report FILE``. A file of such lines that lies in
+the result folder is found by itself. :func:`read_history` is the only door: whoever wants to know
+how results were made asks here, and a new kind of record is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from restormer_cli.errors import UsageError
+from restormer_cli.tasks import Variant, variant_of_weights
+
+REPORT_SUFFIX = ".jsonl"
+
+#: Keys of a line that speak of the one image; all others are settings of the run.
+_OF_IMAGE = frozenset({"input", "result", "status", "seconds", "width", "height", "error"})
+#: What such a line says of an image that it did not touch.
+_NOTHING_NEW = frozenset({"skipped", "planned"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a run said of one image."""
+
+    input: str
+    name: str
+    """The result relative to the result folder, with ``/``; empty if it was given none."""
+    failed: bool
+    error: str | None
+    seconds: float | None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Weights, device, precision and whatever else the line says, by its keys."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The last that was said of each image."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The variants whose shipped weights made the results, in no special order."""
+        labels = {entry.settings.get("weights", "") for entry in self.entries}
+        found = {variant_of_weights(label) for label in labels if label}
+        return [variant for variant in found if variant is not None]
+
+    @property
+    def settings(self) -> dict[str, Counter[str]]:
+        """How many images were made with each value of each setting."""
+        counts: dict[str, Counter[str]] = {}
+        for entry in self.entries:
+            for key, value in entry.settings.items():
+                counts.setdefault(key, Counter())[value] += 1
+        return counts
+
+
+def read_history(result_dir: Path, report: Path | None = None) -> History:
+    """Read what is known of a folder of results.
+
+    Parameters
+    ----------
+    report
+        A file that ``--report`` wrote. By default every ``*.jsonl`` in the folder itself that
+        holds such lines.
+
+    Raises
+    ------
+    UsageError
+        If ``report`` cannot be read or holds no such line.
+    """
+    if report is not None:
+        entries = list(_read_lines(report, result_dir))
+        if not entries:
+            raise UsageError(f"{report}: holds no line that restormer --report writes")
+        files = [entries]
+    else:
+        found = sorted(result_dir.glob(f"*{REPORT_SUFFIX}"), key=_age)
+        files = [list(_read_lines(path, result_dir)) for path in found]
+    # Keyed by the result; what was given none can only be known by its input.
+    last: dict[tuple[str, str], Entry] = {}
+    for entry in (entry for entries in files for entry in entries):
+        last[entry.name, "" if entry.name else entry.input] = entry
+    return History(list(last.values()))
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read_lines(path: Path, result_dir: Path) -> Iterator[Entry]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    folder = result_dir.resolve()
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:  # the last line of a run that was killed, say
+            continue
+        if isinstance(values, dict) and values.keys() >= _OF_IMAGE:
+            if values["status"] in _NOTHING_NEW:
+                continue
+            with contextlib.suppress(ValueError):  # NUL in a path: no line of ours
+                yield _entry(values, folder)
+
+
+def _entry(values: Mapping[str, Any], folder: Path) -> Entry:
+    seconds = values["seconds"]
+    return Entry(
+        input=str(values["input"]),
+        name=_name(str(values["result"] or ""), folder),
+        failed=values["status"] == "failed",
+        error=None if values["error"] is None else str(values["error"]),
+        seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        settings={
+            key: str(value)
+            for key, value in values.items()
+            if key not in _OF_IMAGE and value is not None and not isinstance(value, (dict, list))
+        },
+    )
+
+
+def _name(result: str, folder: Path) -> str:
+    """A result relative to its folder, also where the folder has been moved since."""
+    if not result:
+        return ""
+    path = Path(result).parent.resolve() / Path(result).name
+    if path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    tails = [PurePath(*path.parts[start:]) for start in range(1, len(path.parts))]
+    there = (tail for tail in tails if (folder / tail).is_file())
+    return next(there, PurePath(path.name)).as_posix()

@@ -1,0 +1,282 @@
+"""What ``restormer report`` does: subjects → pictures and figures → page and contact sheet."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from restormer_cli import __version__
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluate import Score, choose_protocol, mean_score
+from restormer_cli.history import read_history
+from restormer_cli.images import atomic_file, read_image
+from restormer_cli.metrics import Metrics, Protocol, find_protocol
+from restormer_cli.report.page import MARK, as_html
+from restormer_cli.report.pictures import (
+    LIMIT,
+    PNG,
+    Store,
+    as_png,
+    data_url,
+    size_in_base64,
+    thumbnail,
+    type_in_browser,
+    url_of_file,
+)
+from restormer_cli.report.sheet import draw_sheets, sheet_paths
+from restormer_cli.report.subjects import Shown, Subject, View, find_subjects
+
+NAME = "report.html"
+#: Reading and comparing release the interpreter's lock; more threads would mostly take memory.
+WORKERS = min(4, os.cpu_count() or 1)
+PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    html: Path
+    images: int
+    beside: Path | None
+    """The folder that has to stay beside the HTML, if there is one."""
+    sheets: list[Path]
+
+
+def write_report(
+    result_dir: Path,
+    *,
+    input_dir: Path | None = None,
+    target_dir: Path | None = None,
+    runs: Path | None = None,
+    protocol: str = "auto",
+    recursive: bool = False,
+    output: Path | None = None,
+    contact_sheet: Path | None = None,
+    overwrite: bool = False,
+    limit: int = LIMIT,
+) -> Report:
+    """Write one HTML file that shows a folder of results.
+
+    Parameters
+    ----------
+    input_dir, target_dir
+        Where the results came from, and true images to measure both against.
+    runs
+        What ``--report`` wrote; by default the ``*.jsonl`` files among the results.
+    protocol
+        As for ``restormer evaluate``.
+    output
+        By default ``report.html`` among the results.
+    contact_sheet
+        A PNG to draw as well; further ones follow its name if there are many images.
+    overwrite
+        Replace files that are not reports.
+    limit
+        Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
+        then thumbnails move into a folder beside it.
+
+    Raises
+    ------
+    UsageError
+        If a folder does not exist or there is nothing to show, and if a file cannot be written or
+        would be overwritten. What is wrong with one image is shown in the report.
+    """
+    output = output or result_dir / NAME
+    history = read_history(result_dir, runs)
+    subjects = find_subjects(
+        result_dir, history, input_dir=input_dir, target_dir=target_dir, recursive=recursive
+    )
+    sheets = [] if contact_sheet is None else sheet_paths(contact_sheet, len(subjects))
+    _check_output(output, sheets, result_dir, overwrite)
+    chosen, reason = choose_protocol(protocol, history)
+    store = Store(output.parent / f"{output.stem}-files", limit)
+    try:
+        shown = []
+        for one in _look_at_all(subjects, find_protocol(chosen)):
+            for view in one.views.values():
+                view.kept = store.add(view.thumbnail)
+                view.thumbnail = b""
+            shown.append(one)
+        embedded = _embed(shown, store)
+        title = result_dir.resolve().name or str(result_dir)
+        values = {
+            "title": title,
+            "made": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "protocol": chosen if target_dir is not None else None,
+            "reason": reason,
+            "folders": _folders(result_dir, input_dir, target_dir),
+            "settings": {key: list(count.items()) for key, count in history.settings.items()},
+            "versions": _versions(),
+            "mean": {
+                "before": _mean(r.before for r in shown),
+                "after": _mean(r.after for r in shown),
+            },
+            "rows": [_row(one, store, output.parent, embedded) for one in shown],
+        }
+        with atomic_file(output) as file:
+            file.write(as_html(values))
+        written = draw_sheets(shown, store, sheets, title)
+        store.sweep()
+    except OSError as error:
+        name = error.filename or output
+        raise UsageError(f"{name}: cannot be written ({error.strerror or error})") from error
+    return Report(output, len(shown), store.folder if store.beside else None, written)
+
+
+def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite: bool) -> None:
+    """Before any work: what is there and is not ours stays, unless a person says otherwise."""
+    for sheet in sheets[:1]:
+        if sheet.parent.resolve().is_relative_to(result_dir.resolve()):
+            raise UsageError(f"{sheet}: lies among the results and would be taken for one")
+    for path in [output, *sheets]:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder")
+        if path.exists() and not overwrite and MARK not in _head(path):
+            raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+# --- looking at files ---------------------------------------------------------------------------
+
+
+def _look_at_all(subjects: list[Subject], protocol: Protocol) -> Iterator[Shown]:
+    """All subjects in their order, a few ahead of the one that is asked for."""
+    ahead: deque[Future[Shown]] = deque()
+    with (
+        ThreadPoolExecutor(WORKERS) as pool,
+        # On a terminal only.
+        tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar,
+    ):
+        try:
+            for subject in subjects:
+                ahead.append(pool.submit(_look_at, subject, protocol))
+                if len(ahead) > 2 * WORKERS:
+                    yield ahead.popleft().result()
+                    bar.update()
+            while ahead:
+                yield ahead.popleft().result()
+                bar.update()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _look_at(subject: Subject, protocol: Protocol) -> Shown:
+    """Read the files of one subject; what cannot be read or compared is said of it."""
+    shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
+    pixels = {}
+    for role, path in subject.files.items():
+        try:
+            pixels[role] = read_image(path).pixels
+            shown.views[role] = _view(path, pixels[role])
+        except ImageError as error:
+            # That a failed image cannot be read is why it failed.
+            if shown.reason is None:
+                shown.status = "failed" if role == "result" else "uncompared"
+                shown.reason = str(error).removeprefix(f"{path}: ")
+    target = pixels.get("target")
+    if target is not None and "result" in pixels:
+        try:
+            shown.after = protocol.compare(pixels["result"], target)
+        except ImageError as error:
+            shown.status, shown.reason = "uncompared", str(error)
+    if target is not None and shown.after is not None and "input" in pixels:
+        try:
+            shown.before = protocol.compare(pixels["input"], target)
+        except ImageError:  # a gray input of a colour result, say: nothing is wrong with that
+            shown.before = None
+    return shown
+
+
+def _view(path: Path, pixels: Any) -> View:
+    height, width = pixels.shape[:2]
+    media = type_in_browser(path)
+    return View(path, width, height, media, thumbnail(pixels))
+
+
+# --- what the page is given ---------------------------------------------------------------------
+
+
+def _embed(shown: list[Shown], store: Store) -> bool:
+    """Whether the full-size pictures are small enough to lie in the HTML as well."""
+    if store.beside:
+        return False
+    views = [view for one in shown for view in one.views.values()]
+    sizes = (view.path.stat().st_size for view in views)
+    return store.size + sum(map(size_in_base64, sizes)) <= store.limit
+
+
+def _row(one: Shown, store: Store, base: Path, embedded: bool) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "status": one.status,
+        "reason": one.reason,
+        "seconds": one.seconds,
+        "before": _figures(one.before),
+        "after": _figures(one.after),
+        "views": {
+            role: {
+                "width": view.width,
+                "height": view.height,
+                "thumbnail": store.url(view.kept),
+                "full": _full(view, store, base, embedded),
+            }
+            for role, view in one.views.items()
+        },
+    }
+
+
+def _full(view: View, store: Store, base: Path, embedded: bool) -> str:
+    """Where the browser finds a picture in full size."""
+    if view.media is None:  # read once more rather than held in memory all the time
+        data = as_png(read_image(view.path).pixels)
+        return data_url(data, PNG[1]) if embedded else store.write_beside(data, PNG)
+    if embedded:
+        return data_url(view.path.read_bytes(), view.media)
+    return url_of_file(view.path, base)
+
+
+def _figures(metrics: Metrics | None) -> dict[str, float | str] | None:
+    """JSON has no infinity."""
+    if metrics is None:
+        return None
+    return {key: "inf" if math.isinf(value) else value for key, value in asdict(metrics).items()}
+
+
+def _mean(metrics: Iterable[Metrics | None]) -> dict[str, float | str] | None:
+    mean = mean_score(Score("", m.psnr, m.ssim, m.mae) for m in metrics if m is not None)
+    return None if mean is None else _figures(Metrics(mean.psnr, mean.ssim, mean.mae))
+
+
+def _folders(*folders: Path | None) -> dict[str, str]:
+    named = zip(("results", "inputs", "targets"), folders, strict=True)
+    return {name: str(folder) for name, folder in named if folder is not None}
+
+
+def _versions() -> dict[str, str]:
+    found = {"restormer-cli": __version__, "Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,57 @@
+"""One HTML file of a template, a style, scripts and data, none of which can become another."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+SCRIPTS = ("dom.js", "grid.js", "viewer.js", "page.js")
+#: Stands at the beginning of every file that a report consists of.
+MARK = b"restormer-cli report"
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
+
+def as_html(values: Mapping[str, Any]) -> bytes:
+    """The page for a report's values, in UTF-8.
+
+    The browser runs and applies nothing but our own script and style, whose hashes the page's
+    security policy names, and asks no server for anything.
+    """
+    script = "\n".join(_text(name) for name in SCRIPTS)
+    style = _text("page.css")
+    parts = {
+        "title": html.escape(str(values["title"]).encode("utf-8", "replace").decode("utf-8")),
+        "style": style,
+        "script": script,
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+        "data": as_json(values),
+    }
+    # In one pass: what is put in is not looked at again.
+    page = _PLACEHOLDER.sub(lambda match: parts[match[1]], _text("page.html"))
+    return page.encode("utf-8")
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """JSON that may stand in a ``script`` element: ASCII without ``<``, ``>`` and ``&``."""
+    text = json.dumps(values, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy names an inline element."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,0 +1,177 @@
+"""Thumbnails and full-size pictures of a report: inside the HTML while it stays small, else beside.
+
+A browser shows PNG, JPEG, WebP and BMP as they are; of anything else a PNG of 8 bit is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_from_bytes
+
+# Images first: it sets what OpenCV reads when it is imported.
+from restormer_cli.images import Picture, Pixels, encode_png
+
+# isort: split
+import cv2
+import numpy as np
+
+#: Of the HTML file, in bytes. What is over it goes into a folder beside.
+LIMIT = 50_000_000
+#: Longer side of a thumbnail in pixels: sharp at 2 device pixels each on a phone's half screen.
+THUMBNAIL = 480
+QUALITY = 80
+
+#: Suffixes that browsers and servers know and that our own commands do not take for photos.
+JPEG, PNG = (".jpe", "image/jpeg"), (".apng", "image/png")
+
+_SIGNATURES = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"BM"), "image/bmp"),
+)
+_OURS = re.compile(r"[0-9a-f]{24}\.(jpe|apng)")
+
+
+def type_in_browser(path: Path) -> str | None:
+    """The media type of a file that browsers show, by its content; None for others."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    return next((media for pattern, media in _SIGNATURES if pattern.match(head)), None)
+
+
+def thumbnail(pixels: Pixels) -> bytes:
+    """A JPEG of at most :data:`THUMBNAIL` pixels a side, of uint8 or uint16 ``(H, W, C)``."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    small: Any = eight_bit(pixels)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    small = small.reshape(*small.shape[:2], -1)
+    flipped = np.ascontiguousarray(small[..., ::-1])
+    _, data = cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return bytes(data.tobytes())
+
+
+def eight_bit(pixels: Pixels) -> Any:
+    """uint8 as it is; of uint16 the nearest, which is what screens show."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def as_png(pixels: Pixels) -> bytes:
+    return encode_png(Picture(eight_bit(pixels)))
+
+
+def url_of_file(path: Path, base: Path) -> str:
+    """Relative to the folder ``base`` where that is possible, so that both can move together."""
+    absolute = path.parent.resolve() / path.name
+    try:
+        relative = os.path.relpath(absolute, base.resolve())
+    except ValueError:  # another drive of Windows
+        return absolute.as_uri()
+    if os.sep == "/":
+        # Names need not be UTF-8; "./" keeps "a:b.png" from being taken for a scheme.
+        return "./" + quote_from_bytes(os.fsencode(relative))
+    return "./" + quote(relative.replace(os.sep, "/"))
+
+
+@dataclass
+class Store:
+    """Pictures made for a report, in memory while they are few, else in a folder beside it.
+
+    Parameters
+    ----------
+    folder
+        The folder beside the report; made when it is needed.
+    limit
+        Bytes that may be in memory, and so in the HTML, in base64.
+    """
+
+    folder: Path
+    limit: int
+    size: int = 0
+    """Bytes that all pictures in memory take in base64."""
+    _held: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set)
+
+    @property
+    def beside(self) -> bool:
+        """Whether pictures lie in the folder."""
+        return bool(self._written)
+
+    def add(self, data: bytes, kind: tuple[str, str] = JPEG) -> str:
+        """Keep a picture; the name to ask for it again. Equal pictures are kept once."""
+        suffix, media = kind
+        name = hashlib.sha256(data).hexdigest()[:24] + suffix
+        if self.beside:
+            self._write(name, data)
+            return name
+        self._held[name] = data, media
+        self.size += size_in_base64(len(data))  # of equal ones too: the HTML holds each
+        if self.size > self.limit:
+            self.move_out()
+        return name
+
+    def write_beside(self, data: bytes, kind: tuple[str, str]) -> str:
+        """Keep a picture in the folder in any case; its URL."""
+        name = hashlib.sha256(data).hexdigest()[:24] + kind[0]
+        self._write(name, data)
+        return f"./{quote(self.folder.name)}/{name}"
+
+    def move_out(self) -> None:
+        """From now on pictures lie in the folder, those there are included."""
+        for name, (data, _) in self._held.items():
+            self._write(name, data)
+        self._held.clear()
+        self.size = 0
+
+    def url(self, name: str) -> str:
+        """What an ``img`` of the report takes."""
+        if name in self._held:
+            return data_url(*self._held[name])
+        return f"./{quote(self.folder.name)}/{name}"
+
+    def read(self, name: str) -> bytes:
+        return self._held[name][0] if name in self._held else (self.folder / name).read_bytes()
+
+    def sweep(self) -> None:
+        """Remove what an earlier report left in the folder and this one does not use."""
+        if not self.folder.is_dir():
+            return
+        for path in _files(self.folder):
+            if _OURS.fullmatch(path.name) and path.name not in self._written:
+                path.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _write(self, name: str, data: bytes) -> None:
+        if name in self._written:
+            return
+        path = self.folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Named after its content: one of the same name and size is the same.
+        if not path.exists() or path.stat().st_size != len(data):
+            path.write_bytes(data)
+        self._written.add(name)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+def size_in_base64(size: int) -> int:
+    return (size + 2) // 3 * 4
+
+
+def data_url(data: bytes, media: str) -> str:
+    return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"

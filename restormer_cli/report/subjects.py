@@ -1,0 +1,173 @@
+"""What a report shows: which files belong to one image, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from natsort import natsort_keygen, ns
+
+from restormer_cli.discovery import RESULT_SUFFIX, find_images, find_work
+from restormer_cli.errors import UsageError
+from restormer_cli.history import Entry, History
+from restormer_cli.metrics import Metrics
+from restormer_cli.pairing import Pairing, pair_names
+
+Role = Literal["input", "result", "target"]
+Status = Literal["restored", "uncompared", "failed", "missing"]
+
+_natural = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
+
+
+@dataclass
+class Subject:
+    """One image of a report."""
+
+    name: str
+    """Of the result, relative to its folder with ``/``; of the input where there is none."""
+    status: Status
+    files: dict[Role, Path] = field(default_factory=dict)
+    reason: str | None = None
+    """Why it failed or could not be compared."""
+    seconds: float | None = None
+
+
+@dataclass
+class View:
+    """One picture of a subject."""
+
+    path: Path
+    width: int
+    height: int
+    media: str | None
+    """None if browsers do not show the file."""
+    thumbnail: bytes
+    """JPEG, until it is in the store."""
+    kept: str = ""
+    """Its name there."""
+
+
+@dataclass
+class Shown:
+    """A subject with all that was made of its files."""
+
+    name: str
+    status: Status
+    reason: str | None
+    seconds: float | None
+    views: dict[Role, View] = field(default_factory=dict)
+    before: Metrics | None = None
+    after: Metrics | None = None
+
+
+def find_subjects(
+    result_dir: Path,
+    history: History,
+    *,
+    input_dir: Path | None = None,
+    target_dir: Path | None = None,
+    recursive: bool = False,
+) -> list[Subject]:
+    """All results of a folder, what was to be restored and was not, and what failed.
+
+    Parameters
+    ----------
+    history
+        What the runs said; inputs that it names are shown if they are still there.
+    input_dir
+        The folder that the results came from; of dual pixels that of the left views.
+    target_dir
+        A folder of true images, paired by name as ``restormer evaluate`` does.
+
+    Returns
+    -------
+    list of Subject
+        In natural order of their names.
+
+    Raises
+    ------
+    UsageError
+        If a folder does not exist, or there is nothing to show.
+    """
+    for folder in (result_dir, input_dir, target_dir):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder")
+    subjects = {name: Subject(name, "restored") for name in _names(result_dir, recursive)}
+    for name, subject in subjects.items():
+        subject.files["result"] = result_dir / name
+    if target_dir is not None:
+        _add_targets(subjects, target_dir, recursive)
+    for entry in history.entries:
+        _add_entry(subjects, entry)
+    if input_dir is not None:
+        _add_inputs(subjects, input_dir, result_dir, recursive)
+    if not subjects:
+        raise UsageError(f"{result_dir}: no images found")
+    return sorted(subjects.values(), key=lambda subject: _natural(subject.name))
+
+
+def _names(folder: Path, recursive: bool) -> list[str]:
+    return [_relative(path, folder) for path in find_images(folder, recursive)]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _add_targets(subjects: dict[str, Subject], target_dir: Path, recursive: bool) -> None:
+    targets = _names(target_dir, recursive)
+    if not targets:
+        raise UsageError(f"{target_dir}: no images found")
+    pairing: Pairing = pair_names(list(subjects), targets)
+    for name, target in pairing.pairs:
+        subjects[name].files["target"] = target_dir / target
+    for name in pairing.results_alone:
+        subjects[name].status, subjects[name].reason = "uncompared", "has no target"
+    for name, reason in pairing.errors.items():
+        subjects[name].status, subjects[name].reason = "uncompared", reason
+
+
+def _add_entry(subjects: dict[str, Subject], entry: Entry) -> None:
+    name = entry.name or Path(entry.input).name
+    subject = subjects.get(name)
+    if subject is None:
+        if not entry.failed:  # restored once, and removed since
+            return
+        subject = subjects[name] = Subject(name, "failed")
+    subject.seconds = entry.seconds
+    if entry.failed:
+        # The line on the console names the file; here its name stands beside.
+        reason = (entry.error or "").removeprefix(f"{entry.input}: ")
+        subject.status, subject.reason = "failed", reason or None
+    source = Path(entry.input)
+    if source.is_file():
+        subject.files["input"] = source
+
+
+def _add_inputs(
+    subjects: dict[str, Subject], input_dir: Path, result_dir: Path, recursive: bool
+) -> None:
+    """Where a run would have put its results tells which input each came from.
+
+    Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
+    """
+    work = find_work(str(input_dir), result_dir, recursive=recursive)
+    inputs = {_relative(item.source, input_dir): item.source for item in work.items}
+    results = {
+        _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
+    }
+    known = set(results.values())
+    others = pair_names(
+        [name for name in subjects if name not in known],
+        [name for name, result in results.items() if result not in subjects],
+    )
+    results |= {target: name for name, target in others.pairs}
+    for name, result in results.items():
+        subject = subjects.setdefault(
+            result, Subject(result, "missing", reason="is not restored yet")
+        )
+        subject.files["input"] = inputs[name]
+    for path, reason in work.problems:
+        name = _relative(path.with_suffix(RESULT_SUFFIX), input_dir)
+        subjects.setdefault(name, Subject(name, "failed", {"input": path}, reason))
