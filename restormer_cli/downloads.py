@@ -32,7 +32,8 @@ from restormer_cli.weights import RELEASE, KnownFile, home
 ATTEMPTS = 4
 #: To connect, and to wait for the next bytes; in seconds.
 TIMEOUTS = (10, 30)
-_CHUNK = 1 << 18
+#: What a cut connection may cost, in bytes: a piece that did not come whole is lost.
+_CHUNK = 1 << 14
 #: Answers that another attempt may better.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
