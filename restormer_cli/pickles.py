@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
 #: Of one pickle. The largest checkpoints of training runs have some 10⁵.
-MAX_STEPS = 2_000_000
+MAX_STEPS = 1_000_000
 
 PersistentLoad = Callable[[Any], Any]
 
@@ -48,6 +48,7 @@ class Call:
     """Something that a pickle would call, and with what."""
 
     function: str
+    """Its name; empty where it has none, being itself what a call gives."""
     arguments: tuple[Any, ...]
 
 
@@ -125,12 +126,12 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What stands for the result of a call: the object itself where it is a plain one."""
-        if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise PickleError("calls something that has no name")
-        if function.name == "torch.Size" and len(arguments) == 1:
+        name = function.name if isinstance(function, Global) else ""
+        arguments = arguments if isinstance(arguments, tuple) else ()
+        if name == "torch.Size" and len(arguments) == 1:
             return arguments[0]
-        if function.name not in _DICTS:
-            return Call(function.name, arguments)
+        if name not in _DICTS:
+            return Call(name, arguments)
         made: dict[Any, Any] = {}
         # Python 2 wrote the pairs of an OrderedDict as the argument.
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
