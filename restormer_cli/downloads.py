@@ -27,7 +27,7 @@ from urllib3.exceptions import MaxRetryError
 from restormer_cli import hashes
 from restormer_cli.errors import WeightsError
 from restormer_cli.units import format_bytes
-from restormer_cli.weights import RELEASE, KnownFile, home
+from restormer_cli.weights import RELEASE, USUAL_SIZE, KnownFile, home
 
 ATTEMPTS = 4
 #: To connect, and to wait for the next bytes; in seconds.
@@ -172,7 +172,7 @@ def _unfit(path: Path, known: KnownFile) -> str | None:
 
 
 def _fetch(target: Path, known: KnownFile, source: str, listener: Listener) -> None:
-    if re.match(r"https?://", source):
+    if re.match(r"https?://[^/]", source):
         # An address may also be that of the file itself.
         url = source if source.endswith(f"/{known.name}") else f"{source.rstrip('/')}/{known.name}"
     elif "://" in source:
@@ -240,9 +240,10 @@ class _Transfer:
             if error.errno not in _FULL:
                 raise
             self._discard()  # others need the space as well
+            size = format_bytes(self.known.size or USUAL_SIZE)
             raise WeightsError(
-                f"{self.target.parent}: no space is left for {self.known.name}, "
-                f"{format_bytes(self.known.size or 0)}; set RESTORMER_HOME to a roomier folder"
+                f"{self.target.parent}: no space is left for {self.known.name}, {size}; "
+                "set RESTORMER_HOME to a roomier folder"
             ) from error
         self._inspect(url, resumed)
         self.validator.unlink(missing_ok=True)
@@ -267,6 +268,10 @@ class _Transfer:
         done = self._resumable(url, headers)
         try:
             response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
+        except requests.exceptions.SSLError as error:
+            raise WeightsError(f"{url}: the server's certificate is not trusted") from error
+        except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
+            raise WeightsError(f"{url}: is no address of a file ({error})") from error
         except requests.ConnectionError as error:
             if isinstance(error.args[0], MaxRetryError):  # not even a connection
                 raise WeightsError(
