@@ -238,9 +238,10 @@ class TransformerBlock(nn.Module):
 class PatchEmbedding(nn.Module):
     """Overlapped patch embedding: one 3×3 convolution from the image to features."""
 
-    def __init__(self, in_channels: int, channels: int, bias: bool) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, 3, padding=1, bias=bias)
+        # The authors' has no bias, whatever the hyper-parameter says.
+        self.proj = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
@@ -294,7 +295,7 @@ class Restormer(nn.Module):
         def stage(channels: int, heads: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(TransformerBlock(channels, heads, config) for _ in range(count)))
 
-        self.patch_embed = PatchEmbedding(config.inp_channels, dim1, config.bias)
+        self.patch_embed = PatchEmbedding(config.inp_channels, dim1)
 
         self.encoder_level1 = stage(dim1, heads1, blocks1)
         self.down1_2 = Downsample(dim1)

@@ -1,111 +1,164 @@
-"""Checkpoint files: reading them safely, and what network they hold.
+"""Checkpoints: which network a file holds, and building it.
 
-Nothing in a checkpoint can run code: ``.pth`` files go through PyTorch's restricted unpickler
-(``weights_only=True``), ``.safetensors`` files hold no code at all.
+Nothing in a checkpoint can run code: pickles are not executed but read as data
+(:mod:`restormer_cli.pickles`), safetensors files hold no code at all. The file is mapped into
+memory, so that float32 weights are never copied on their way into the network.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import re
-import warnings
-import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from restormer_cli.architecture import Restormer, RestormerConfig
 from restormer_cli.errors import OptionsError, WeightsError
+from restormer_cli.tensorfiles import ELEMENT_SIZES, StoredTensor, TensorFile
 
 StateDict = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
-#: Entries under which training scripts keep the state dict, the best first.
-CONTAINERS = ("params_ema", "params", "state_dict")
-#: What wrappers put before the names of parameters: DataParallel, mmagic's two generators.
-PREFIXES = ("module.", "generator_ema.module.", "generator_ema.", "generator.module.", "generator.")
-#: Always there, and in no other network.
-SIGNATURE = "encoder_level1.0.attn.temperature"
+#: Where training scripts keep the parameters, the best first; before these come averaged ones,
+#: whatever their name.
+CONTAINERS = ("params.", "state_dict.", "model.", "generator.", "")
+#: Always there; what stands before it in a file is the prefix of all names.
+SIGNATURE = "patch_embed.proj.weight"
 EXPANSION_OF_THE_PAPER = 2.66
+FLOATING_POINT = ("float32", "float16", "bfloat16", "float64")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The parameters of a network in a file, under the official names; not yet read."""
+
+    path: Path
+    format: str
+    """``zip``, ``legacy`` or ``safetensors``."""
+    prefix: str
+    """What stood before the names, such as ``params.module.``."""
+    tensors: Mapping[str, StoredTensor]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def config(self) -> RestormerConfig:
+        """The hyper-parameters that the shapes tell.
+
+        Raises
+        ------
+        WeightsError
+            If they are not those of a Restormer.
+        """
+        try:
+            return infer_config(self.shapes)
+        except WeightsError as error:
+            raise WeightsError(f"{self.path}: {error}") from error
+
+    def read(self) -> StateDict:
+        """The tensors, in the precision of the file, which stays mapped while they are used.
+
+        Raises
+        ------
+        WeightsError
+            If the file cannot be read, or what it holds does not have its checksum.
+        """
+        try:
+            with self.path.open("rb") as file:
+                # Private: should a tensor be written to, the file does not change.
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                return {n: self._read_tensor(n, t, file, mapping) for n, t in self.tensors.items()}
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{self.path}: cannot be read ({error})") from error
+
+    def _read_tensor(
+        self, name: str, tensor: StoredTensor, file: IO[bytes], mapping: mmap.mmap
+    ) -> Tensor:
+        place, dtype = tensor.extent, getattr(torch, tensor.dtype)
+        if place.end > len(mapping):
+            raise WeightsError(f"{self.path}: was cut off while it was read")
+        if place.crc32 is not None:
+            with memoryview(mapping) as content:
+                if zlib.crc32(content[place.start : place.end]) != place.crc32:
+                    raise WeightsError(f"{self.path}: is damaged: the checksum of {name} is wrong")
+        if not tensor.elements:
+            return torch.empty(tensor.shape, dtype=dtype)
+        if place.start % ELEMENT_SIZES[tensor.dtype]:
+            # Numbers must be aligned. Read, not copied from the map, which would take both.
+            file.seek(place.start)
+            numbers = torch.frombuffer(bytearray(file.read(place.length)), dtype=dtype)
+        else:
+            count = place.length // ELEMENT_SIZES[tensor.dtype]
+            numbers = torch.frombuffer(mapping, dtype=dtype, count=count, offset=place.start)
+        return numbers.as_strided(tensor.shape, tensor.stride, tensor.offset)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Find the parameters of a network in a file, by its headers.
+
+    They may be nested in dicts and their names prefixed in any way. Where there are several
+    networks, averaged parameters (EMA) are taken before others, then the first of
+    :data:`CONTAINERS`.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read, is cut off or damaged, holds no parameters or several networks,
+        or parameters that are not floating point or more than the file has room for.
+    """
+    file = TensorFile(path)
+    if not len(file):
+        raise WeightsError(
+            f"{path}: holds no state dict; save the state_dict() of the network, not the network"
+        )
+    prefix = _choose_prefix(path, file)
+    tensors = {name.removeprefix(prefix): file[name] for name in file if name.startswith(prefix)}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATING_POINT:
+            raise WeightsError(f"{path}: {name} holds {tensor.dtype}, expected floating point")
+    if sum(tensor.nbytes for tensor in tensors.values()) > file.size:
+        raise WeightsError(f"{path}: its tensors claim more numbers than the file stores")
+    return Checkpoint(path, file.format, prefix, tensors)
+
+
+def _choose_prefix(path: Path, file: TensorFile) -> str:
+    found = [
+        prefix
+        for name in file
+        if name.endswith(SIGNATURE)
+        and ((prefix := name.removesuffix(SIGNATURE)) == "" or prefix.endswith("."))
+    ]
+    if not found:
+        raise WeightsError(f"{path}: is no Restormer: has no tensor {SIGNATURE}")
+    averaged = [prefix for prefix in found if re.search(r"(^|[._])ema[._]", prefix)]
+    found = averaged or found
+    if len(found) == 1:
+        return found[0]
+    for container in CONTAINERS:
+        matching = [prefix for prefix in found if prefix.removesuffix("module.") == container]
+        if len(matching) == 1:
+            return matching[0]
+    names = ", ".join(prefix.removesuffix(".") for prefix in found[:4])
+    raise WeightsError(f"{path}: holds several networks ({names}); keep one of them")
 
 
 def read_state_dict(path: Path) -> StateDict:
     """Read the parameters of a checkpoint, under the official names.
 
-    ``.pth`` files hold them bare or under one of :data:`CONTAINERS`; prefixes are taken off.
-    Tensors of a zip-based ``.pth`` file stay on disk until they are used.
-
     Raises
     ------
     WeightsError
-        If the file cannot be read, is cut off, would run code, or holds no state dict.
+        As :func:`open_checkpoint` and :meth:`Checkpoint.read` do.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file of weights")
-    if path.suffix.lower() == ".safetensors":
-        document: Any = _read_safetensors(path)
-    else:
-        document = _read_pickle(path)
-    state = _unwrap(document)
-    if state is None:
-        raise WeightsError(f"{path}: holds no state dict (looked in {', '.join(CONTAINERS)})")
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            raise WeightsError(f"{path}: {name} holds {tensor.dtype}, expected floating point")
-        stored = tensor.untyped_storage().nbytes()
-        if tensor.numel() * tensor.element_size() > stored:
-            raise WeightsError(f"{path}: {name} claims more numbers than the file stores")
-    return state
-
-
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: damaged or not a safetensors file ({error})") from error
-
-
-def _read_pickle(path: Path) -> Any:
-    size = path.stat().st_size
-    zipped = zipfile.is_zipfile(path)
-    try:
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                if sum(member.file_size for member in archive.infolist()) > size:
-                    raise WeightsError(f"{path}: is compressed, which checkpoints never are")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except WeightsError:
-        raise
-    except Exception as error:  # the unpickler raises whatever damaged bytes provoke
-        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
-            reason = "it holds more than tensors, which could run code, or is damaged"
-        else:
-            reason = "it is cut off, damaged or no PyTorch checkpoint"
-        raise WeightsError(f"{path}: was not loaded: {reason}") from error
-
-
-def _unwrap(document: Any) -> StateDict | None:
-    """The state dict inside a checkpoint, without prefixes."""
-    if not isinstance(document, dict):
-        return None
-    for name in CONTAINERS:
-        if isinstance(document.get(name), dict):
-            document = document[name]
-            break
-    tensors = {k: v for k, v in document.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        return None
-    for prefix in PREFIXES:
-        if prefix + SIGNATURE in tensors:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return tensors
+    return open_checkpoint(path).read()
 
 
 def infer_config(shapes: Shapes) -> RestormerConfig:
@@ -129,17 +182,16 @@ def infer_config(shapes: Shapes) -> RestormerConfig:
         return len(numbers)
 
     stages = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    dim, inputs = shape("patch_embed.proj.weight", 4)[:2]
-    blocks = tuple(count(stage) for stage in stages)
-    heads = tuple(
-        shape(f"{stage}.0.attn.temperature", 3)[0] if blocks[level] else 1
-        for level, stage in enumerate(stages)
-    )
-    hidden = {
-        level: shape(f"{stage}.0.ffn.project_out.weight", 4)[1]
-        for level, stage in enumerate(stages)
-        if blocks[level]
-    }
+    dim, inputs = shape(SIGNATURE, 4)[:2]
+    blocks = [count(stage) for stage in stages]
+    refinements = count("refinement")
+    heads = [1, 1, 1, 1]
+    hidden: dict[int, int] = {}
+    # Refinement has the heads of the first level and the width of the second.
+    for level, width, stage in ((0, 1, "refinement"), *((n, n, s) for n, s in enumerate(stages))):
+        if refinements if stage == "refinement" else blocks[level]:
+            heads[level] = shape(f"{stage}.0.attn.temperature", 3)[0]
+            hidden[width] = shape(f"{stage}.0.ffn.project_out.weight", 4)[1]
     has_bias = any(name.endswith("norm1.body.bias") for name in shapes)
     try:
         return RestormerConfig(
@@ -147,7 +199,7 @@ def infer_config(shapes: Shapes) -> RestormerConfig:
             out_channels=shape("output.weight", 4)[0],
             dim=dim,
             num_blocks=(blocks[0], blocks[1], blocks[2], blocks[3]),
-            num_refinement_blocks=count("refinement"),
+            num_refinement_blocks=refinements,
             heads=(heads[0], heads[1], heads[2], heads[3]),
             ffn_expansion_factor=_infer_expansion(dim, hidden),
             bias="output.bias" in shapes,
@@ -191,33 +243,30 @@ def build_network(path: Path, config: RestormerConfig | None = None) -> Restorme
     WeightsError
         If the file cannot be read or holds another network than ``config`` describes.
     """
-    state = read_state_dict(path)
-    try:
-        config = config or infer_config({name: tuple(t.shape) for name, t in state.items()})
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+    checkpoint = open_checkpoint(path)
+    config = config or checkpoint.config()
+    # Without memory and random values, which the file's would replace.
     with torch.device("meta"):
         network = Restormer(config)
-    _check_shapes(path, network.state_dict(), state)
-    state = {name: tensor.float() for name, tensor in state.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    _check_shapes(path, expected, checkpoint.shapes)
+    state = {name: tensor.float() for name, tensor in checkpoint.read().items()}
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        # The extremes are not finite if any value is not; they take a tenth of isfinite's time.
+        if not all(map(math.isfinite, torch.aminmax(tensor))):
             raise WeightsError(f"{path}: {name} holds values that are no numbers")
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _check_shapes(path: Path, expected: StateDict, found: StateDict) -> None:
+def _check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
     """Raise WeightsError with the first difference, if there is one."""
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
-    other = [n for n in expected if n in found and expected[n].shape != found[n].shape]
+    other = [n for n in expected if n in found and expected[n] != found[n]]
     if other:
         name = other[0]
-        raise WeightsError(
-            f"{path}: {name} has shape {tuple(found[name].shape)}, "
-            f"expected {tuple(expected[name].shape)}"
-        )
+        raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {expected[name]}")
     if missing or extra:
         what = f"lacks {missing[0]}" if missing else f"has {extra[0]}, which is not expected"
         raise WeightsError(f"{path}: {what}; found {len(found)} tensors, expected {len(expected)}")

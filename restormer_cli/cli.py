@@ -75,7 +75,7 @@ class Common:
     ] = False
     weights: Annotated[
         str,
-        typer.Option(help="auto, official, compact, the name of an official file, or a file."),
+        typer.Option(help="auto, official, compact, the name of a known file, or a file."),
     ] = "auto"
     options: Annotated[
         Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
@@ -217,6 +217,72 @@ def devices(
 
     for line in describe(device, precision.value):
         print(line)
+
+
+weights_app = typer.Typer(help="Get, check and inspect files of weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List all official and embedded files: size, hash, licence, task, and where they are."""
+    from restormer_cli.weights_command import list_weights
+
+    for line in list_weights():
+        print(line)
+
+
+@weights_app.command("download")
+def weights_download(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Official files, with or without .pth.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All official files.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL|FOLDER", help="A mirror, or a folder without network."),
+    ] = None,
+) -> None:
+    """Get official files, whole and with the right hash; goes on where it was interrupted."""
+    from restormer_cli.weights_command import download_weights
+
+    if not download_weights(names or [], everything=everything, source=source):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@weights_app.command("verify")
+def weights_verify() -> None:
+    """Hash all files that are here again."""
+    from restormer_cli.weights_command import verify_weights
+
+    if not verify_weights():
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@weights_app.command("show")
+def weights_show(
+    file: Annotated[str, typer.Argument(help="A checkpoint, or the name of a known file.")],
+) -> None:
+    """Say what a checkpoint is: network, tensors, task, hash."""
+    from restormer_cli.weights_command import show_weights
+
+    for line in show_weights(file):
+        print(line)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A checkpoint, or the name of a known file.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Write a checkpoint as safetensors, bit for bit."""
+    from restormer_cli.weights_command import convert_weights
+
+    print(convert_weights(source, target, half=half, overwrite=overwrite))
 
 
 @app.command()

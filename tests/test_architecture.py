@@ -138,14 +138,15 @@ def test_variants_differ_from_the_common_layout_only_where_they_should() -> None
     }
 
 
-def test_resampling_convolutions_never_have_a_bias_and_all_others_can() -> None:
+def test_embedding_and_resampling_never_have_a_bias_and_all_other_convolutions_can() -> None:
     state = on_meta(RestormerConfig(bias=True)).state_dict()
     without = {
         n for n, t in state.items() if t.dim() == 4 and n.replace("weight", "bias") not in state
     }
+    resampling = ("down1_2", "down2_3", "down3_4", "up4_3", "up3_2", "up2_1")
     assert without == {
-        f"{name}.body.0.weight"
-        for name in ("down1_2", "down2_3", "down3_4", "up4_3", "up3_2", "up2_1")
+        "patch_embed.proj.weight",
+        *(f"{name}.body.0.weight" for name in resampling),
     }
 
 
