@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -16,7 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from restormer_cli import __version__
-from restormer_cli.errors import RestormerError, Stopped
+from restormer_cli.errors import BusyError, OutputError, RestormerError, Stopped
 from restormer_cli.units import parse_bytes
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
+EXIT_BUSY = 75
 
 
 class DenoiseKind(str, enum.Enum):
@@ -91,9 +93,23 @@ class Common:
     ] = None
     tile_overlap: Annotated[int, typer.Option(help="Pixels that tiles share.")] = 32
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo what is done.")] = False
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Know inputs by content, not by size and time.")
+    ] = False
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run works in the result folder.")
+    ] = False
     bit_depth: Annotated[BitDepth, typer.Option(help="Of results; auto: as the input.")] = (
         BitDepth.auto
     )
+    png_compression: Annotated[
+        int | None,
+        typer.Option(min=0, max=9, help="Of results, 0 to 9; by default what is quick."),
+    ] = None
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1073.0, help="Refuse larger images as decompression bombs."),
+    ] = None
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths from standard input end in NUL.")
     ] = False
@@ -431,17 +447,34 @@ def _top(
 
 def main() -> None:
     """Entry point: run a command, turn our errors into one line and an exit status."""
+    from restormer_cli.process import open_standard_streams
+
+    open_standard_streams()
     try:
         app()
+    except BusyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BUSY)
+    except OutputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _flush_nowhere()
+        sys.exit(EXIT_SOME_FAILED)
     except RestormerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except Stopped as stop:
         sys.exit(128 + stop.signal_number)
     except BrokenPipeError:
-        # Whoever read our output has gone; say nothing more, now or when Python flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_nowhere()
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _flush_nowhere() -> None:
+    """Whoever read our output has gone; say nothing more, now or when Python flushes."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            os.dup2(nowhere, stream.fileno())
 
 
 if __name__ == "__main__":

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from restormer_cli import weights as weights_module
-from restormer_cli.batch import Job, Labels, Restore, Summary, run
+from restormer_cli.batch import Job, Restore, run
 from restormer_cli.console import Console
-from restormer_cli.errors import Stopped, UsageError
+from restormer_cli.errors import Stopped, UsageError, WeightsError
+from restormer_cli.images import MAX_PIXELS
+from restormer_cli.outcomes import Labels, Summary
+from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
+from restormer_cli.record import Settings
 from restormer_cli.tasks import find_variant
+from restormer_cli.units import format_bytes
 
 
 def restore(
@@ -35,7 +42,11 @@ def restore(
     recursive: bool,
     null: bool,
     overwrite: bool,
+    checksum: bool,
+    wait: bool,
     bit_depth: int | None,
+    png_compression: int | None,
+    max_megapixels: float | None,
     dry_run: bool,
     fail_fast: bool,
     json_lines: bool,
@@ -52,6 +63,15 @@ def restore(
     """
     variant = find_variant(task, kind, sigma)
     file = weights_module.find_weights(variant, weights, options=options)
+    settings = Settings(
+        task=task,
+        weights=_file_hash(file.path),
+        label=file.label,
+        options=None if options is None else _file_hash(options),
+        precision=None if precision == "auto" else precision,
+        bit_depth="auto" if bit_depth is None else str(bit_depth),
+        tile=None if tile is None else f"{tile}, overlap {tile_overlap}",
+    )
     job = Job(
         source=input_dir,
         result_dir=result_dir,
@@ -59,9 +79,14 @@ def restore(
         sides=sides,
         null=null,
         overwrite=overwrite,
+        checksum=checksum,
+        wait=wait,
         bit_depth=bit_depth,
+        png_compression=png_compression,
         dry_run=dry_run,
         fail_fast=fail_fast,
+        max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
+        settings=settings,
     )
     work = job.find_work()
     with contextlib.ExitStack() as stack:
@@ -69,12 +94,16 @@ def restore(
         if report is not None:
             try:
                 report.parent.mkdir(parents=True, exist_ok=True)
-                stream = stack.enter_context(report.open("a", encoding="utf-8"))
+                stream = report.open("a", encoding="utf-8", errors="backslashreplace")
+                stack.callback(_close, stream)
             except OSError as error:
                 raise UsageError(f"{report}: cannot be written ({error.strerror})") from error
+        if not verbose:
+            stack.enter_context(quiet_libraries())
         console = Console(json_lines=json_lines, quiet=quiet, report=stream)
 
         def load() -> tuple[Restore, Labels]:
+            threads = _share_the_machine()
             from restormer_cli import devices
             from restormer_cli.restorer import Restorer
 
@@ -84,6 +113,7 @@ def restore(
             if verbose:
                 console.notice(f"weights: {file.path}")
                 console.notice(f"device: {choice.device}, {choice.device_reason}")
+                console.notice(f"threads: {threads}")
                 console.notice(f"precision: {choice.precision}, {choice.precision_reason}")
             restorer = Restorer(
                 weights_module.load_network(file, variant),
@@ -97,13 +127,56 @@ def restore(
             return restorer, Labels(file.label, str(choice.device), choice.precision)
 
         stack.enter_context(_signals_stop())
+        summary = Summary()
         try:
-            summary = run(job, work, load, console)
+            run(job, work, load, console, summary)
         except Stopped as stop:
-            console.close(f"stopped by {signal.Signals(stop.signal_number).name}")
+            name = signal.Signals(stop.signal_number).name
+            console.close(f"stopped by {name}: {summary}{_peak(summary)}")
             raise
-        console.close(str(summary))
+        console.close(f"{summary}{_peak(summary)}")
+        summary.failed += console.incomplete
     return summary
+
+
+def _peak(summary: Summary) -> str:
+    return f", peak memory {format_bytes(peak_memory())}" if summary.done else ""
+
+
+def _close(report: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # a line that did not fit, as has been said
+        report.close()
+
+
+def _file_hash(path: Path) -> str:
+    """SHA-256 of a file of weights or options."""
+    sha256 = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha256.update(block)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return sha256.hexdigest()
+
+
+def _share_the_machine() -> str:
+    """Settle on a number of threads, unless the user has; to be called before PyTorch is loaded.
+
+    Threads of OpenMP wait for each other at the end of every step. If there are more of them
+    than processors that are free, each step takes as long as the scheduler's turn: two threads
+    beside two busy processes took over 20 times as long as one (measured on two cores).
+    """
+    allowed = processors()
+    if "OMP_NUM_THREADS" in os.environ:
+        return f"{os.environ['OMP_NUM_THREADS']}, as OMP_NUM_THREADS says"
+    free = max(1, min(allowed, idle_processors()))
+    if free < allowed:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sleep while waiting
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), free))
+    return f"{torch.get_num_threads()}, since {free} of {allowed} processors are free"
 
 
 @contextlib.contextmanager

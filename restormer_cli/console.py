@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -10,15 +11,16 @@ from typing import IO
 
 from tqdm import tqdm
 
-from restormer_cli.batch import Outcome
-from restormer_cli.discovery import Item
+from restormer_cli.errors import OutputError
+from restormer_cli.outcomes import Outcome
+from restormer_cli.units import format_seconds
 
 #: Without a terminal there is no bar, but a line this often, in seconds.
 LINE_EVERY = 60.0
 
 
 class Console:
-    """Shows a run: implements :class:`restormer_cli.batch.Observer`.
+    """Shows a run: implements :class:`restormer_cli.outcomes.Observer`.
 
     Parameters
     ----------
@@ -36,25 +38,37 @@ class Console:
         self.json_lines = json_lines
         self.quiet = quiet
         self.report = report
+        self.incomplete = False
+        """Whether the report lacks lines."""
         self.bar: tqdm | None = None
-        self.images = 0
-        self.finished = 0
-        self.current, self.share = "", 0.0
-        self.pixels = 0
-        self.pixels_done = 0.0
+        self.images = self.finished = 0
+        self.share, self.size = 0.0, 0.0
+        self.done = self.total = 0.0  # megapixels
         self.began = self.spoke = time.monotonic()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names that are no text: as bytes where paths are expected, escaped in JSON.
+            if json_lines:
+                sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+            else:
+                sys.stdout.reconfigure(errors="surrogateescape")
 
-    def begin(self, images: int) -> None:
-        self.images = images
+    def begin(self, images: int, megapixels: float) -> None:
+        self.images, self.finished = images, 0
+        self.total = megapixels
         self.began = self.spoke = time.monotonic()
         if not self.quiet and sys.stderr.isatty():
             self.bar = tqdm(
-                total=images,
-                unit="image",
+                total=megapixels,
                 file=sys.stderr,
                 dynamic_ncols=True,
-                bar_format="{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}{postfix}]",
+                smoothing=0,  # by the mean of the whole run: images differ
+                bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}{postfix}]",
             )
+
+    def expect(self, megapixels: float) -> None:
+        self.total = megapixels
+        if self.bar is not None:
+            self.bar.total = max(megapixels, self.bar.n)
 
     def notice(self, text: str) -> None:
         if not self.quiet:
@@ -63,36 +77,29 @@ class Console:
     def error(self, text: str) -> None:
         self._say(f"error: {text}")
 
-    def start(self, item: Item, width: int, height: int) -> None:
-        self.current, self.share = str(item.source), 0.0
-        self.pixels = width * height
+    def start(self, name: str, megapixels: float) -> None:
+        self.share, self.size = 0.0, megapixels
         if self.bar is not None:
-            self.bar.set_description(item.source.name)
+            self.bar.set_description(name, refresh=False)
 
     def advance(self, share: float) -> None:
         step = max(0.0, share - self.share)
         self.share += step
-        self.pixels_done += step * self.pixels
-        self._show(step)
+        self._show(step * self.size)
 
     def finish(self, outcome: Outcome) -> None:
-        self.finished += 1
+        self.finished += outcome.status in {"done", "failed"}
         line = json.dumps(asdict(outcome), ensure_ascii=False)
         if self.json_lines:
-            print(line, flush=True)
+            self._print(line)
         elif outcome.status == "done":
-            print(outcome.result, flush=True)
+            self._print(outcome.result)
         elif outcome.status == "planned":
-            print(f"{outcome.input} -> {outcome.result}", flush=True)
-        if self.report is not None:
-            self.report.write(line + "\n")
-            self.report.flush()
+            self._print(f"{outcome.input} -> {outcome.result}")
+        self._append(line)
         if outcome.error is not None:
             self.error(outcome.error)
-        if outcome.status == "done":  # its share has been counted to the end
-            self._show(0.0)
-        else:
-            self._show(1.0 - (self.share if outcome.input == self.current else 0.0))
+        self._show(0.0)
 
     def close(self, summary: str) -> None:
         """End the bar and print the last line."""
@@ -102,15 +109,45 @@ class Console:
         if not self.quiet:
             self._say(summary)
 
-    def _show(self, step: float) -> None:
+    def _print(self, line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"standard output cannot be written ({error.strerror or error})"
+            ) from error
+
+    def _append(self, line: str) -> None:
+        """To the report; without one the images are restored nevertheless, and it is said."""
+        if self.report is None:
+            return
+        try:
+            self.report.write(line + "\n")
+            self.report.flush()
+        except OSError as error:
+            name, self.report = self.report.name, None
+            self.incomplete = True
+            self.error(f"{name}: cannot be written any more ({error.strerror or error})")
+
+    def _show(self, megapixels: float) -> None:
+        self.done += megapixels
         now = time.monotonic()
-        rate = self.pixels_done / 1e6 / max(now - self.began, 1e-9)
+        seconds = max(now - self.began, 1e-9)
+        rate = self.done / seconds
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{rate:.3f} MP/s", refresh=False)
-            self.bar.update(step)
+            images = f"{self.finished}/{self.images} images, {rate:.3f} MP/s"
+            self.bar.set_postfix_str(images, refresh=False)
+            self.bar.update(megapixels)
         elif not self.quiet and now - self.spoke >= LINE_EVERY:
             self.spoke = now
-            self._say(f"{self.finished} of {self.images} images, {rate:.3f} MP/s")
+            left = (self.total - self.done) / rate if rate > 0 else float("inf")
+            self._say(
+                f"{self.finished} of {self.images} images, "
+                f"{self.done:.1f} of {self.total:.1f} megapixels, {rate:.3f} MP/s, "
+                f"{format_seconds(left)} left"
+            )
 
     def _say(self, text: str) -> None:
         if self.bar is not None:

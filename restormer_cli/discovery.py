@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import unicodedata
 from collections import defaultdict
@@ -14,6 +15,7 @@ from typing import IO
 from natsort import natsort_keygen, ns
 
 from restormer_cli.errors import UsageError
+from restormer_cli.files import kind
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 RESULT_SUFFIX = ".png"
@@ -35,12 +37,15 @@ class Item:
         return self.sources[0]
 
 
+Problems = list[tuple[Path, str]]
+
+
 @dataclass(frozen=True)
 class Work:
     """All that a run found to do."""
 
     items: list[Item]
-    problems: list[tuple[Path, str]] = field(default_factory=list)
+    problems: Problems = field(default_factory=list)
     """Files that cannot become results, each with one sentence that says why."""
     notices: list[str] = field(default_factory=list)
 
@@ -75,6 +80,7 @@ def find_work(
     """
     if result_dir.exists() and not result_dir.is_dir():
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
+    problems: Problems = []
     if sides:
         return _find_pairs(Path(source), result_dir, recursive, sides)
     if source == STANDARD_INPUT:
@@ -83,33 +89,49 @@ def find_work(
     else:
         path = Path(source)
         if path.is_dir():
-            files = find_images(path, recursive, result_dir)
+            files = find_images(path, recursive, result_dir, problems)
             named = [(file, file.relative_to(path)) for file in files]
         elif path.exists():
             named = [(path, PurePath(path.name))]
         else:
             raise UsageError(f"{path}: no such folder or file")
-    if not named:
+    if not named and not problems:
         raise UsageError(f"{source}: no images found ({_wanted()})")
-    return _name_results([((path,), name) for path, name in named], result_dir)
+    work = _name_results([((path,), name) for path, name in named], result_dir)
+    return Work(work.items, problems + work.problems, work.notices)
 
 
-def find_images(folder: Path, recursive: bool, excluded: Path | None = None) -> list[Path]:
+def find_images(
+    folder: Path,
+    recursive: bool,
+    excluded: Path | None = None,
+    problems: Problems | None = None,
+) -> list[Path]:
     """Image files of a folder in natural order; hidden ones and ``excluded`` are passed over.
 
-    Symbolic links to files are followed, those to folders are not, so there are no loops.
+    Symbolic links to files are followed, those to folders are not, so there are no loops. What
+    is called like an image and is no file (a pipe, a link to nothing), and sub-folders that
+    cannot be read, are added to ``problems``.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be read.
     """
+    problems = [] if problems is None else problems
     try:
         avoided = None if excluded is None else excluded.resolve()
         if avoided == folder.resolve():
             avoided = None
-        found = list(_walk(folder, recursive, avoided))
+        found = list(_walk(folder, recursive, avoided, problems))
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read ({error.strerror or error})") from error
     return sorted(found, key=lambda path: _natural(path.as_posix()))
 
 
-def _walk(folder: Path, recursive: bool, avoided: Path | None) -> Iterator[Path]:
+def _walk(
+    folder: Path, recursive: bool, avoided: Path | None, problems: Problems
+) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -117,16 +139,29 @@ def _walk(folder: Path, recursive: bool, avoided: Path | None) -> Iterator[Path]
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 if recursive and (avoided is None or path.resolve() != avoided):
-                    yield from _walk(path, recursive, avoided)
-            elif path.suffix.lower() in SUFFIXES and _is_file(entry):
-                yield path
+                    try:
+                        yield from _walk(path, recursive, avoided, problems)
+                    except OSError as error:
+                        problems.append((path, f"cannot be read ({error.strerror or error})"))
+            elif path.suffix.lower() in SUFFIXES:
+                trouble = _trouble(path)
+                if trouble is None:
+                    yield path
+                elif trouble:
+                    problems.append((path, trouble))
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _trouble(path: Path) -> str | None:
+    """Why a name is that of no file; None if it is, "" if it is a link to a folder."""
     try:
-        return entry.is_file()
-    except OSError:  # a link to itself, say
-        return False
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to a file that is not there"
+    except OSError as error:  # a link to itself, say
+        return f"cannot be read ({error.strerror or error})"
+    if stat.S_ISDIR(mode):
+        return ""
+    return None if stat.S_ISREG(mode) else f"is {kind(mode)}, not an image file"
 
 
 def _listed(stream: IO[bytes], null: bool) -> Iterator[Path]:
@@ -142,21 +177,22 @@ def _wanted() -> str:
 
 def _find_pairs(source: Path, result_dir: Path, recursive: bool, sides: tuple[str, ...]) -> Work:
     """Pair the images of all sides by relative name without suffix."""
+    problems: Problems = []
     by_side: list[dict[PurePath, list[Path]]] = []
     for side in sides:
         folder = source / side
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; it should hold one view of each image")
         stems: dict[PurePath, list[Path]] = defaultdict(list)
-        for path in find_images(folder, recursive):
+        for path in find_images(folder, recursive, problems=problems):
             stems[path.relative_to(folder).with_suffix("")].append(path)
         by_side.append(stems)
     stems_in_order = sorted(
         {s for stems in by_side for s in stems}, key=lambda s: _natural(s.as_posix())
     )
-    if not stems_in_order:
+    if not stems_in_order and not problems:
         raise UsageError(f"{source}: no images found in {' and '.join(sides)} ({_wanted()})")
-    pairs, problems = [], []
+    pairs = []
     for stem in stems_in_order:
         files = [stems.get(stem, []) for stems in by_side]
         if all(len(found) == 1 for found in files):

@@ -23,8 +23,20 @@ class DeviceError(UsageError):
     """The device or precision asked for is not to be had on this machine."""
 
 
+class OutputError(RestormerError):
+    """Standard output takes no more lines, and its reader has not simply gone."""
+
+
+class BusyError(RestormerError):
+    """Another run works in this result folder; it says who."""
+
+
 class ImageError(RestormerError):
     """One image cannot be read, restored or written; the others are not affected."""
+
+
+class ResultFolderError(ImageError):
+    """A result cannot be written for a reason that will hold for the next one too."""
 
 
 class Stopped(BaseException):

@@ -1,8 +1,9 @@
 """How the results in a folder were made, as far as it is known.
 
-Known is what the runs said in the lines of ``--report FILE``. A file of such lines that lies in
-the result folder is found by itself. :func:`read_history` is the only door: whoever wants to know
-how results were made asks here, and a new kind of record is read here.
+Known is what the runs said in the lines of ``--report FILE``, and a file of such lines that lies
+in the result folder is found by itself. Where there is none, the folder's own record tells which
+inputs and weights the results came from. :func:`read_history` is the only door: whoever wants to
+know how results were made asks here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from restormer_cli.errors import UsageError
+from restormer_cli.record import Record, Settings
 from restormer_cli.tasks import Variant, variant_of_weights
 
 REPORT_SUFFIX = ".jsonl"
@@ -85,11 +87,30 @@ def read_history(result_dir: Path, report: Path | None = None) -> History:
     else:
         found = sorted(result_dir.glob(f"*{REPORT_SUFFIX}"), key=_age)
         files = [list(_read_lines(path, result_dir)) for path in found]
+        if not any(files):
+            files = [list(_read_record(result_dir))]
     # Keyed by the result; what was given none can only be known by its input.
     last: dict[tuple[str, str], Entry] = {}
     for entry in (entry for entries in files for entry in entries):
         last[entry.name, "" if entry.name else entry.input] = entry
     return History(list(last.values()))
+
+
+def _read_record(result_dir: Path) -> Iterator[Entry]:
+    """What the folder's own record says of the results that are still as they were written."""
+    record = Record(result_dir, Settings())
+    record.load()
+    for name in record.entries:
+        made = record.entry_of(result_dir / name)
+        if made is not None:
+            yield Entry(
+                input=made.sources[0][0],
+                name=name,
+                failed=False,
+                error=None,
+                seconds=None,
+                settings={"weights": made.settings.label} if made.settings.label else {},
+            )
 
 
 def _age(path: Path) -> float:

@@ -9,10 +9,9 @@ import contextlib
 import io
 import os
 import struct
-import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from restormer_cli.errors import ImageError
+from restormer_cli.files import read_file, write_file
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Floats = NDArray[np.float32]
@@ -38,7 +38,8 @@ MAX_PIXELS = 1 << 30
 EXIF_ORIENTATION = 0x0112
 TIFF_BITS_PER_SAMPLE = 258
 METRES_PER_INCH = 0.0254
-TEMPORARY_SUFFIX = ".restormer-part"
+# Pillow's own limit would hide from us what the header says; ours is checked before decoding.
+PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,46 @@ class Picture:
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read an image file; its content decides the format, not its name.
-
-    Of several pages or frames the first is read.
+    """Read an image file; see :func:`decode_image`.
 
     Raises
     ------
     ImageError
-        If it cannot be read, is damaged or cut off, has floating-point samples or more than
-        ``max_pixels`` pixels.
+        If it cannot be read or decoded.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    data, _ = read_file(path)
+    return decode_image(path, data, max_pixels)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height as the header of a file claims them; None if it cannot be told quickly."""
+    if not path.is_file():
+        return None
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # as in _read_header
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(path) as image:
+            width, height = image.size
+            return width, height
+    return None
+
+
+def decode_image(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode an image file; its content decides the format, not its name.
+
+    Of several pages or frames the first is read. ``path`` is for messages.
+
+    Raises
+    ------
+    ImageError
+        If it is damaged or cut off, has floating-point samples or more than ``max_pixels``
+        pixels.
+    """
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
     header = _read_header(path, data, max_pixels)
     image, icc = (header.image, None) if header.image is not None else _decode(path, data)
+    if image.shape[0] * image.shape[1] > max_pixels:  # of a kind that Pillow does not know
+        raise ImageError(f"{path}: {_too_large(image.shape[1], image.shape[0], max_pixels)}")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
     pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray)
@@ -134,16 +157,14 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
         warnings.simplefilter("ignore")
         try:
             image: Any = PIL.Image.open(io.BytesIO(data))
-        except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
+        except PIL.UnidentifiedImageError:
             _check_tiff(path, data)
             return _Header()
         except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
             raise ImageError(f"{path}: is damaged ({error})") from error
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageError(
-                f"{path}: claims {width}×{height} pixels, more than the limit of {max_pixels}"
-            )
+            raise ImageError(f"{path}: {_too_large(width, height, max_pixels)}")
         try:
             pages = getattr(image, "n_frames", 1)
             image.load()
@@ -171,6 +192,11 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
         notes=(f"only the first of {pages} {kind} is restored",) if pages > 1 else (),
     )
+
+
+def _too_large(width: int, height: int, max_pixels: int) -> str:
+    limit = f"{max_pixels / 1e6:g} megapixels ({max_pixels} pixels)"
+    return f"claims {width}×{height} pixels, more than the limit of {limit}; see --max-megapixels"
 
 
 #: 8-bit TIFF of these modes is decoded by Pillow: OpenCV multiplies colours by alpha, drops
@@ -299,8 +325,15 @@ def _with_resolution(png: bytes, dpi: tuple[float, float]) -> bytes:
     return png[:header_end] + chunk + png[header_end:]
 
 
-def write_png(path: Path, picture: Picture, compression: int | None = None) -> None:
-    """Write a PNG so that ``path`` holds all of it or does not exist.
+def write_png(
+    path: Path,
+    picture: Picture,
+    compression: int | None = None,
+    before_rename: Callable[[os.stat_result], None] | None = None,
+) -> None:
+    """Write a PNG so that ``path`` holds all of it or what it held before.
+
+    ``before_rename`` is told size and time of the file that is about to be there.
 
     Raises
     ------
@@ -311,34 +344,4 @@ def write_png(path: Path, picture: Picture, compression: int | None = None) -> N
         data = encode_png(picture, compression)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    try:
-        with atomic_file(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[io.BufferedWriter]:
-    """A binary file under a temporary name in the same folder, renamed to ``path`` when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The name of the result is left out: with it, the temporary one could grow too long.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=TEMPORARY_SUFFIX)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp lets only the owner read; results get what the umask allows.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_file(path, data, before_rename)

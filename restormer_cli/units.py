@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Sizes of memory and lengths of time as people write them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ _UNITS |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate("kmgt", 1)
 def format_bytes(count: float) -> str:
     """``1.5 GB``, ``12 MB``."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"
+
+
+def format_seconds(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``, ``5 days 3 h``."""
+    if not seconds < math.inf:
+        return "unknown time"
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 2 * 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} days {hours % 24} h"
 
 
 def parse_bytes(text: str) -> int:

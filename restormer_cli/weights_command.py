@@ -320,7 +320,7 @@ def convert_weights(
     from safetensors.torch import save
 
     from restormer_cli.checkpoints import open_checkpoint
-    from restormer_cli.images import atomic_file
+    from restormer_cli.files import atomic_file
 
     source = _path_of(name)
     if target.suffix.lower() != ".safetensors":

@@ -98,6 +98,11 @@ def read(path: Path) -> Any:
     return image if channels < 3 else image[..., [2, 1, 0, 3][:channels]]
 
 
+def names(folder: Path) -> list[str]:
+    """What lies in a result folder beside the record, leftovers included."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".restormer")
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command left behind."""

@@ -168,7 +168,7 @@ def test_every_variant_has_its_own_official_options_and_compact_ones() -> None:
         official = RestormerConfig.from_mapping(shipped_options(variant.name).network)
         compact = RestormerConfig.from_mapping(shipped_options(variant.compact).network)
         assert official.inp_channels % variant.views == 0
-        for name in ("inp_channels", "out_channels", "LayerNorm_type", "dual_pixel_task"):
+        for name in ("inp_channels", "out_channels", "dual_pixel_task"):
             assert getattr(compact, name) == getattr(official, name)
 
 

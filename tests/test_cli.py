@@ -17,7 +17,7 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 import torch
-from helpers import random_pixels, read, restormer, save, smooth_pixels, tiny_network, write
+from helpers import names, random_pixels, read, restormer, save, smooth_pixels, tiny_network, write
 from helpers import zero_network as zeros
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
@@ -78,10 +78,10 @@ def test_subcommand_restores_a_folder_of_mixed_formats_and_sizes(
     out = tmp_path / "deep" / "out"
     ran = restormer(*words, "--input-dir", folder, "--result-dir", out, "--weights", weights[kind])
     assert ran.status == 0, ran.err
-    names = ["a.png", "b.png", "c.png", "d d é.png", "e.png"]
-    assert ran.lines == [str(out / name) for name in names]
-    assert sorted(p.name for p in out.iterdir()) == names
-    for name, size in zip(names, SIZES, strict=True):
+    expected = ["a.png", "b.png", "c.png", "d d é.png", "e.png"]
+    assert ran.lines == [str(out / name) for name in expected]
+    assert names(out) == expected
+    for name, size in zip(expected, SIZES, strict=True):
         assert read(out / name).shape == (*size, 3)
         assert read(out / name).dtype == np.uint8
 
@@ -489,7 +489,7 @@ def test_unreadable_images_are_named_and_the_others_restored(
     assert ran.status == 1
     assert len(ran.lines) == len(SIZES)
     assert all(Path(line).is_file() for line in ran.lines)
-    assert sorted(map(str, out.iterdir())) == sorted(ran.lines)
+    assert [str(out / name) for name in names(out)] == sorted(ran.lines)
     errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == len(bad)
     for path in bad:
@@ -518,7 +518,7 @@ def test_result_that_cannot_be_written_is_a_failure_of_that_image(
     assert ran.status == 1
     assert len(ran.lines) == len(SIZES) - 1
     assert str(out / "c.png") in ran.err
-    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+    assert not [name for name in names(out) if name.startswith(".")]
 
 
 # --- doing only what is asked ------------------------------------------------------------

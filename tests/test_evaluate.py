@@ -165,6 +165,19 @@ def test_every_task_names_a_protocol_and_its_weights_lead_to_it() -> None:
     assert chosen["dual-pixel"] == chosen["deblur --kind defocus"] == "dpdd"
 
 
+def test_the_protocol_follows_from_the_record_of_the_results(tmp_path: Path) -> None:
+    photo = write(tmp_path / "in" / "a.png", random_pixels(24, 32))
+    out = tmp_path / "out"
+    command = ("denoise", "--kind", "color", "--weights", "compact")
+    assert restormer(*command, "--input-dir", photo, "--result-dir", out).status == 0
+    ran = restormer("evaluate", "--result-dir", out, "--target-dir", photo.parent)
+    assert "protocol: rgb, as the papers measure denoise --kind color" in ran.err
+    # A result that somebody has replaced is not what the record speaks of.
+    write(out / "a.png", random_pixels(24, 32, seed=1))
+    ran = restormer("evaluate", "--result-dir", out, "--target-dir", photo.parent)
+    assert "since it is not known" in ran.err
+
+
 def test_the_protocol_follows_from_the_runs_lines(folders: tuple[Path, Path]) -> None:
     out, targets = folders
     command = ("evaluate", "--result-dir", out, "--target-dir", targets)

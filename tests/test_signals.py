@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import save, tiny_network
+from helpers import names, save, tiny_network
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -35,6 +35,6 @@ def test_a_signal_stops_inside_a_large_image(tmp_path: Path, number: signal.Sign
     assert time.monotonic() - started < 5  # two seconds, and some for a loaded machine
     assert run.returncode == 128 + number
     assert first.strip() == str(out / "a.png")
-    assert [path.name for path in out.iterdir()] == ["a.png"]
+    assert names(out) == ["a.png"]
     assert "Traceback" not in errors
     assert f"stopped by {number.name}" in errors

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from restormer_cli import __version__
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluate import Score, choose_protocol, mean_score
+from restormer_cli.files import atomic_file
 from restormer_cli.history import read_history
-from restormer_cli.images import atomic_file, read_image
+from restormer_cli.images import read_image
 from restormer_cli.metrics import Metrics, Protocol, find_protocol
 from restormer_cli.report.page import MARK, as_html
 from restormer_cli.report.pictures import (

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from restormer_cli.images import atomic_file
+from restormer_cli.files import atomic_file
 from restormer_cli.report.page import MARK
 from restormer_cli.report.pictures import Store
 from restormer_cli.report.subjects import Role, Shown

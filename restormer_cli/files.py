@@ -1,0 +1,195 @@
+"""Files read whole and written whole: stable while read, atomic and durable when written.
+
+A result is written under a temporary name in its own folder, flushed to the disk, and renamed.
+While it is written it is locked, so that a later run can tell the leftovers of a dead one from
+the work of a live one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from restormer_cli.errors import ImageError, ResultFolderError
+from restormer_cli.lock import try_lock
+
+TEMPORARY_SUFFIX = ".restormer-part"
+#: A temporary file is made and then locked; seconds that lie between at most.
+_UNLOCKED_FOR = 1.0
+#: Causes that the next result would meet as well.
+_LASTING = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN")
+    if hasattr(errno, name)  # Windows lacks some
+}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells a file's content from another one's."""
+
+    size: int
+    """Bytes."""
+    mtime: int
+    """Last change, in nanoseconds since 1970."""
+    digest: str
+    """BLAKE2b of the content, 128 bit, in hexadecimal."""
+
+
+def digest(data: bytes) -> str:
+    """The :attr:`Stamp.digest` of a content."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def kind(mode: int) -> str:
+    """What a file is that is no regular one, such as ``a pipe``."""
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def read_file(path: Path) -> tuple[bytes, Stamp]:
+    """Read a regular file that nobody writes to meanwhile.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, is a pipe or a device, or changes while it is read.
+    """
+    try:
+        # A pipe without a writer would block for ever, so look before opening.
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ImageError(f"{path}: is {kind(mode)}, not an image file")
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            data = file.read()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
+        data
+    ) != after.st_size:
+        raise ImageError(f"{path}: changed while it was read; run again when it is complete")
+    return data, Stamp(len(data), after.st_mtime_ns, digest(data))
+
+
+@contextlib.contextmanager
+def atomic_file(
+    path: Path, before_rename: Callable[[os.stat_result], None] | None = None
+) -> Iterator[io.BufferedWriter]:
+    """A binary file under a temporary name in the same folder, renamed to ``path`` when whole.
+
+    ``before_rename`` is told size and time of the whole file; what it raises undoes the write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name of the result is left out: with it, the temporary one could grow too long.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=TEMPORARY_SUFFIX)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(OSError):  # no locks here, and no sweeping either
+                try_lock(descriptor)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+            # mkstemp lets only the owner read; results get what the umask allows.
+            temporary.chmod(0o666 & ~_umask())
+            if before_rename is not None:
+                before_rename(os.fstat(descriptor))
+            if os.name != "nt":  # Windows does not rename open files
+                temporary.replace(path)
+        if os.name == "nt":
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_file(
+    path: Path, data: bytes, before_rename: Callable[[os.stat_result], None] | None = None
+) -> None:
+    """Write a file so that ``path`` holds all of it or what it held before.
+
+    Raises
+    ------
+    ResultFolderError
+        If the folder takes no more files: the disk is full, read-only or gone.
+    ImageError
+        If this file alone cannot be written.
+    """
+    try:
+        with atomic_file(path, before_rename) as file:
+            file.write(data)
+    except OSError as error:
+        lasting = error.errno in _LASTING or (
+            error.errno in {errno.EACCES, errno.EPERM} and not os.access(path.parent, os.W_OK)
+        )
+        raise (ResultFolderError if lasting else ImageError)(
+            f"{path}: cannot be written ({error.strerror or error})"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can."""
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):  # some network file systems do not
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sweep(folders: Iterable[Path]) -> int:
+    """Remove what dead runs have left half-written in folders; how many files.
+
+    What a live run is writing is locked (on Windows: open) and stays. What cannot be judged or
+    removed stays as well.
+    """
+    count = 0
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
+                    count += _remove_if_dead(Path(entry.path))
+    return count
+
+
+def _remove_if_dead(path: Path) -> bool:
+    try:
+        with path.open("r+b") as file:
+            facts = os.fstat(file.fileno())
+            just_made = facts.st_size == 0 and time.time() - facts.st_mtime < _UNLOCKED_FOR
+            if just_made or not stat.S_ISREG(facts.st_mode):
+                return False
+            if os.name != "nt":
+                if not try_lock(file.fileno()):
+                    return False
+                path.unlink()
+                return True
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,118 @@
+"""This process on its machine: processors it may use, peak memory, what native code prints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Send what native code writes to stderr nowhere; ``sys.stderr`` goes on to where it went.
+
+    libpng, libtiff and others print to file descriptor 2 whatever Python is told. Does nothing
+    where ``sys.stderr`` is no file of the system, as in a test.
+    """
+    try:
+        native = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        native = -1
+    if native != 2:
+        yield
+        return
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    ours = sys.stderr
+    sys.stderr = os.fdopen(
+        os.dup(saved), "w", buffering=1, encoding=ours.encoding, errors=ours.errors
+    )
+    os.dup2(null, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(saved, 2)
+        with contextlib.suppress(OSError):  # whoever read it has gone
+            sys.stderr.close()
+        sys.stderr = ours
+        os.close(saved)
+        os.close(null)
+
+
+def open_standard_streams() -> None:
+    """Give a process that was started without some of them (``2>&-``) streams that lead nowhere.
+
+    Else the next file that is opened would be taken for stderr, and native code write into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open("r" if number == 0 else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def peak_memory() -> int:
+    """Bytes of main memory that this process has held at most."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processors() -> int:
+    """How many processors this process may keep busy: affinity and control groups respected."""
+    import psutil
+
+    try:
+        count = len(psutil.Process().cpu_affinity())
+    except AttributeError:  # macOS has no affinity
+        count = os.cpu_count() or 1
+    return max(1, min([count, *map(math.ceil, _cgroup_quotas())]))
+
+
+def idle_processors(seconds: float = 0.2) -> int:
+    """How many processors of the machine nobody keeps busy, this process sleeping meanwhile."""
+    import psutil
+
+    busy = psutil.cpu_percent(interval=seconds) / 100
+    return round((psutil.cpu_count() or 1) * (1 - busy))
+
+
+def _cgroup_quotas(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
+    """Processors that each control group around this process allows (Linux only)."""
+    try:
+        memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    for line in memberships:
+        _, controllers, name = line.split(":", 2)
+        files: tuple[str, ...] = ("cpu.max",)
+        if controllers == "":
+            base = root
+        elif "cpu" in controllers.split(","):
+            base, files = root / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        group = base / name.lstrip("/")
+        # In a container the path is that of the host, and the files are at the root.
+        for folder in [group, *group.parents]:
+            with contextlib.suppress(OSError, ValueError):
+                words = [w for f in files for w in (folder / f).read_text("ascii").split()]
+                quota, period = words  # "max" and -1 stand for no limit
+                if quota.isdigit():
+                    yield int(quota) / int(period)
+            if folder == base:
+                break

@@ -1,0 +1,314 @@
+"""What a result folder knows of its results: which inputs, weights and settings they came from.
+
+The record is a journal of JSON lines, ``.restormer/NAME.jsonl`` in the result folder, that is
+only ever appended to. Why no database: SQLite's WAL mode shares memory between processes, which
+network file systems do not offer, and its other modes rely on byte-range locks that many of them
+get wrong. A journal needs neither. Its one writer holds the lock of the same name, so parts of a
+run that share a folder have a journal each, and whoever reads takes all of them together. A line
+that a crash has cut off, anywhere, is no valid JSON and is passed over. A hundred thousand lines
+are read in under a second, and lines that later ones replace are dropped now and then.
+
+A line is either a header, the settings of all that follows, or an entry::
+
+    {"settings": {"task": "derain", "weights": "225e…", …}, "version": "0.1.0"}
+    ["a.png", [size, mtime], [["/photos/a.jpg", size, mtime, digest]]]
+
+An entry is written before its result gets its name, and holds size and time of the file that is
+about to be there. So every result is known, and an entry counts only for the very file that it
+speaks of: a result that a person has changed, or put there, is not ours and is never replaced
+unasked. The record can be deleted at any time: then all results count as put there by a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from restormer_cli import __version__
+from restormer_cli.discovery import Item
+from restormer_cli.errors import ImageError
+from restormer_cli.files import Stamp, atomic_file, read_file, sync_folder
+
+#: Folder inside the result folder; hidden, so that no run takes it for input.
+FOLDER = ".restormer"
+#: File systems round times, to two seconds at the coarsest (FAT).
+TIME_TOLERANCE = 2 * 10**9
+#: Seconds between two flushes to the disk.
+SYNC_EVERY = 5.0
+#: So many lines that count for nothing are kept before the journal is written anew.
+SPARE_LINES = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the pixels of a result, apart from the input.
+
+    The device, the memory allowed and the compression are no part of it: they change rounding
+    or bytes, not what a person sees.
+    """
+
+    task: str | None = None
+    weights: str | None = None
+    """SHA-256 of the file."""
+    label: str | None = dataclasses.field(default=None, compare=False)
+    """What people call these weights."""
+    options: str | None = None
+    """SHA-256 of the file of ``--options``."""
+    precision: str | None = None
+    """None: whatever suits the machine, so nothing to compare."""
+    bit_depth: str = "auto"
+    tile: str | None = None
+
+    def changes_from(self, other: Settings) -> list[str]:
+        """Names of the settings that differ."""
+        return [
+            field.name.replace("_", " ")
+            for field in dataclasses.fields(self)
+            if field.compare
+            and getattr(self, field.name) != getattr(other, field.name)
+            and not (field.name == "precision" and self.precision is None)
+        ]
+
+
+class Entry(NamedTuple):
+    """One result as it was written."""
+
+    size: int
+    mtime: int
+    sources: tuple[tuple[str, Stamp], ...]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about an image."""
+
+    action: Literal["restore", "skip", "refuse"]
+    reason: str = ""
+    """For people: why it is done again, kept or refused; "" where that goes without saying."""
+
+
+RESTORE, DONE = Verdict("restore"), Verdict("skip")
+
+
+class Record:
+    """The record of a result folder: what is in it, and what this run adds.
+
+    Parameters
+    ----------
+    settings
+        Of this run.
+    name
+        Of this run's journal.
+    """
+
+    def __init__(self, result_dir: Path, settings: Settings, name: str = "run") -> None:
+        self.result_dir = result_dir
+        self.folder = result_dir / FOLDER
+        self.path = self.folder / f"{name}.jsonl"
+        self.settings = settings
+        self.entries: dict[str, list[Entry]] = {}
+        self._lines = 0
+        self._descriptor: int | None = None
+        self._size = 0
+        self._synced = time.monotonic()
+        self._touched: set[Path] = set()
+        self._lock = threading.Lock()
+
+    # Reading
+
+    def load(self) -> None:
+        """Read all journals of the folder; what is not there or not readable is not known."""
+        with contextlib.suppress(OSError):
+            for path in sorted(self.folder.glob("*.jsonl")):
+                with contextlib.suppress(OSError):
+                    count = self._load(path)
+                    self._lines = count if path == self.path else self._lines
+
+    def _load(self, path: Path) -> int:
+        settings: Settings | None = None
+        count = 0
+        with path.open("rb") as file:
+            for count, line in enumerate(file, 1):  # noqa: B007 - the last one is given back
+                try:
+                    parsed = json.loads(line)
+                    if isinstance(parsed, dict):
+                        settings = Settings(**parsed["settings"])
+                    elif settings is not None:
+                        name, (size, mtime), sources = parsed
+                        stamped = tuple((path, Stamp(*stamp)) for path, *stamp in sources)
+                        entry = Entry(int(size), int(mtime), stamped, settings)
+                        self.entries.setdefault(name, []).append(entry)
+                except (ValueError, TypeError, KeyError):
+                    # Cut off or damaged. If it was a header, what follows is not known.
+                    settings = None if line.startswith(b"{") or b"\0" in line else settings
+        return count
+
+    def judge(self, item: Item, *, checksum: bool = False, overwrite: bool = False) -> Verdict:
+        """What is to be done about an image.
+
+        Parameters
+        ----------
+        checksum
+            Compare the content of the input, not its size and time.
+        overwrite
+            Restore it in any case.
+        """
+        try:
+            there = item.result.stat()
+        except OSError:
+            return RESTORE  # if the trouble is another, writing will say so
+        if not stat.S_ISREG(there.st_mode):
+            return Verdict("refuse", f"{item.result} is in the way and no file")
+        if overwrite:
+            return RESTORE
+        entry = self._entry_of(item.result, there)
+        if entry is None:
+            return Verdict("skip", "not in the record of this folder")
+        if entry.settings.task != self.settings.task:
+            return Verdict("skip", f"made by {entry.settings.task}")
+        same = _same_content if checksum else _same_stamp
+        try:
+            came_from_these = len(entry.sources) == len(item.sources) and all(
+                same(path, stamp)
+                for path, (_, stamp) in zip(item.sources, entry.sources, strict=True)
+            )
+        except (OSError, ImageError):
+            return RESTORE  # reading the input will say what is wrong
+        if not came_from_these:
+            others = [path for path, _ in entry.sources]
+            if others != [os.path.abspath(path) for path in item.sources]:  # noqa: PTH100 - links stay
+                return Verdict(
+                    "refuse",
+                    f"{item.result} is the result of {others[0]}; "
+                    "name another --result-dir, or replace it with --overwrite",
+                )
+            return Verdict("restore", "input changed")
+        changes = self.settings.changes_from(entry.settings)
+        return Verdict("restore", ", ".join(changes) + " changed") if changes else DONE
+
+    def entry_of(self, result: Path) -> Entry | None:
+        """The entry that speaks of a result as it is now, if it is there and ours."""
+        try:
+            return self._entry_of(result, result.stat())
+        except OSError:
+            return None
+
+    def _entry_of(self, result: Path, there: os.stat_result) -> Entry | None:
+        """The entry that speaks of the file that is there; of several the nearest in time."""
+        best, least = None, TIME_TOLERANCE
+        for entry in self.entries.get(self._name(result), []):
+            distance = abs(entry.mtime - there.st_mtime_ns)
+            if entry.size == there.st_size and distance <= least:
+                best, least = entry, distance
+        return best
+
+    def _name(self, result: Path) -> str:
+        return result.relative_to(self.result_dir).as_posix()
+
+    # Writing
+
+    def open(self, settings: Settings) -> None:
+        """Begin to write; ``settings`` are those of this run with nothing left open.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to.
+        """
+        self._compact()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(self.path, flags, 0o666)
+        self._size = os.fstat(self._descriptor).st_size
+        header = {"settings": dataclasses.asdict(settings), "version": __version__}
+        # The line feed ends a line that a crash may have cut off.
+        self._append(("\n" if self._size else "") + json.dumps(header))
+
+    def add(self, item: Item, stamps: Iterable[Stamp], size: int, mtime: int) -> None:
+        """Note a result that is about to be there.
+
+        Raises
+        ------
+        OSError
+            If the line cannot be written; then none of it is.
+        """
+        sources = [
+            [os.path.abspath(path), *dataclasses.astuple(stamp)]  # noqa: PTH100 - links stay
+            for path, stamp in zip(item.sources, stamps, strict=True)
+        ]
+        with self._lock:
+            self._append(json.dumps([self._name(item.result), [size, mtime], sources]))
+            self._touched.add(item.result.parent)
+            if time.monotonic() - self._synced >= SYNC_EVERY:
+                self._sync()
+
+    def close(self) -> None:
+        """Flush what was written to the disk."""
+        with self._lock:
+            if self._descriptor is not None:
+                self._sync()
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _append(self, line: str) -> None:
+        if self._descriptor is None:
+            return
+        data = (line + "\n").encode("ascii")
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(data)
+
+    def _sync(self) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+        for folder in self._touched:
+            sync_folder(folder)
+        self._touched.clear()
+        self._synced = time.monotonic()
+
+    def _compact(self) -> None:
+        """Write this run's journal anew if most of its lines are replaced by later ones."""
+        if self._lines <= 2 * len(self.entries) + SPARE_LINES:
+            return
+        own = Record(self.result_dir, self.settings)
+        own._load(self.path)
+        with atomic_file(self.path) as file:
+            for line in own._latest_lines():
+                file.write(line.encode("ascii") + b"\n")
+
+    def _latest_lines(self) -> Iterator[str]:
+        """The last two entries of each result: the last may not have become a file."""
+        settings: Settings | None = None
+        kept = ((name, entry) for name, entries in self.entries.items() for entry in entries[-2:])
+        for name, entry in sorted(kept, key=lambda pair: repr(pair[1].settings)):
+            if entry.settings != settings:
+                settings = entry.settings
+                header = {"settings": dataclasses.asdict(settings), "version": __version__}
+                yield json.dumps(header)
+            sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
+            yield json.dumps([name, [entry.size, entry.mtime], sources])
+
+
+def _same_stamp(path: Path, stamp: Stamp) -> bool:
+    facts = path.stat()
+    return (facts.st_size, facts.st_mtime_ns) == (stamp.size, stamp.mtime)
+
+
+def _same_content(path: Path, stamp: Stamp) -> bool:
+    return path.stat().st_size == stamp.size and read_file(path)[1].digest == stamp.digest
