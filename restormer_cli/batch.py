@@ -322,8 +322,8 @@ class _Pipeline:
         self._announce(group)
         started = time.monotonic()
         try:
-            if len(group) > 1:
-                results = self.restore.restore_together(  # type: ignore[attr-defined]
+            if len(group) > 1:  # so this is a restorer that takes several
+                results = self.restore.restore_together(  # type: ignore[attr-defined]  # see above
                     [loaded.views for loaded in group],
                     bit_depth=self.job.bit_depth,
                     progress=self._advance,

@@ -20,6 +20,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from restormer_cli import cgroups
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError
 from restormer_cli.units import format_bytes
@@ -192,40 +193,22 @@ def free_memory() -> int:
     return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
 
 
-def _cgroup_headrooms(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """What each control group around this process leaves, version 2 and 1 (Linux only)."""
-    try:
-        memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    for line in memberships:
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            base, limit_file, used_file, cache_key = (
-                root,
-                "memory.max",
-                "memory.current",
-                "inactive_file",
-            )
-        elif "memory" in controllers.split(","):
-            base, cache_key = root / "memory", "total_inactive_file"
-            limit_file, used_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
+def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
+    """What each control group around this process leaves."""
+    for folder, unified in cgroups.folders("memory", root):
+        if unified:
+            names, cache_key = ("memory.max", "memory.current"), "inactive_file"
         else:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            cache_key = "total_inactive_file"
+        try:
+            limit, used = (folder.joinpath(n).read_text(encoding="ascii").strip() for n in names)
+            statistics = (folder / "memory.stat").read_text(encoding="ascii")
+        except OSError:
             continue
-        group = base / name.lstrip("/")
-        # In a container the path is that of the host, and the files are at the root.
-        for folder in [group, *group.parents]:
-            try:
-                limit = (folder / limit_file).read_text(encoding="ascii").strip()
-                used = int((folder / used_file).read_text(encoding="ascii"))
-                statistics = (folder / "memory.stat").read_text(encoding="ascii")
-            except (OSError, ValueError):
-                limit = "max"
-            if limit.isdigit():
-                cached = dict(s.split() for s in statistics.splitlines()).get(cache_key, "0")
-                yield max(0, int(limit) - used + int(cached))
-            if folder == base:
-                break
+        if limit.isdigit():  # "max" stands for none
+            cached = dict(line.split() for line in statistics.splitlines()).get(cache_key, "0")
+            yield max(0, int(limit) - int(used) + int(cached))
 
 
 def scratch_folder() -> Path:

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from restormer_cli import cgroups
+
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -91,28 +93,12 @@ def idle_processors(seconds: float = 0.2) -> int:
     return round((psutil.cpu_count() or 1) * (1 - busy))
 
 
-def _cgroup_quotas(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
-    """Processors that each control group around this process allows (Linux only)."""
-    try:
-        memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    for line in memberships:
-        _, controllers, name = line.split(":", 2)
-        files: tuple[str, ...] = ("cpu.max",)
-        if controllers == "":
-            base = root
-        elif "cpu" in controllers.split(","):
-            base, files = root / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
-            continue
-        group = base / name.lstrip("/")
-        # In a container the path is that of the host, and the files are at the root.
-        for folder in [group, *group.parents]:
-            with contextlib.suppress(OSError, ValueError):
-                words = [w for f in files for w in (folder / f).read_text("ascii").split()]
-                quota, period = words  # "max" and -1 stand for no limit
-                if quota.isdigit():
-                    yield int(quota) / int(period)
-            if folder == base:
-                break
+def _cgroup_quotas(root: Path = cgroups.ROOT) -> Iterator[float]:
+    """Processors that each control group around this process allows."""
+    for folder, unified in cgroups.folders("cpu", root):
+        files = ("cpu.max",) if unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        with contextlib.suppress(OSError, ValueError):
+            words = [w for f in files for w in (folder / f).read_text("ascii").split()]
+            quota, period = words  # "max" and -1 stand for no limit
+            if quota.isdigit():
+                yield int(quota) / int(period)
