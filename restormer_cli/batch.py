@@ -323,7 +323,7 @@ class _Pipeline:
         started = time.monotonic()
         try:
             if len(group) > 1:  # so this is a restorer that takes several
-                results = self.restore.restore_together(  # type: ignore[attr-defined]  # see above
+                results = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
                     [loaded.views for loaded in group],
                     bit_depth=self.job.bit_depth,
                     progress=self._advance,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import threading
@@ -12,10 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from restormer_cli import hashes
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Job, Restore, run
 from restormer_cli.console import Console
-from restormer_cli.errors import Stopped, UsageError, WeightsError
+from restormer_cli.errors import Stopped, UsageError
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.outcomes import Labels, Summary
 from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
@@ -65,9 +65,9 @@ def restore(
     file = weights_module.find_weights(variant, weights, options=options)
     settings = Settings(
         task=task,
-        weights=_file_hash(file.path),
+        weights=hashes.sha256(file.path),
         label=file.label,
-        options=None if options is None else _file_hash(options),
+        options=None if options is None else hashes.sha256(options),
         precision=None if precision == "auto" else precision,
         bit_depth="auto" if bit_depth is None else str(bit_depth),
         tile=None if tile is None else f"{tile}, overlap {tile_overlap}",
@@ -146,18 +146,6 @@ def _peak(summary: Summary) -> str:
 def _close(report: IO[str]) -> None:
     with contextlib.suppress(OSError):  # a line that did not fit, as has been said
         report.close()
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a file of weights or options."""
-    sha256 = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha256.update(block)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return sha256.hexdigest()
 
 
 def _share_the_machine() -> str:

@@ -21,7 +21,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 RESULT_SUFFIX = ".png"
 STANDARD_INPUT = "-"
 
-_natural = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
+#: Sorts names as people do: numbers by value, folder by folder, case aside.
+natural_key = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def find_images(
         found = list(_walk(folder, recursive, avoided, problems))
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read ({error.strerror or error})") from error
-    return sorted(found, key=lambda path: _natural(path.as_posix()))
+    return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
 
 def _walk(
@@ -188,7 +189,7 @@ def _find_pairs(source: Path, result_dir: Path, recursive: bool, sides: tuple[st
             stems[path.relative_to(folder).with_suffix("")].append(path)
         by_side.append(stems)
     stems_in_order = sorted(
-        {s for stems in by_side for s in stems}, key=lambda s: _natural(s.as_posix())
+        {s for stems in by_side for s in stems}, key=lambda s: natural_key(s.as_posix())
     )
     if not stems_in_order and not problems:
         raise UsageError(f"{source}: no images found in {' and '.join(sides)} ({_wanted()})")

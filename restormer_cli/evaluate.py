@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field
@@ -21,6 +20,7 @@ from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
 from restormer_cli.pairing import pair_in_order, pair_names
+from restormer_cli.units import json_number
 
 MEAN = "mean"
 AUTO = "auto"
@@ -240,17 +240,13 @@ def as_csv(evaluation: Evaluation) -> str:
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"name": s.name, "psnr": _finite(s.psnr), "ssim": s.ssim, "mae": s.mae}
+        {"name": s.name, "psnr": json_number(s.psnr), "ssim": s.ssim, "mae": s.mae}
         for s in evaluation.scores
     ]
     mean = evaluation.mean
     rows.append(
         {"name": MEAN, "psnr": None, "ssim": None, "mae": None}
         if mean is None
-        else {"name": MEAN, "psnr": _finite(mean.psnr), "ssim": mean.ssim, "mae": mean.mae}
+        else {"name": MEAN, "psnr": json_number(mean.psnr), "ssim": mean.ssim, "mae": mean.mae}
     )
     return rows
-
-
-def _finite(value: float) -> float | str:
-    return "inf" if math.isinf(value) else value

@@ -115,7 +115,7 @@ def atomic_file(
                 temporary.replace(path)
         if os.name == "nt":
             temporary.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: nothing is left half-written
         temporary.unlink(missing_ok=True)
         raise
 

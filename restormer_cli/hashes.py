@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from restormer_cli.errors import WeightsError
+from restormer_cli.files import atomic_file
 
 _CHUNK = 1 << 20
 
@@ -46,7 +47,7 @@ def sha256(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     return digest.hexdigest()
 
 
@@ -105,9 +106,6 @@ def write_pin(path: Path, digest: str) -> None:
     OSError
         If the folder cannot be written to.
     """
-    pin = pin_of(path)
     # Renamed into place, so that a link of that name is replaced and not followed.
-    temporary = pin.with_name(f".{pin.name}.partial")
-    temporary.unlink(missing_ok=True)
-    temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8", newline="\n")
-    temporary.replace(pin)
+    with atomic_file(pin_of(path)) as file:
+        file.write(f"{digest}  {path.name}\n".encode())

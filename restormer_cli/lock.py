@@ -106,7 +106,7 @@ def _acquire(path: Path, wait: bool, notice: Callable[[str], None]) -> int:
                 _sign(descriptor)
                 return descriptor
             holder = _describe(descriptor)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: an open file would stay locked
             os.close(descriptor)
             raise
         os.close(descriptor)

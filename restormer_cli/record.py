@@ -229,9 +229,8 @@ class Record:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self.path, flags, 0o666)
         self._size = os.fstat(self._descriptor).st_size
-        header = {"settings": dataclasses.asdict(settings), "version": __version__}
         # The line feed ends a line that a crash may have cut off.
-        self._append(("\n" if self._size else "") + json.dumps(header))
+        self._append(("\n" if self._size else "") + _header(settings))
 
     def add(self, item: Item, stamps: Iterable[Stamp], size: int, mtime: int) -> None:
         """Note a result that is about to be there.
@@ -241,12 +240,11 @@ class Record:
         OSError
             If the line cannot be written; then none of it is.
         """
-        sources = [
-            [os.path.abspath(path), *dataclasses.astuple(stamp)]  # noqa: PTH100 - links stay
-            for path, stamp in zip(item.sources, stamps, strict=True)
-        ]
+        paths = [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+        sources = tuple(zip(paths, stamps, strict=True))
+        line = _line(self._name(item.result), Entry(size, mtime, sources, self.settings))
         with self._lock:
-            self._append(json.dumps([self._name(item.result), [size, mtime], sources]))
+            self._append(line)
             self._touched.add(item.result.parent)
             if time.monotonic() - self._synced >= SYNC_EVERY:
                 self._sync()
@@ -299,10 +297,18 @@ class Record:
         for name, entry in sorted(kept, key=lambda pair: repr(pair[1].settings)):
             if entry.settings != settings:
                 settings = entry.settings
-                header = {"settings": dataclasses.asdict(settings), "version": __version__}
-                yield json.dumps(header)
-            sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
-            yield json.dumps([name, [entry.size, entry.mtime], sources])
+                yield _header(settings)
+            yield _line(name, entry)
+
+
+def _header(settings: Settings) -> str:
+    return json.dumps({"settings": dataclasses.asdict(settings), "version": __version__})
+
+
+def _line(name: str, entry: Entry) -> str:
+    """An entry as it stands in a journal; its settings are those of the header above it."""
+    sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
+    return json.dumps([name, [entry.size, entry.mtime], sources])
 
 
 def _same_stamp(path: Path, stamp: Stamp) -> bool:

@@ -23,7 +23,6 @@ a set may override the table's.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ import yaml
 
 from restormer_cli.errors import UsageError
 from restormer_cli.tasks import VARIANTS, Variant
+from restormer_cli.units import json_number
 
 PAPERS = Path(__file__).resolve().parent / "papers"
 AVERAGE = "Average"
@@ -199,7 +199,7 @@ def as_line(row: Row, table: Table) -> str:
 
 def as_json(row: Row, table: Table, weights: str | None) -> str:
     """A JSON object on one line; an infinite figure is the string ``"inf"``."""
-    ours = {key: "inf" if math.isinf(value) else value for key, value in row.ours.items()}
+    ours = {key: json_number(value) for key, value in row.ours.items()}
     values = {"table": table.name, **asdict(row), "weights": weights, "ours": ours}
     return json.dumps(values, ensure_ascii=False)
 

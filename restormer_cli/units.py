@@ -46,3 +46,8 @@ def parse_bytes(text: str) -> int:
     if not 1 <= value < math.inf:
         raise ValueError(f"{text!r} is not a size such as 6GB or 800MB")
     return int(value)
+
+
+def json_number(value: float) -> float | str:
+    """A figure for JSON, which has no infinity: that is the string ``"inf"``."""
+    return "inf" if math.isinf(value) else value

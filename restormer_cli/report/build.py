@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 import platform
 from collections import deque
@@ -37,6 +36,7 @@ from restormer_cli.report.pictures import (
 )
 from restormer_cli.report.sheet import draw_sheets, sheet_paths
 from restormer_cli.report.subjects import Shown, Subject, View, find_subjects
+from restormer_cli.units import json_number
 
 NAME = "report.html"
 #: Reading and comparing release the interpreter's lock; more threads would mostly take memory.
@@ -257,10 +257,9 @@ def _full(view: View, store: Store, base: Path, embedded: bool) -> str:
 
 
 def _figures(metrics: Metrics | None) -> dict[str, float | str] | None:
-    """JSON has no infinity."""
     if metrics is None:
         return None
-    return {key: "inf" if math.isinf(value) else value for key, value in asdict(metrics).items()}
+    return {key: json_number(value) for key, value in asdict(metrics).items()}
 
 
 def _mean(metrics: Iterable[Metrics | None]) -> dict[str, float | str] | None:

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from natsort import natsort_keygen, ns
-
-from restormer_cli.discovery import RESULT_SUFFIX, find_images, find_work
+from restormer_cli.discovery import RESULT_SUFFIX, find_images, find_work, natural_key
 from restormer_cli.errors import UsageError
 from restormer_cli.history import Entry, History
 from restormer_cli.metrics import Metrics
@@ -16,8 +14,6 @@ from restormer_cli.pairing import Pairing, pair_names
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]
-
-_natural = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
 @dataclass
@@ -104,7 +100,7 @@ def find_subjects(
         _add_inputs(subjects, input_dir, result_dir, recursive)
     if not subjects:
         raise UsageError(f"{result_dir}: no images found")
-    return sorted(subjects.values(), key=lambda subject: _natural(subject.name))
+    return sorted(subjects.values(), key=lambda subject: natural_key(subject.name))
 
 
 def _names(folder: Path, recursive: bool) -> list[str]:
