@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "is_mobile": True,
 }
+#: Seconds that a slow, shared machine may take to show something.
+PATIENCE = 60
 
 
 @dataclass
@@ -55,11 +57,18 @@ class Tab:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the pictures in the viewer are decoded and drawn."""
+        """Wait until the viewer has its pictures, decoded and drawn."""
+        self.page.wait_for_selector("#stage[aria-busy=false]")
         self.page.evaluate(
-            "Promise.all([...document.querySelectorAll('.pane img')].map((i) => i.decode()))"
-            ".then(() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r))))"
+            "new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))"
         )
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait for what follows an event: the browser may tell the page of it a little later."""
+        until = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < until, "has not come about"
+            self.page.wait_for_timeout(20)
 
     def touch(self, *paths: list[tuple[float, float]]) -> None:
         """Move as many fingers along their paths, all of them of the same length."""
@@ -107,7 +116,7 @@ def start() -> Iterator[Any]:
 def new_tab(browser: Any, **settings: Any) -> Iterator[Tab]:
     """A page of its own. At the end it must not have complained or gone elsewhere."""
     context = browser.new_context(**{**DESKTOP, **settings})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(1000 * PATIENCE)
     tab = Tab(context.new_page())
     tab.page.on("console", lambda message: tab.messages.append(message.text))
     tab.page.on("pageerror", lambda error: tab.messages.append(str(error)))

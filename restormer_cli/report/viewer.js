@@ -116,29 +116,32 @@ class Viewer {
     this.single = left === right;
     this.sources = { left: this.row.views[left], right: this.row.views[right] };
     find("stage-note").hidden = true;
-    for (const side of SIDES) {
-      this.tags[side].textContent = ROLES[side === "left" ? left : right];
-      this.load(side, this.sources[side]);
-    }
+    const sources = this.sources;
+    this.stage.ariaBusy = "true";
+    const loads = SIDES.map((side) => this.load(side, sources[side]));
+    Promise.all(loads).then(() => {
+      if (this.sources === sources) this.stage.ariaBusy = "false";
+    });
+    this.tags.left.textContent = ROLES[left];
+    this.tags.right.textContent = ROLES[right];
     this.choose(this.mode);
   }
 
   /** The thumbnail at once, the picture in full size when it has arrived. */
-  load(side, source) {
+  async load(side, source) {
     const image = this.panes[side].firstElementChild;
     image.src = source.thumbnail;
     const full = new Image();
     full.src = source.full;
-    full.decode().then(
-      () => {
-        if (this.sources[side] === source) image.src = source.full;
-      },
-      () => {
-        if (this.sources[side] !== source) return;
-        find("stage-note").textContent = "The picture in full size is not where this report expects it; this is the small one.";
-        find("stage-note").hidden = false;
-      },
-    );
+    const found = await full.decode().then(() => true, () => false);
+    if (this.sources[side] !== source) return;
+    if (found) {
+      image.src = source.full;
+      await image.decode().catch(() => {}); // another picture was chosen meanwhile
+    } else {
+      find("stage-note").textContent = "The picture in full size is not where this report expects it; this is the small one.";
+      find("stage-note").hidden = false;
+    }
   }
 
   choose(mode) {
