@@ -55,13 +55,16 @@ class Pointwise:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
-        self._onednn = _onednn(like.device.type, like.dtype)
+        # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
+        precise = like.dtype != torch.bfloat16
+        self._onednn = _onednn(like.device.type, like.dtype) if precise else None
         if self._onednn is not None:
             pixels = math.prod(TYPICAL_STRIP)
             self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
     def into(self, out: Tensor, pixels: Tensor) -> None:
-        """Compute ``(M, C)`` pixels into ``out`` ``(N, R, W, K)``, which may be a part of more."""
+        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
+        pixels = pixels.reshape(-1, pixels.shape[-1])
         if self._onednn is not None:
             product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
             out.copy_(product.view_as(out))

@@ -167,8 +167,9 @@ def _predict(
         # The widest 3×3 convolution: input with halo, output, shuffled output.
         resampling = 8 * channels * (rows + 2)
         workspace = max(workspace, row * (windows + max(temporaries, resampling)))
-    # Input, output and the temporaries of rounding it, in float32.
+    # Input, output and the temporaries of rounding it, in float32; LayerNorm's scales.
     image = images * height * width * 4 * (config.inp_channels + 3 * config.out_channels)
+    image += images * height * width * item
     peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
     return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
 

@@ -31,10 +31,11 @@ def _optional(tensor: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 class Projection:
-    """LayerNorm's affine part, the 1×1 convolution behind it, and the 3×3 depthwise one.
+    """LayerNorm but for its division, the 1×1 convolution behind it, and the 3×3 depthwise one.
 
-    Scale and shift of LayerNorm are folded into the 1×1 convolution. Zero padding applies to
-    the output of that, so it is the depthwise convolution's business.
+    Scale and shift of LayerNorm are folded into the 1×1 convolution, and so is the mean that it
+    subtracts, if it does. Zero padding applies to the output of that, so it is the depthwise
+    convolution's business.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Projection:
         assert matrix is not None
         assert kernel is not None
         matrix, bias = matrix.flatten(1), padded(point.bias)
+        scaled = matrix * norm.body.weight.double()
         if norm.body.bias is not None:
+            scaled -= scaled.mean(1, keepdim=True)
             shift = matrix @ norm.body.bias.double()
             bias = shift if bias is None else bias + shift
-        self.point = Pointwise(matrix * norm.body.weight.double(), bias, like)
+        self.point = Pointwise(scaled, bias, like)
         self.depth = Conv3x3(kernel, padded(depth.bias), like, depthwise=True, gelu=gelu)
 
     @property
@@ -127,16 +130,17 @@ class Block:
         self._one = like.new_ones(self.attention.channels, dtype=dtype)
         self._zero = torch.zeros_like(self._one)
 
-    def normalise(self, rows: Tensor) -> Tensor:
-        """LayerNorm without its affine part: ``(N, R, W, C)`` to ``(N·R·W, C)``."""
-        pixels = rows.reshape(-1, rows.shape[-1])
+    def normalise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """LayerNorm without its affine part: ``(N, R, W, C)``, and the scales ``(N, R, W, 1)``.
+
+        The rows times these scales serve as well: see :class:`Projection`.
+        """
         # With an affine part that does nothing, the library's kernel is twice as fast as without.
-        centered, _, scale = torch.native_layer_norm(
-            pixels, self._one.shape, self._one, self._zero, LAYER_NORM_EPSILON
+        centered, _, scales = torch.native_layer_norm(
+            rows, self._one.shape, self._one, self._zero, LAYER_NORM_EPSILON
         )
-        if self.center:
-            return centered
-        return torch.mul(pixels, scale, out=centered)
+        scales = scales.to(rows.dtype)
+        return (centered if self.center else torch.mul(rows, scales, out=centered)), scales
 
 
 class PreparedNetwork:

@@ -52,8 +52,9 @@ class Window:
         self.start, self.end = 0, 1
         buffer[:, 0].zero_()
 
-    def push(self, pixels: Tensor, rows: int, last: bool) -> Tensor | None:
-        """Project ``(N·rows·W, C)`` normalised pixels; the output rows now complete, if any."""
+    def push(self, pixels: Tensor, last: bool) -> Tensor | None:
+        """Project ``(N, R, W, C)`` normalised pixels; the output rows now complete, if any."""
+        rows = pixels.shape[1]
         if self.end + rows + last > self.buffer.shape[1]:
             kept = self.end - self.start
             self.buffer[:, :kept] = self.buffer[:, self.start : self.end].clone()
@@ -207,6 +208,10 @@ class _Evaluation:
         rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
         return Window(stage, self._buffer(name, count, rows, width, stage.channels))
 
+    def _scales(self, x: FeatureMap) -> Tensor:
+        """What LayerNorm multiplies each pixel by, from a block's first pass to its second."""
+        return self._buffer("scales", *x.shape[:3], 1)
+
     def _work(self, pixels: int) -> float:
         """Total of what :meth:`_tick` will count: pixels times squared channels."""
         network = self.network
@@ -262,13 +267,17 @@ class _Evaluation:
         gram = wide.new_zeros(count, heads, per_head, per_head)
         squares = wide.new_zeros(count, 2, heads, per_head)
         window = self._window("qk", attention.qk, x)
+        scales = self._scales(x)
         for a, b in self._strips(x):
             rows = x.read(a, b)
-            qk = window.push(block.normalise(rows), b - a, b == height)
+            normalised, scales[:, a:b] = block.normalise(rows)
+            qk = window.push(normalised, b == height)
             if qk is not None:
                 # One copy, and all heads' products are contiguous and one call.
                 split = "n r w (two h c) -> two h n r w c"
                 qk = rearrange(qk, split, two=2, h=heads).contiguous()
+                if qk.dtype == torch.float16:  # sums over a row can leave its range
+                    qk = qk.float()
                 gram += _gram(qk)
                 squares += _squares(qk)
             self._tick(rows, 0.3)
@@ -284,9 +293,10 @@ class _Evaluation:
         """
         stage = block.attention.v
         window = self._window("v", stage, x)
+        scales = self._scales(x)
         height, complete = x.shape[1], 0
         for a, b in self._strips(x):
-            v = window.push(block.normalise(x.read(a, b)), b - a, b == height)
+            v = window.push(x.read(a, b) * scales[:, a:b], b == height)
             if v is not None:
                 yield complete, complete + v.shape[1], v
                 complete += v.shape[1]
@@ -304,10 +314,10 @@ class _Evaluation:
             rows = x.read(a, b)
             for image, project in enumerate(projections):
                 project.add_to(rows[image : image + 1], v[image : image + 1])
-            pixels = block.normalise(rows)
+            normalised, _ = block.normalise(rows)
             x.write(a, b, rows)
-            gate = gates.push(pixels, b - a, b == height)
-            amount = amounts.push(pixels, b - a, b == height)
+            gate = gates.push(normalised, b == height)
+            amount = amounts.push(normalised, b == height)
             if gate is not None and amount is not None:
                 end = finished + gate.shape[1]
                 done = x.read(finished, end)
@@ -340,7 +350,7 @@ class _Evaluation:
             below = self._upsample(x, a, b, level)
             beside = skip.read(2 * a, 2 * b)
             rows = torch.empty_like(beside)
-            from_below.into(rows, below.reshape(-1, below.shape[-1]))
+            from_below.into(rows, below)
             from_skip.add_to(rows, beside)
             skip.write(2 * a, 2 * b, rows)
         return skip
@@ -380,8 +390,6 @@ def _gram(qk: Tensor) -> Tensor:
 
     Row by row, so that the result does not depend on how rows are grouped into strips.
     """
-    if qk.dtype == torch.float16:  # sums over a row can leave its range
-        qk = qk.float()
     q, k = qk.flatten(1, 3)
     rows = torch.bmm(q.transpose(1, 2), k)
     return _sum_rows(rows.view(*qk.shape[1:4], *rows.shape[1:]), 2).transpose(0, 1)
@@ -389,7 +397,6 @@ def _gram(qk: Tensor) -> Tensor:
 
 def _squares(qk: Tensor) -> Tensor:
     """Squared norms over a strip: ``(2, heads, N, R, W, c)`` to ``(N, 2, heads, c)``."""
-    qk = qk.float()
     return _sum_rows(torch.mul(qk, qk).sum(dim=4), 3).permute(2, 0, 1, 3)
 
 
