@@ -107,6 +107,23 @@ class PointwiseSum:
             flat += self.bias
 
 
+def round_taps(kernel: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round each 3×3 kernel of float64 ``(K, C, 3, 3)`` so that the sum of its taps stays.
+
+    That sum is the gain for smooth areas. Taps that are rounded one by one change it by up to
+    0.2 % in bfloat16, and whole areas with it: 0.03 dB on trained weights, of which 0.002 are
+    left this way. The error of each tap is passed on to the next smaller one.
+    """
+    taps = kernel.flatten(2)
+    rounded, error = torch.empty_like(taps), torch.zeros_like(taps[..., :1])
+    for place in torch.split(taps.abs().argsort(dim=2, descending=True), 1, dim=2):
+        exact = taps.gather(2, place) + error
+        nearest = exact.to(dtype).double()
+        rounded.scatter_(2, place, nearest)
+        error = exact - nearest
+    return rounded.view_as(kernel).to(dtype)
+
+
 class Conv3x3:
     """A 3×3 convolution over rows that come with their halo, columns zero-padded; then GELU."""
 
@@ -121,6 +138,8 @@ class Conv3x3:
     ) -> None:
         """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
         self.dtype = like.dtype
+        if depthwise and like.dtype.itemsize < 4:
+            kernel = round_taps(kernel.double(), like.dtype)
         self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(like)
         self.groups = len(kernel) if depthwise else 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio
 
 from restormer_cli import kernels, streaming
 from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.images import Pixels
 from restormer_cli.memory import Plan
 from restormer_cli.restorer import Restorer
 from restormer_cli.streaming import StreamingRestormer
@@ -187,3 +191,38 @@ def test_out_of_memory_means_smaller_strips_and_the_same_picture(monkeypatch):
     assert (restorer(pixels) == undisturbed).all()
     assert len(tried) == 3
     assert tried[0].strip_values > tried[1].strip_values >= tried[2].strip_values
+
+
+def test_rounded_taps_keep_their_sum() -> None:
+    kernel = torch.randn(64, 2, 3, 3, dtype=torch.float64)
+    rounded = kernels.round_taps(kernel, torch.bfloat16).double()
+    one_by_one = kernel.to(torch.bfloat16).double()
+
+    def lost(other: torch.Tensor) -> torch.Tensor:
+        return (other - kernel).sum(dim=(2, 3)).abs().mean()
+
+    assert lost(rounded) < 0.1 * lost(one_by_one)
+    # A step of bfloat16 is 2^-7 of the largest value below it at most.
+    assert ((rounded - kernel).abs() <= kernel.abs().amax(dim=(2, 3), keepdim=True) * 2**-7).all()
+
+
+@pytest.mark.parametrize("kind", ["color", "real"])
+def test_bfloat16_costs_trained_weights_next_to_nothing(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    photos = [p()[100:260, 100:260] for p in (data.astronaut, data.chelsea, data.coffee)]
+    noisy = [np.clip(np.rint(p + rng.normal(0, 15, p.shape)), 0, 255).astype("u1") for p in photos]
+
+    def restored(precision: str) -> list[Pixels]:
+        restorer = Restorer.from_task(
+            "denoise", kind, weights_choice="compact", precision=precision
+        )
+        return [restorer(image) for image in noisy]
+
+    def mean_psnr(images: list[Pixels]) -> float:
+        pairs = zip(images, photos, strict=True)
+        return float(np.mean([peak_signal_noise_ratio(photo, image) for image, photo in pairs]))
+
+    exact, rounded = restored("float32"), restored("bfloat16")
+    assert mean_psnr(rounded) > mean_psnr(exact) - 0.02
+    differing = np.abs(np.stack(exact).astype(int) - np.stack(rounded))
+    assert np.mean(differing <= 1) > 0.999
