@@ -20,6 +20,7 @@ from restormer_cli.images import MAX_PIXELS
 from restormer_cli.outcomes import Labels, Summary
 from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
 from restormer_cli.record import Settings
+from restormer_cli.shards import Shard
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
 
@@ -47,6 +48,7 @@ def restore(
     bit_depth: int | None,
     png_compression: int | None,
     max_megapixels: float | None,
+    shard: Shard | None,
     dry_run: bool,
     fail_fast: bool,
     json_lines: bool,
@@ -86,6 +88,7 @@ def restore(
         dry_run=dry_run,
         fail_fast=fail_fast,
         max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
+        shard=shard,
         settings=settings,
     )
     work = job.find_work()
