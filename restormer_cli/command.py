@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from restormer_cli import hashes
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Job, Restore, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
+from restormer_cli.files import LineFile
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.outcomes import Labels, Summary
 from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
@@ -97,7 +98,7 @@ def restore(
         if report is not None:
             try:
                 report.parent.mkdir(parents=True, exist_ok=True)
-                stream = report.open("a", encoding="utf-8", errors="backslashreplace")
+                stream = LineFile(report)
                 stack.callback(_close, stream)
             except OSError as error:
                 raise UsageError(f"{report}: cannot be written ({error.strerror})") from error
@@ -146,7 +147,7 @@ def _peak(summary: Summary) -> str:
     return f", peak memory {format_bytes(peak_memory())}" if summary.done else ""
 
 
-def _close(report: IO[str]) -> None:
+def _close(report: LineFile) -> None:
     with contextlib.suppress(OSError):  # a line that did not fit, as has been said
         report.close()
 
