@@ -26,7 +26,7 @@ STANDARD_INPUT = "-"
 natural_key = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run may hold millions
 class Item:
     """One image to restore, from one file or a left and a right one."""
 
@@ -93,17 +93,17 @@ def find_work(
     elif source == STANDARD_INPUT:
         root = Path()
         found = [
-            _Found((path,), PurePath(path.name), path, path.is_symlink())
+            _Found((str(path),), path.name, path.as_posix(), path.is_symlink())
             for path in _listed(stdin or sys.stdin.buffer, null)
         ]
     elif root.is_dir():
         found = []
-        for path, linked in _scan(root, recursive, result_dir, problems):
-            name = path.relative_to(root)
-            found.append(_Found((path,), name, name, linked))
+        for file, linked in _scan(root, recursive, result_dir, problems):
+            name = PurePath(file).relative_to(root).as_posix()
+            found.append(_Found((file,), name, name, linked))
     elif root.exists():
-        only = PurePath(root.name)
-        found, root = [_Found((root,), only, only, root.is_symlink())], root.parent
+        found = [_Found((source,), root.name, root.name, root.is_symlink())]
+        root = root.parent
     else:
         raise UsageError(f"{root}: no such folder or file")
     if not found and not problems:
@@ -116,15 +116,19 @@ def find_work(
 
 
 class _Found(NamedTuple):
-    """The files of one image."""
+    """The files of one image. All that a shard leaves to others is held as well: mere strings."""
 
-    sources: tuple[Path, ...]
-    name: PurePath
-    """What its result is named after."""
-    key: PurePath
-    """What decides on its shard."""
+    files: tuple[str, ...]
+    name: str
+    """What its result is named after, with ``/``."""
+    key: str
+    """What decides on its shard, with ``/``."""
     linked: bool
     """Whether one of the files is a symbolic link."""
+
+    @property
+    def stem(self) -> PurePath:
+        return PurePath(self.name).with_suffix("")
 
 
 def _below(root: Path, path: Path) -> PurePath:
@@ -149,7 +153,7 @@ def find_images(
         If the folder cannot be read.
     """
     found = _scan(folder, recursive, excluded, [] if problems is None else problems)
-    return sorted((path for path, _ in found), key=_in_order)
+    return sorted((Path(file) for file, _ in found), key=_in_order)
 
 
 def _in_order(path: PurePath) -> tuple[Any, str]:
@@ -159,7 +163,7 @@ def _in_order(path: PurePath) -> tuple[Any, str]:
 
 def _scan(
     folder: Path, recursive: bool, excluded: Path | None, problems: Problems
-) -> Iterator[tuple[Path, bool]]:
+) -> Iterator[tuple[str, bool]]:
     """What :func:`find_images` finds, as it comes, and whether it is a link."""
     try:
         avoided = None if excluded is None else excluded.resolve()
@@ -172,7 +176,7 @@ def _scan(
 
 def _walk(
     folder: Path, recursive: bool, avoided: Path | None, problems: Problems
-) -> Iterator[tuple[Path, bool]]:
+) -> Iterator[tuple[str, bool]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -187,12 +191,12 @@ def _walk(
                     except OSError as error:
                         problems.append((path, f"cannot be read ({error.strerror or error})"))
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - ten times as fast
-                path = Path(entry.path)
-                trouble = None if entry.is_file(follow_symlinks=False) else _trouble(path)
+                regular = entry.is_file(follow_symlinks=False)
+                trouble = None if regular else _trouble(Path(entry.path))
                 if trouble is None:
-                    yield path, entry.is_symlink()
+                    yield entry.path, entry.is_symlink()
                 elif trouble:
-                    problems.append((path, trouble))
+                    problems.append((Path(entry.path), trouble))
 
 
 def _trouble(path: Path) -> str | None:
@@ -237,9 +241,10 @@ def _find_pairs(
     for stem in stems_in_order:
         files = [stems.get(stem, []) for stems in by_side]
         if all(len(found) == 1 for found in files):
-            sources = tuple(found[0] for found in files)
-            name = stem.with_name(sources[0].name)
-            pairs.append(_Found(sources, name, name, any(path.is_symlink() for path in sources)))
+            sources = [found[0] for found in files]
+            name = stem.with_name(sources[0].name).as_posix()
+            linked = any(path.is_symlink() for path in sources)
+            pairs.append(_Found(tuple(map(str, sources)), name, name, linked))
             continue
         for side, found in zip(sides, files, strict=True):
             for path in found:
@@ -266,29 +271,37 @@ def _name_results(
     ordered
         Leave the images in their order, not in that of their names.
     """
-    stems = [image.name.with_suffix("") for image in found]
-    folded = [_folded(stem) for stem in stems]
+    folded = [_folded(image.stem) for image in found]
     clashes = _clashes(folded)
     renamed: set[int] = set()
-    while fixable := [i for clash in clashes for i in clash if stems[i] != found[i].name]:
+    while fixable := [
+        index
+        for clash in clashes
+        for index in clash
+        if index not in renamed and found[index].stem != PurePath(found[index].name)
+    ]:
         for index in fixable:
-            stems[index] = found[index].name
-            folded[index] = _folded(stems[index])
+            folded[index] = _folded(PurePath(found[index].name))
         renamed.update(fixable)
         clashes = _clashes(folded)
-    if ordered:
-        firsts = {min(clash) for clash in clashes}
-    else:
-        firsts = {min(clash, key=lambda i: _in_order(found[i].sources[0])) for clash in clashes}
+
+    def place_of(index: int) -> Any:
+        return index if ordered else _in_order(PurePath(found[index].files[0]))
+
+    firsts = {min(clash, key=place_of) for clash in clashes}
     superfluous = {index for clash in clashes for index in clash} - firsts
     inputs = _inputs_below(result_dir.resolve(), found)
 
-    chosen = [i for i, image in enumerate(found) if shard is None or shard.takes(image.key)]
-    if not ordered:
-        chosen.sort(key=lambda i: _in_order(found[i].sources[0]))
+    chosen = [
+        index
+        for index, image in enumerate(found)
+        if shard is None or shard.takes(PurePath(image.key))
+    ]
     work = Work([])
-    for index in chosen:
-        sources, name, stem = found[index].sources, found[index].name, stems[index]
+    for index in sorted(chosen, key=place_of):
+        sources = tuple(map(Path, found[index].files))
+        name = found[index].name
+        stem = PurePath(name) if index in renamed else found[index].stem
         place = stem.with_name(stem.name + RESULT_SUFFIX)
         result = result_dir / place
         if index in renamed:
@@ -323,9 +336,9 @@ def _inputs_below(target: Path, found: list[_Found]) -> set[str]:
     folders: dict[str, PurePath] = {}
     inputs: set[str] = set()
     for image in found:
-        for path in image.sources:
+        for file in image.files:
             # Links are followed only up to the folder: a link is an input of its own.
-            head, tail = os.path.split(path)
+            head, tail = os.path.split(file)
             folder = folders.get(head)
             if folder is None:
                 folder = folders[head] = PurePath(_folded(Path(head).resolve()))
@@ -333,7 +346,7 @@ def _inputs_below(target: Path, found: list[_Found]) -> set[str]:
             if folder.is_relative_to(base):
                 places.append(folder / _folded(PurePath(tail)))
             if image.linked:
-                places.append(PurePath(_folded(path.resolve())))
+                places.append(PurePath(_folded(Path(file).resolve())))
             inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
     return inputs
 

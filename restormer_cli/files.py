@@ -42,7 +42,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a record may hold millions
 class Stamp:
     """What tells a file's content from another one's."""
 
