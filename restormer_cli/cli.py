@@ -18,7 +18,6 @@ import typer
 
 from restormer_cli import __version__
 from restormer_cli.errors import BusyError, OutputError, RestormerError, Stopped
-from restormer_cli.shards import Shard
 from restormer_cli.units import parse_bytes
 
 app = typer.Typer(
@@ -61,14 +60,6 @@ def _size(text: str) -> int:
     """Read ``--max-memory``."""
     try:
         return parse_bytes(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _shard(text: str) -> Shard:
-    """Read ``--shard``."""
-    try:
-        return Shard.parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -120,10 +111,8 @@ class Common:
         typer.Option(min=0.0, max=1073.0, help="Refuse larger images as decompression bombs."),
     ] = None
     shard: Annotated[
-        Shard | None,
-        typer.Option(
-            parser=_shard, metavar="I/N", help="Restore only the I-th of N parts, from 0/N on."
-        ),
+        str | None,
+        typer.Option(metavar="I/N", help="Restore only this of N parts: 0/3, 1/3 or 2/3."),
     ] = None
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths from standard input end in NUL.")
@@ -188,8 +177,7 @@ def _restore(
     from restormer_cli.command import restore
 
     bit_depth = None if common.bit_depth is BitDepth.auto else int(common.bit_depth.value)
-    # Not asdict, which would take the shard apart as well.
-    values = dict(vars(common))
+    values = dataclasses.asdict(common)
     values |= {"bit_depth": bit_depth, "precision": common.precision.value}
     summary = restore(task=task, kind=kind, sigma=sigma, sides=sides, **values)
     if summary.failed:

@@ -49,7 +49,7 @@ def restore(
     bit_depth: int | None,
     png_compression: int | None,
     max_megapixels: float | None,
-    shard: Shard | None,
+    shard: str | None,
     dry_run: bool,
     fail_fast: bool,
     json_lines: bool,
@@ -89,7 +89,7 @@ def restore(
         dry_run=dry_run,
         fail_fast=fail_fast,
         max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
-        shard=shard,
+        shard=None if shard is None else Shard.parse(shard),
         settings=settings,
     )
     work = job.find_work()

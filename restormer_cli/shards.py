@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from restormer_cli.errors import UsageError
+
 #: What the journal and the lock of a run are called that is not split.
 WHOLE = "run"
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
@@ -23,7 +25,7 @@ class Shard:
 
     Raises
     ------
-    ValueError
+    UsageError
         If there is no such part.
     """
 
@@ -32,9 +34,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ValueError(
-                f"{self.index}/{self.count} is no shard: I/N counts from 0 to N-1, "
-                "so the first of three is 0/3"
+            raise UsageError(
+                f"--shard {self.index}/{self.count}: there is no such part; "
+                "I/N counts from 0/N, so the last of three is 2/3"
             )
 
     @classmethod
@@ -43,12 +45,12 @@ class Shard:
 
         Raises
         ------
-        ValueError
-            If it is no such text.
+        UsageError
+            If it is no such text, or there is no such part.
         """
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match is None:
-            raise ValueError(f"{text!r} is no shard; write I/N, such as 0/3 for the first of three")
+            raise UsageError(f"--shard {text}: write I/N, such as 0/3 for the first of three")
         return cls(int(match[1]), int(match[2]))
 
     @property

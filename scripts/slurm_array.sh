@@ -8,7 +8,7 @@
 # same --result-dir and the same --report. For example, 64 tasks with a GPU each, at most 32 at a
 # time:
 #
-#     sbatch --array=0-63%32 --gpus-per-task=1 slurm_array.sh denoise -r \
+#     sbatch --array=0-63%32 --gres=gpu:1 slurm_array.sh denoise -r \
 #         --input-dir /data/photos --result-dir /data/restored --report /data/report.jsonl
 #
 # SHARDS is the number of parts, if it is not that of the tasks. To run some tasks again:
