@@ -28,6 +28,7 @@ from restormer_cli.lock import folder_lock
 from restormer_cli.outcomes import Collector, Labels, Observer, Outcome, Summary
 from restormer_cli.pipeline import ReadAhead, WriteBehind
 from restormer_cli.record import FOLDER, Record, Settings
+from restormer_cli.shards import WHOLE, Shard, exclude_each_other
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
 #: disk. One image more is held on either side, however large.
@@ -38,6 +39,8 @@ LOADED_BYTES = 1 << 12
 SAMPLED_SIZES = 256
 #: Results in a row that a full disk, say, refuses before the run stops.
 REFUSED_WRITES = 2
+#: Seconds that no result takes from its first byte to its name.
+SISTERS_SECONDS = 600.0
 #: Seconds that a run which is stopped gives to what is being written.
 LAST_WRITE_SECONDS = 1.5
 
@@ -67,7 +70,13 @@ class Job:
     dry_run: bool = False
     fail_fast: bool = False
     max_pixels: int = MAX_PIXELS
+    shard: Shard | None = None
     settings: Settings = field(default_factory=Settings)
+
+    @property
+    def journal(self) -> str:
+        """What its journal in the record, and its lock, are called."""
+        return WHOLE if self.shard is None else self.shard.name
 
     def find_work(self) -> Work:
         return find_work(
@@ -76,6 +85,7 @@ class Job:
             recursive=self.recursive,
             sides=self.sides,
             null=self.null,
+            shard=self.shard,
         )
 
 
@@ -96,7 +106,7 @@ def run(
     Raises
     ------
     BusyError
-        If another run holds the lock.
+        If another run, or a shard of another split, works in the result folder.
     UsageError
         If there is something to do and the result folder cannot be written to.
     """
@@ -116,9 +126,13 @@ def run(
                 stack.enter_context(_occupy(job, observer.notice))
             except OSError as error:
                 obstacle = error
-            sweep({item.result.parent for item in work.items})
-        record = Record(job.result_dir, job.settings)
-        record.load()
+            # Sister shards write to the same folders.
+            spare = 0.0 if job.shard is None else SISTERS_SECONDS
+            sweep({item.result.parent for item in work.items}, spare)
+        record = Record(job.result_dir, job.settings, job.journal)
+        if not job.dry_run and obstacle is None and job.shard is None:
+            record.gather()
+        record.load(None if job.shard is None else [item.result for item in work.items])
         todo = _survey(job, work, record, observer, settle)
         if todo:
             if obstacle is not None:
@@ -145,7 +159,8 @@ def _occupy(job: Job, notice: Callable[[str], None]) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with folder_lock(folder, wait=job.wait, notice=notice):
+        excludes = functools.partial(exclude_each_other, job.journal)
+        with folder_lock(folder, name=job.journal, wait=job.wait, notice=notice, excludes=excludes):
             yield
     finally:
         with contextlib.suppress(OSError):  # not empty, so not for nothing

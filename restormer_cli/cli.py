@@ -110,6 +110,10 @@ class Common:
         float | None,
         typer.Option(min=0.0, max=1073.0, help="Refuse larger images as decompression bombs."),
     ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Restore only this of N parts: 0/3, 1/3 or 2/3."),
+    ] = None
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths from standard input end in NUL.")
     ] = False

@@ -9,17 +9,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from restormer_cli import hashes
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Job, Restore, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
+from restormer_cli.files import LineFile
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.outcomes import Labels, Summary
 from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
 from restormer_cli.record import Settings
+from restormer_cli.shards import Shard
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
 
@@ -47,6 +49,7 @@ def restore(
     bit_depth: int | None,
     png_compression: int | None,
     max_megapixels: float | None,
+    shard: str | None,
     dry_run: bool,
     fail_fast: bool,
     json_lines: bool,
@@ -86,6 +89,7 @@ def restore(
         dry_run=dry_run,
         fail_fast=fail_fast,
         max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
+        shard=None if shard is None else Shard.parse(shard),
         settings=settings,
     )
     work = job.find_work()
@@ -94,7 +98,7 @@ def restore(
         if report is not None:
             try:
                 report.parent.mkdir(parents=True, exist_ok=True)
-                stream = report.open("a", encoding="utf-8", errors="backslashreplace")
+                stream = LineFile(report)
                 stack.callback(_close, stream)
             except OSError as error:
                 raise UsageError(f"{report}: cannot be written ({error.strerror})") from error
@@ -143,7 +147,7 @@ def _peak(summary: Summary) -> str:
     return f", peak memory {format_bytes(peak_memory())}" if summary.done else ""
 
 
-def _close(report: IO[str]) -> None:
+def _close(report: LineFile) -> None:
     with contextlib.suppress(OSError):  # a line that did not fit, as has been said
         report.close()
 

@@ -7,11 +7,11 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from typing import IO
 
 from tqdm import tqdm
 
 from restormer_cli.errors import OutputError
+from restormer_cli.files import LineFile
 from restormer_cli.outcomes import Outcome
 from restormer_cli.units import format_seconds
 
@@ -33,7 +33,7 @@ class Console:
     """
 
     def __init__(
-        self, *, json_lines: bool = False, quiet: bool = False, report: IO[str] | None = None
+        self, *, json_lines: bool = False, quiet: bool = False, report: LineFile | None = None
     ) -> None:
         self.json_lines = json_lines
         self.quiet = quiet
@@ -124,8 +124,7 @@ class Console:
         if self.report is None:
             return
         try:
-            self.report.write(line + "\n")
-            self.report.flush()
+            self.report.append(line)
         except OSError as error:
             name, self.report = self.report.name, None
             self.incomplete = True

@@ -7,15 +7,16 @@ import stat
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 from natsort import natsort_keygen, ns
 
 from restormer_cli.errors import UsageError
 from restormer_cli.files import kind
+from restormer_cli.shards import Shard
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 RESULT_SUFFIX = ".png"
@@ -25,7 +26,7 @@ STANDARD_INPUT = "-"
 natural_key = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run may hold millions
 class Item:
     """One image to restore, from one file or a left and a right one."""
 
@@ -58,6 +59,7 @@ def find_work(
     recursive: bool = False,
     sides: tuple[str, ...] = (),
     null: bool = False,
+    shard: Shard | None = None,
     stdin: IO[bytes] | None = None,
 ) -> Work:
     """Find the images below a folder, one image, or those named on standard input.
@@ -73,6 +75,9 @@ def find_work(
         ``("inputL", "inputR")``.
     null
         Names on standard input end in NUL instead of a line feed.
+    shard
+        Give only the images and problems of this part. What results are called does not depend
+        on it. It may have nothing to do.
 
     Raises
     ------
@@ -82,24 +87,52 @@ def find_work(
     if result_dir.exists() and not result_dir.is_dir():
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
     problems: Problems = []
+    root = Path(source)
     if sides:
-        return _find_pairs(Path(source), result_dir, recursive, sides)
-    if source == STANDARD_INPUT:
-        files = list(_listed(stdin or sys.stdin.buffer, null))
-        named = [(path, PurePath(path.name)) for path in files]
+        found = _find_pairs(root, recursive, sides, problems)
+    elif source == STANDARD_INPUT:
+        root = Path()
+        found = [
+            _Found((str(path),), path.name, path.as_posix(), path.is_symlink())
+            for path in _listed(stdin or sys.stdin.buffer, null)
+        ]
+    elif root.is_dir():
+        found = []
+        for file, linked in _scan(root, recursive, result_dir, problems):
+            name = PurePath(file).relative_to(root).as_posix()
+            found.append(_Found((file,), name, name, linked))
+    elif root.exists():
+        found = [_Found((source,), root.name, root.name, root.is_symlink())]
+        root = root.parent
     else:
-        path = Path(source)
-        if path.is_dir():
-            files = find_images(path, recursive, result_dir, problems)
-            named = [(file, file.relative_to(path)) for file in files]
-        elif path.exists():
-            named = [(path, PurePath(path.name))]
-        else:
-            raise UsageError(f"{path}: no such folder or file")
-    if not named and not problems:
-        raise UsageError(f"{source}: no images found ({_wanted()})")
-    work = _name_results([((path,), name) for path, name in named], result_dir)
+        raise UsageError(f"{root}: no such folder or file")
+    if not found and not problems:
+        where = f" in {' and '.join(sides)}" if sides else ""
+        raise UsageError(f"{source}: no images found{where} ({_wanted()})")
+    if shard is not None:
+        problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
+    work = _name_results(found, result_dir, shard, ordered=source == STANDARD_INPUT)
     return Work(work.items, problems + work.problems, work.notices)
+
+
+class _Found(NamedTuple):
+    """The files of one image. All that a shard leaves to others is held as well: mere strings."""
+
+    files: tuple[str, ...]
+    name: str
+    """What its result is named after, with ``/``."""
+    key: str
+    """What decides on its shard, with ``/``."""
+    linked: bool
+    """Whether one of the files is a symbolic link."""
+
+    @property
+    def stem(self) -> PurePath:
+        return PurePath(self.name).with_suffix("")
+
+
+def _below(root: Path, path: Path) -> PurePath:
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def find_images(
@@ -119,37 +152,51 @@ def find_images(
     UsageError
         If the folder cannot be read.
     """
-    problems = [] if problems is None else problems
+    found = _scan(folder, recursive, excluded, [] if problems is None else problems)
+    return sorted((Path(file) for file, _ in found), key=_in_order)
+
+
+def _in_order(path: PurePath) -> tuple[Any, str]:
+    text = path.as_posix()
+    return natural_key(text), text  # the latter where names differ in case alone
+
+
+def _scan(
+    folder: Path, recursive: bool, excluded: Path | None, problems: Problems
+) -> Iterator[tuple[str, bool]]:
+    """What :func:`find_images` finds, as it comes, and whether it is a link."""
     try:
         avoided = None if excluded is None else excluded.resolve()
         if avoided == folder.resolve():
             avoided = None
-        found = list(_walk(folder, recursive, avoided, problems))
+        yield from _walk(folder, recursive, avoided, problems)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read ({error.strerror or error})") from error
-    return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
 
 def _walk(
     folder: Path, recursive: bool, avoided: Path | None, problems: Problems
-) -> Iterator[Path]:
+) -> Iterator[tuple[str, bool]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path = Path(entry.path)
+            # A folder says of what kind its entries are, so most cost no call of their own: on
+            # a network each would be a question to the server.
             if entry.is_dir(follow_symlinks=False):
+                path = Path(entry.path)
                 if recursive and (avoided is None or path.resolve() != avoided):
                     try:
                         yield from _walk(path, recursive, avoided, problems)
                     except OSError as error:
                         problems.append((path, f"cannot be read ({error.strerror or error})"))
-            elif path.suffix.lower() in SUFFIXES:
-                trouble = _trouble(path)
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - ten times as fast
+                regular = entry.is_file(follow_symlinks=False)
+                trouble = None if regular else _trouble(Path(entry.path))
                 if trouble is None:
-                    yield path
+                    yield entry.path, entry.is_symlink()
                 elif trouble:
-                    problems.append((path, trouble))
+                    problems.append((Path(entry.path), trouble))
 
 
 def _trouble(path: Path) -> str | None:
@@ -176,9 +223,10 @@ def _wanted() -> str:
     return "looked for " + ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
 
 
-def _find_pairs(source: Path, result_dir: Path, recursive: bool, sides: tuple[str, ...]) -> Work:
+def _find_pairs(
+    source: Path, recursive: bool, sides: tuple[str, ...], problems: Problems
+) -> list[_Found]:
     """Pair the images of all sides by relative name without suffix."""
-    problems: Problems = []
     by_side: list[dict[PurePath, list[Path]]] = []
     for side in sides:
         folder = source / side
@@ -188,16 +236,15 @@ def _find_pairs(source: Path, result_dir: Path, recursive: bool, sides: tuple[st
         for path in find_images(folder, recursive, problems=problems):
             stems[path.relative_to(folder).with_suffix("")].append(path)
         by_side.append(stems)
-    stems_in_order = sorted(
-        {s for stems in by_side for s in stems}, key=lambda s: natural_key(s.as_posix())
-    )
-    if not stems_in_order and not problems:
-        raise UsageError(f"{source}: no images found in {' and '.join(sides)} ({_wanted()})")
+    stems_in_order = sorted({s for stems in by_side for s in stems}, key=_in_order)
     pairs = []
     for stem in stems_in_order:
         files = [stems.get(stem, []) for stems in by_side]
         if all(len(found) == 1 for found in files):
-            pairs.append((tuple(found[0] for found in files), stem.with_name(files[0][0].name)))
+            sources = [found[0] for found in files]
+            name = stem.with_name(sources[0].name).as_posix()
+            linked = any(path.is_symlink() for path in sources)
+            pairs.append(_Found(tuple(map(str, sources)), name, name, linked))
             continue
         for side, found in zip(sides, files, strict=True):
             for path in found:
@@ -208,50 +255,100 @@ def _find_pairs(source: Path, result_dir: Path, recursive: bool, sides: tuple[st
                     else f"is ambiguous: more than one file of this name in {side} or its partner"
                 )
                 problems.append((path, reason))
-    work = _name_results(pairs, result_dir)
-    return Work(work.items, problems + work.problems, work.notices)
+    return pairs
 
 
-def _name_results(named: Iterable[tuple[tuple[Path, ...], PurePath]], result_dir: Path) -> Work:
+def _name_results(
+    found: list[_Found], result_dir: Path, shard: Shard | None, *, ordered: bool
+) -> Work:
     """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
 
     Names that differ in case or Unicode form alone are taken for equal, as some file systems do.
+    All names decide on each, whatever the shard; then only its own are looked at on the disk.
+
+    Parameters
+    ----------
+    ordered
+        Leave the images in their order, not in that of their names.
     """
-    named = list(named)
-    stems = [name.with_suffix("") for _, name in named]
-    notices = []
-    while True:
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, stem in enumerate(stems):
-            groups[_folded(stem)].append(index)
-        clashes = [group for group in groups.values() if len(group) > 1]
-        fixable = [i for group in clashes for i in group if stems[i] != named[i][1]]
-        if not fixable:
-            break
+    folded = [_folded(image.stem) for image in found]
+    clashes = _clashes(folded)
+    renamed: set[int] = set()
+    while fixable := [
+        index
+        for clash in clashes
+        for index in clash
+        if index not in renamed and found[index].stem != PurePath(found[index].name)
+    ]:
         for index in fixable:
-            stems[index] = named[index][1]
-            notices.append(
-                f"{named[index][1]}: its result is called {stems[index]}{RESULT_SUFFIX}, "
+            folded[index] = _folded(PurePath(found[index].name))
+        renamed.update(fixable)
+        clashes = _clashes(folded)
+
+    def place_of(index: int) -> Any:
+        return index if ordered else _in_order(PurePath(found[index].files[0]))
+
+    firsts = {min(clash, key=place_of) for clash in clashes}
+    superfluous = {index for clash in clashes for index in clash} - firsts
+    inputs = _inputs_below(result_dir.resolve(), found)
+
+    chosen = [
+        index
+        for index, image in enumerate(found)
+        if shard is None or shard.takes(PurePath(image.key))
+    ]
+    work = Work([])
+    for index in sorted(chosen, key=place_of):
+        sources = tuple(map(Path, found[index].files))
+        name = found[index].name
+        stem = PurePath(name) if index in renamed else found[index].stem
+        place = stem.with_name(stem.name + RESULT_SUFFIX)
+        result = result_dir / place
+        if index in renamed:
+            work.notices.append(
+                f"{name}: its result is called {place}, "
                 "since another image would share the shorter name"
             )
-    items, problems = [], []
-    taken: set[str] = set()
-    # Links are followed only up to the folder: a link is an input of its own.
-    inputs = {
-        _folded(path.parent.resolve() / path.name) for sources, _ in named for path in sources
-    } | {_folded(path.resolve()) for sources, _ in named for path in sources}
-    target = result_dir.resolve()
-    for (sources, _), stem in zip(named, stems, strict=True):
-        result = result_dir / stem.with_name(stem.name + RESULT_SUFFIX)
-        clash = _folded(target / result.relative_to(result_dir)) in inputs
-        if clash or _same_file(result, sources):
-            problems.append((sources[0], f"its result would overwrite the input {result}"))
-        elif _folded(stem) in taken:
-            problems.append((sources[0], f"another image has the same result {result}"))
+        if (inputs and _folded(place) in inputs) or _same_file(result, sources):
+            reason = f"its result would overwrite the input {result}"
+            work.problems.append((sources[0], reason))
+        elif index in superfluous:
+            work.problems.append((sources[0], f"another image has the same result {result}"))
         else:
-            taken.add(_folded(stem))
-            items.append(Item(sources, result))
-    return Work(items, problems, notices)
+            work.items.append(Item(sources, result))
+    return work
+
+
+def _clashes(names: list[str]) -> list[list[int]]:
+    """Which names are the same, by their places in the list."""
+    first: dict[str, int] = {}
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        there = first.setdefault(name, index)
+        if there != index:
+            groups.setdefault(name, [there]).append(index)
+    return list(groups.values())
+
+
+def _inputs_below(target: Path, found: list[_Found]) -> set[str]:
+    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
+    base = PurePath(_folded(target))
+    folders: dict[str, PurePath] = {}
+    inputs: set[str] = set()
+    for image in found:
+        for file in image.files:
+            # Links are followed only up to the folder: a link is an input of its own.
+            head, tail = os.path.split(file)
+            folder = folders.get(head)
+            if folder is None:
+                folder = folders[head] = PurePath(_folded(Path(head).resolve()))
+            places = []
+            if folder.is_relative_to(base):
+                places.append(folder / _folded(PurePath(tail)))
+            if image.linked:
+                places.append(PurePath(_folded(Path(file).resolve())))
+            inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
+    return inputs
 
 
 def _folded(path: PurePath) -> str:

@@ -1,8 +1,8 @@
 """Files read whole and written whole: stable while read, atomic and durable when written.
 
 A result is written under a temporary name in its own folder, flushed to the disk, and renamed.
-While it is written it is locked, so that a later run can tell the leftovers of a dead one from
-the work of a live one.
+While it is written it is locked, so that another run can tell the leftovers of a dead one from
+the work of a live one, on whatever machine that is.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restormer_cli.errors import ImageError, ResultFolderError
-from restormer_cli.lock import try_lock
+from restormer_cli.lock import is_at, try_lock, unlock
 
 TEMPORARY_SUFFIX = ".restormer-part"
-#: A temporary file is made and then locked; seconds that lie between at most.
-_UNLOCKED_FOR = 1.0
+#: Seconds between two looks at a file to which somebody else appends a line.
+_LINE_POLL = 0.005
+#: Seconds after which the line is appended all the same.
+_LINE_PATIENCE = 10.0
 #: Causes that the next result would meet as well.
 _LASTING = {
     getattr(errno, name)
@@ -40,7 +42,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a record may hold millions
 class Stamp:
     """What tells a file's content from another one's."""
 
@@ -97,13 +99,9 @@ def atomic_file(
     ``before_rename`` is told size and time of the whole file; what it raises undoes the write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name of the result is left out: with it, the temporary one could grow too long.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=TEMPORARY_SUFFIX)
-    temporary = Path(name)
+    descriptor, temporary = _locked_temporary(path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            with contextlib.suppress(OSError):  # no locks here, and no sweeping either
-                try_lock(descriptor)
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -118,6 +116,24 @@ def atomic_file(
     except BaseException:  # Ctrl-C as well: nothing is left half-written
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _locked_temporary(folder: Path) -> tuple[int, Path]:
+    """A new file, open and locked; another machine may sweep it before it is locked."""
+    while True:
+        # The name of the result is left out: with it, the temporary one could grow too long.
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX)
+        try:
+            if try_lock(descriptor) and is_at(descriptor, Path(name)):
+                return descriptor, Path(name)
+        except OSError:  # no locks here, and no sweeping either
+            return descriptor, Path(name)
+        except BaseException:
+            os.close(descriptor)
+            Path(name).unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
 
 
 def write_file(
@@ -144,6 +160,46 @@ def write_file(
         ) from error
 
 
+class LineFile:
+    """A file that several processes, on several machines, append whole lines to.
+
+    On one machine the system puts every line at the end. On a network file system the machines
+    disagree about where that is, unless each line is written under a lock.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(path, flags, 0o666)
+
+    def append(self, line: str) -> None:
+        """Write a line; what is no text in it, of a name that is none, is escaped.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        data = (line + "\n").encode("utf-8", "backslashreplace")
+        with contextlib.ExitStack() as stack:
+            until = time.monotonic() + _LINE_PATIENCE
+            with contextlib.suppress(OSError):  # no locks here
+                while not (ours := try_lock(self._descriptor)) and time.monotonic() < until:
+                    time.sleep(_LINE_POLL)
+                if ours:
+                    stack.callback(unlock, self._descriptor)
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut, where the system can."""
     if os.name == "nt":
@@ -156,27 +212,33 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def sweep(folders: Iterable[Path]) -> int:
+def sweep(folders: Iterable[Path], spare: float = 0.0) -> int:
     """Remove what dead runs have left half-written in folders; how many files.
 
     What a live run is writing is locked (on Windows: open) and stays. What cannot be judged or
     removed stays as well.
+
+    Parameters
+    ----------
+    spare
+        Leave alone what has changed in the last so many seconds: for those that have live
+        neighbours, on machines that may not see each other's locks.
     """
+    newest = time.time() - spare if spare else float("inf")
     count = 0
     for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
-                    count += _remove_if_dead(Path(entry.path))
+                    count += _remove_if_dead(Path(entry.path), newest)
     return count
 
 
-def _remove_if_dead(path: Path) -> bool:
+def _remove_if_dead(path: Path, newest: float) -> bool:
     try:
         with path.open("r+b") as file:
             facts = os.fstat(file.fileno())
-            just_made = facts.st_size == 0 and time.time() - facts.st_mtime < _UNLOCKED_FOR
-            if just_made or not stat.S_ISREG(facts.st_mode):
+            if not stat.S_ISREG(facts.st_mode) or facts.st_mtime > newest:
                 return False
             if os.name != "nt":
                 if not try_lock(file.fileno()):

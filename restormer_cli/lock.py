@@ -5,7 +5,9 @@ with the process that holds it, however that ends: a dead holder blocks nobody, 
 number has to be judged. Linux passes it on to the server of a network file system, so it holds
 between machines. Where a file system has no locks, the run goes on and says so.
 
-A lock has a name, so that parts of one run that share a folder can each have their own.
+A lock has a name, so that parts of one run that share a folder can each have their own. Which
+names exclude each other is for the caller to say. Whoever takes a lock holds another one, the
+gate, while he looks at those of the others, so no two begin at once without seeing each other.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import socket
 import sys
 import time
@@ -30,8 +33,15 @@ else:
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
 #: Windows locks bytes, and nobody else can read those: one far behind the end is taken.
 _LOCKED_BYTE = 1 << 30
+_SUFFIX = ".lock"
+#: The lock that whoever takes another one holds meanwhile.
+_GATE = "gate"
 #: Seconds between two looks at a lock that somebody else holds.
 POLL = 0.5
+#: Seconds between two looks at the gate, in the mean.
+GATE_POLL = 0.02
+#: Seconds after which somebody is told that the gate is shut.
+GATE_PATIENCE = 5.0
 
 
 def try_lock(descriptor: int) -> bool:
@@ -56,6 +66,25 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def unlock(descriptor: int) -> None:
+    """Give back what :func:`try_lock` took, and keep the file open."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ESTALE}:  # the latter if another machine removed it
+            return False
+        raise
+
+
 @contextlib.contextmanager
 def folder_lock(
     folder: Path,
@@ -63,6 +92,7 @@ def folder_lock(
     name: str = "run",
     wait: bool = False,
     notice: Callable[[str], None] = lambda text: None,
+    excludes: Callable[[str], bool] = lambda other: False,
 ) -> Iterator[None]:
     """Hold the lock ``name`` of a folder, which exists; its file is removed in the end.
 
@@ -72,28 +102,96 @@ def folder_lock(
         Wait until it is free.
     notice
         Told who is waited for, and when there can be no lock.
+    excludes
+        Says of the name of another lock whether it must be free, too.
 
     Raises
     ------
     BusyError
-        If somebody else has it and ``wait`` is not set.
+        If somebody else has it, or one that excludes it, and ``wait`` is not set.
     OSError
         If the folder cannot be written to.
     """
-    path = folder / f"{name}.lock"
-    descriptor = _acquire(path, wait, notice)
+    path = folder / f"{name}{_SUFFIX}"
+    told = False
+    while True:
+        with _gate(folder, notice):
+            descriptor, holder = _try_file(path, notice)
+            if descriptor is not None:
+                try:
+                    holder = _holder_of_another(folder, path, excludes)
+                except BaseException:
+                    _release(path, descriptor)
+                    raise
+                if holder is None:
+                    _sign(descriptor)
+                    break
+                _release(path, descriptor)
+        if not wait:
+            raise BusyError(
+                f"{folder.parent}: another run works here ({holder}); "
+                "wait for it with --wait, or name another --result-dir"
+            )
+        if not told:
+            notice(f"{folder.parent}: waiting for another run ({holder})")
+            told = True
+        time.sleep(POLL)
     try:
         yield
     finally:
-        # Before it is free, so that nobody finds it locked by a file that has no name any more.
-        # Windows does not remove open files, and there the file stays.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+        _release(path, descriptor)
 
 
-def _acquire(path: Path, wait: bool, notice: Callable[[str], None]) -> int:
-    told = False
+@contextlib.contextmanager
+def _gate(folder: Path, notice: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock that is only ever held for moments; wait for it."""
+    path = folder / f"{_GATE}{_SUFFIX}"
+    patient_until = time.monotonic() + GATE_PATIENCE
+    while True:
+        # Without locks there is no gate either; that is said of the lock itself.
+        descriptor, holder = _try_file(path, lambda text: None)
+        if descriptor is not None:
+            break
+        if time.monotonic() > patient_until:
+            notice(f"{folder.parent}: waiting for another run to begin ({holder})")
+            patient_until = float("inf")
+        # Of many that begin together, no two keep step.
+        time.sleep(random.uniform(0, 2 * GATE_POLL))
+    try:
+        yield
+    finally:
+        _release(path, descriptor)
+
+
+def _holder_of_another(folder: Path, own: Path, excludes: Callable[[str], bool]) -> str | None:
+    """Who holds a lock that excludes ours; files that dead holders have left are removed."""
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        if path == own or not excludes(path.name.removesuffix(_SUFFIX)):
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:  # its holder has just finished
+            continue
+        try:
+            free = try_lock(descriptor)
+        except OSError:  # no locks here, as has been said
+            os.close(descriptor)
+            continue
+        except BaseException:  # Ctrl-C as well: an open file would stay locked
+            os.close(descriptor)
+            raise
+        if not free:
+            try:
+                return _describe(descriptor, path)
+            finally:
+                os.close(descriptor)
+        # Whoever wants this lock waits at the gate, so nobody has it by now.
+        _release(path, descriptor)
+    return None
+
+
+def _try_file(path: Path, notice: Callable[[str], None]) -> tuple[int | None, str | None]:
+    """Lock the file of a lock, which is made if need be: it, open, or else who holds it."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -102,25 +200,25 @@ def _acquire(path: Path, wait: bool, notice: Callable[[str], None]) -> int:
             continue
         try:
             ours = _try_lock_or_say(descriptor, path, notice)
-            if ours and _is_at(descriptor, path):
-                _sign(descriptor)
-                return descriptor
-            holder = _describe(descriptor)
+            if ours and is_at(descriptor, path):
+                return descriptor, None
+            holder = _describe(descriptor, path)
         except BaseException:  # Ctrl-C as well: an open file would stay locked
             os.close(descriptor)
             raise
         os.close(descriptor)
-        if ours or not path.exists():  # the last holder has just finished and removed it
-            continue
-        if not wait:
-            raise BusyError(
-                f"{path.parent.parent}: another run works here ({holder}); "
-                "wait for it with --wait, or name another --result-dir"
-            )
-        if not told:
-            notice(f"{path.parent.parent}: waiting for another run ({holder})")
-            told = True
-        time.sleep(POLL)
+        if not ours and path.exists():
+            return None, holder
+        # Else the last holder has just finished and removed it.
+
+
+def _release(path: Path, descriptor: int) -> None:
+    # Before it is free, so that nobody finds it locked by a file that has no name any more.
+    # Windows does not remove open files, and there the file stays.
+    with contextlib.suppress(OSError):
+        if is_at(descriptor, path):  # nobody has put another one there by hand
+            path.unlink()
+    os.close(descriptor)
 
 
 def _try_lock_or_say(descriptor: int, path: Path, notice: Callable[[str], None]) -> bool:
@@ -132,13 +230,6 @@ def _try_lock_or_say(descriptor: int, path: Path, notice: Callable[[str], None])
             "make sure that no other run works here"
         )
         return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _sign(descriptor: int) -> None:
@@ -153,9 +244,11 @@ def _sign(descriptor: int) -> None:
         os.write(descriptor, (json.dumps(holder) + "\n").encode("ascii"))
 
 
-def _describe(descriptor: int) -> str:
+def _describe(descriptor: int, path: Path) -> str:
     """Who holds a lock, as the file says."""
+    name = path.name.removesuffix(_SUFFIX)
+    part = "" if name == "run" else f"{name}, "
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         holder = json.loads(os.read(descriptor, 4096))
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    return "it has only just begun"
+        return f"{part}process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    return f"{part}it has only just begun"

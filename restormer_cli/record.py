@@ -25,6 +25,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import stat
 import threading
 import time
@@ -36,7 +37,8 @@ from typing import Literal, NamedTuple
 from restormer_cli import __version__
 from restormer_cli.discovery import Item
 from restormer_cli.errors import ImageError
-from restormer_cli.files import Stamp, atomic_file, read_file, sync_folder
+from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
+from restormer_cli.shards import WHOLE, is_shard
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
 FOLDER = ".restormer"
@@ -44,6 +46,9 @@ FOLDER = ".restormer"
 TIME_TOLERANCE = 2 * 10**9
 #: Seconds between two flushes to the disk.
 SYNC_EVERY = 5.0
+SUFFIX = ".jsonl"
+#: So many journals of shards are left as they are.
+SPARE_JOURNALS = 16
 #: So many lines that count for nothing are kept before the journal is written anew.
 SPARE_LINES = 1000
 
@@ -111,7 +116,7 @@ class Record:
         Of this run's journal.
     """
 
-    def __init__(self, result_dir: Path, settings: Settings, name: str = "run") -> None:
+    def __init__(self, result_dir: Path, settings: Settings, name: str = WHOLE) -> None:
         self.result_dir = result_dir
         self.folder = result_dir / FOLDER
         self.path = self.folder / f"{name}.jsonl"
@@ -126,25 +131,43 @@ class Record:
 
     # Reading
 
-    def load(self) -> None:
-        """Read all journals of the folder; what is not there or not readable is not known."""
+    def load(self, results: Iterable[Path] | None = None) -> None:
+        """Read all journals of the folder; what is not there or not readable is not known.
+
+        Parameters
+        ----------
+        results
+            Keep only what is said of these, so that one of many shards need not hold what the
+            others have done.
+        """
+        wanted = None if results is None else {_key(self._name(path)) for path in results}
         with contextlib.suppress(OSError):
-            for path in sorted(self.folder.glob("*.jsonl")):
+            # The one that others are put into comes last, lest a move between them be missed.
+            paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem == WHOLE)
+            for path in paths:
                 with contextlib.suppress(OSError):
-                    count = self._load(path)
+                    count = self._load(path, wanted)
                     self._lines = count if path == self.path else self._lines
 
-    def _load(self, path: Path) -> int:
+    def _load(self, path: Path, wanted: set[bytes] | None = None) -> int:
         settings: Settings | None = None
         count = 0
         with path.open("rb") as file:
             for count, line in enumerate(file, 1):  # noqa: B007 - the last one is given back
+                # What stands before the first comma behind a quotation mark is the name as it
+                # was written, unless the name itself has such marks.
+                if wanted is not None and line.startswith(b'["') and b"\0" not in line:
+                    key = line.partition(b'", [')[0]
+                    if key not in wanted and b"\\" not in key:
+                        continue
                 try:
                     parsed = json.loads(line)
                     if isinstance(parsed, dict):
                         settings = Settings(**parsed["settings"])
                     elif settings is not None:
                         name, (size, mtime), sources = parsed
+                        if wanted is not None and _key(name) not in wanted:
+                            continue
                         stamped = tuple((path, Stamp(*stamp)) for path, *stamp in sources)
                         entry = Entry(int(size), int(mtime), stamped, settings)
                         self.entries.setdefault(name, []).append(entry)
@@ -217,6 +240,28 @@ class Record:
 
     # Writing
 
+    def gather(self) -> None:
+        """Put the journals of shards into that of this run, if there are many of them.
+
+        Only for a run that works in the folder alone. Cut off at any moment, it loses nothing:
+        what is in two journals counts once.
+        """
+        with contextlib.suppress(OSError):
+            parts = [path for path in sorted(self.folder.glob(f"*{SUFFIX}")) if is_shard(path.stem)]
+            if len(parts) <= SPARE_JOURNALS:
+                return
+            sweep([self.folder])
+            with atomic_file(self.path) as file:
+                for path in [self.path, *parts]:
+                    # Entries that have lost their header must not come under another one.
+                    file.write(b"{}\n")
+                    with contextlib.suppress(FileNotFoundError), path.open("rb") as part:
+                        shutil.copyfileobj(part, file, 1 << 20)
+                    file.write(b"\n")  # ends a line that a crash may have cut off
+            sync_folder(self.folder)
+            for path in parts:
+                path.unlink()
+
     def open(self, settings: Settings) -> None:
         """Begin to write; ``settings`` are those of this run with nothing left open.
 
@@ -286,6 +331,7 @@ class Record:
             return
         own = Record(self.result_dir, self.settings)
         own._load(self.path)
+        sweep([self.folder])
         with atomic_file(self.path) as file:
             for line in own._latest_lines():
                 file.write(line.encode("ascii") + b"\n")
@@ -293,12 +339,22 @@ class Record:
     def _latest_lines(self) -> Iterator[str]:
         """The last two entries of each result: the last may not have become a file."""
         settings: Settings | None = None
-        kept = ((name, entry) for name, entries in self.entries.items() for entry in entries[-2:])
+        # Journals that were put together are not in the order of time.
+        kept = (
+            (name, entry)
+            for name, entries in self.entries.items()
+            for entry in sorted(dict.fromkeys(entries), key=lambda entry: entry.mtime)[-2:]
+        )
         for name, entry in sorted(kept, key=lambda pair: repr(pair[1].settings)):
             if entry.settings != settings:
                 settings = entry.settings
                 yield _header(settings)
             yield _line(name, entry)
+
+
+def _key(name: str) -> bytes:
+    """How the line of a result begins, up to the end of its name."""
+    return b"[" + json.dumps(name)[:-1].encode("ascii")
 
 
 def _header(settings: Settings) -> str:
