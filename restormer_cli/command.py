@@ -13,12 +13,13 @@ from typing import IO, Any
 
 from restormer_cli import hashes
 from restormer_cli import weights as weights_module
-from restormer_cli.batch import Job, Restore, run
+from restormer_cli.batch import Engine, Here, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
 from restormer_cli.images import MAX_PIXELS
+from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Summary
-from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
+from restormer_cli.process import idle_processors, processors, quiet_libraries
 from restormer_cli.record import Settings
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
@@ -102,7 +103,7 @@ def restore(
             stack.enter_context(quiet_libraries())
         console = Console(json_lines=json_lines, quiet=quiet, report=stream)
 
-        def load() -> tuple[Restore, Labels]:
+        def start() -> Engine:
             threads = _share_the_machine()
             from restormer_cli import devices
             from restormer_cli.restorer import Restorer
@@ -124,12 +125,12 @@ def restore(
                 tile=tile,
                 tile_overlap=tile_overlap,
             )
-            return restorer, Labels(file.label, str(choice.device), choice.precision)
+            return Here(restorer, Labels(file.label, str(choice.device), choice.precision))
 
         stack.enter_context(_signals_stop())
         summary = Summary()
         try:
-            run(job, work, load, console, summary)
+            run(job, work, start, console, summary)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
             console.close(f"stopped by {name}: {summary}{_peak(summary)}")
@@ -140,7 +141,7 @@ def restore(
 
 
 def _peak(summary: Summary) -> str:
-    return f", peak memory {format_bytes(peak_memory())}" if summary.done else ""
+    return f", peak memory {format_bytes(summary.peak_memory)}" if summary.done else ""
 
 
 def _close(report: IO[str]) -> None:
