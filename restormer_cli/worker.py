@@ -122,8 +122,15 @@ class _Pipeline:
 
     def run(self, chunks: Iterable[Sequence[Item]]) -> bool:
         sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
-        reader = ReadAhead(sources, self._read, lambda loaded: loaded.bytes, AHEAD_BYTES)
         self.writer: WriteBehind[tuple[Item, Outcome]] = WriteBehind(AHEAD_BYTES)
+        reader = ReadAhead(
+            sources,
+            self._read,
+            lambda loaded: loaded.bytes,
+            AHEAD_BYTES,
+            # The next chunk may come only once the results of this one are reported.
+            idle=lambda: self._report(self.writer.finished()),
+        )
         patience: float | None = None
         try:
             for group in self._groups(reader):
