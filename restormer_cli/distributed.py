@@ -21,6 +21,7 @@ from restormer_cli.discovery import Item
 from restormer_cli.dispatch import Lost
 from restormer_cli.errors import UsageError
 from restormer_cli.job import Job
+from restormer_cli.process import processors
 from restormer_cli.recipe import Recipe
 from restormer_cli.remote import Remote, Reply
 
@@ -122,22 +123,22 @@ def _connect(address: str | None) -> Any:
     if address and address != "auto":
         _see_that_it_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # What nodes have to say would be printed to stdout, where only results belong.
+    os.environ |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": ".?"}
     with _own_signals():
         import ray
 
+        quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
-            ray.init(
-                address=address,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=True,
-            )
+            try:
+                ray.init(address=address or "auto", **quiet)
+            except ConnectionError:
+                if address:
+                    raise
+                ray.init("local", num_cpus=processors(), include_dashboard=False, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"no Ray cluster at {address or 'hand'}: {_first_line(error)}"
-            ) from error
+            at = f" at {address}" if address else ""
+            raise UsageError(f"no Ray cluster{at}: {_first_line(error)}") from error
     return ray
 
 

@@ -77,10 +77,12 @@ def start(workforce: Workforce, job: Job, recipe: Recipe, tell: Callable[[str], 
 
 def share_out(workforce: Workforce, recipe: Recipe) -> list[Recipe]:
     """A recipe for each process of this machine; all devices in turn."""
-    share_the_machine()  # before PyTorch is loaded
-    from restormer_cli.devices import spread
+    found = [recipe.device]
+    if recipe.device in {"auto", "cuda"}:
+        share_the_machine()  # before PyTorch is loaded
+        from restormer_cli.devices import spread
 
-    found = spread(recipe.device)
+        found = spread(recipe.device)
     count = workforce.workers or len(found)
     threads = workforce.cpus_per_worker
     if threads is None and count > 1:

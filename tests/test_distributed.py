@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Calm:
     def __init__(self, folder: Path, weights: Path) -> None:
         self.folder, self.weights = folder, weights
         for index in range(24):  # small ones, which go through the network together, and larger
-            size = (12, 60, 500)[index % 3]
+            size = (12, 60, 400)[index % 3]
             write(folder / "in" / "sub" / f"{index}.png", random_pixels(size, size, seed=index))
         (folder / "in" / "bad.png").write_bytes(b"no image")
         ran = restormer(*self.words(folder / "calm")[3:], "--workers", 1)
@@ -86,9 +87,15 @@ def end(run: subprocess.Popen[str], first: str = "") -> tuple[int, str, str]:
     return run.returncode, first + output, errors
 
 
-def first_line(run: subprocess.Popen[str]) -> str:
+def first_done(run: subprocess.Popen[str]) -> str:
+    """What a run prints until the first image is restored."""
     assert run.stdout is not None
-    return run.stdout.readline()
+    lines = ""
+    while '"done"' not in lines:
+        line = run.stdout.readline()
+        assert line, run.communicate()
+        lines += line
+    return lines
 
 
 def wait_for(condition: Any, what: str) -> Any:
@@ -129,7 +136,7 @@ def test_paths_are_told_as_they_were_typed(
 
 def test_process_that_is_killed_costs_nothing(tmp_path: Path, calm: Calm) -> None:
     run = start(calm.words(tmp_path / "out"), "--workers", 2)
-    first = first_line(run)
+    first = first_done(run)
     workers_of(run)[0].kill()
     ran = end(run, first)
     see_that_all_is_well(calm, tmp_path / "out", ran)
@@ -140,7 +147,7 @@ def test_signal_stops_all_soon_and_the_next_run_goes_on(
     tmp_path: Path, calm: Calm, number: signal.Signals
 ) -> None:
     run = start(calm.words(tmp_path / "out"), "--workers", 2)
-    first = first_line(run)
+    first = first_done(run)
     workers = workers_of(run)
     started = time.monotonic()
     run.send_signal(number)
@@ -149,7 +156,7 @@ def test_signal_stops_all_soon_and_the_next_run_goes_on(
     assert status == 128 + number
     assert f"stopped by {number.name}" in errors
     assert "Traceback" not in errors
-    assert not [worker for worker in workers if worker.is_running()]
+    wait_for(lambda: not any(map(psutil.Process.is_running, workers)), "workers outlive the driver")
     done = len(contents(tmp_path / "out"))
     assert output.count('"done"') <= done
     see_that_all_is_well(
@@ -161,7 +168,7 @@ def test_driver_that_is_killed_takes_its_workers_along_and_is_resumed(
     tmp_path: Path, calm: Calm
 ) -> None:
     run = start(calm.words(tmp_path / "out"), "--workers", 2)
-    first_line(run)
+    first_done(run)
     workers = workers_of(run)
     run.kill()
     run.communicate()
@@ -186,3 +193,137 @@ def test_weights_that_cannot_be_used_are_named_once(tmp_path: Path, calm: Calm) 
     assert ran.status == 2
     assert ran.err.count("does not fit") >= 1
     assert ran.out == ""
+
+
+# --- a cluster ---------------------------------------------------------------------------
+
+
+class Nodes:
+    """Two nodes on this machine, with room for a worker each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        self.second = self.cluster.add_node(num_cpus=1)
+
+    def workers(self) -> list[psutil.Process]:
+        """Processes that restore, on all nodes."""
+        raylets = [
+            node.all_processes["raylet"][0].process.pid for node in self.cluster.list_all_nodes()
+        ]
+        found = []
+        for raylet in raylets:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children = psutil.Process(raylet).children(recursive=True)
+                found += [c for c in children if "ray::Remote" in " ".join(c.cmdline())]
+        return found
+
+    def start(self, calm: Calm, out: Path, *more: object) -> subprocess.Popen[str]:
+        words = ("--engine", "ray", "--ray-address", self.cluster.address)
+        return start(calm.words(out), *words, *more)
+
+    def both_at_work(self, run: subprocess.Popen[str]) -> tuple[list[psutil.Process], str]:
+        """The two workers once images are coming, and the first line."""
+        first = first_done(run)
+        return wait_for(lambda: (w := self.workers()) and len(w) == 2 and w, "two workers"), first
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray")
+    nodes = Nodes()
+    yield nodes
+    nodes.cluster.shutdown()
+
+
+def test_cluster_does_what_one_process_does(tmp_path: Path, calm: Calm, nodes: Nodes) -> None:
+    ran = end(nodes.start(calm, tmp_path / "out"))
+    see_that_all_is_well(calm, tmp_path / "out", ran)
+    assert len(ran[2].splitlines()) == 2, ran[2]  # the bad file and the totals: Ray says nothing
+
+
+def test_worker_of_a_cluster_that_is_killed_costs_nothing(
+    tmp_path: Path, calm: Calm, nodes: Nodes
+) -> None:
+    run = nodes.start(calm, tmp_path / "out")
+    workers, first = nodes.both_at_work(run)
+    workers[0].kill()
+    see_that_all_is_well(calm, tmp_path / "out", end(run, first))
+
+
+def test_driver_of_a_cluster_that_is_killed_is_resumed(
+    tmp_path: Path, calm: Calm, nodes: Nodes
+) -> None:
+    run = nodes.start(calm, tmp_path / "out")
+    workers, _ = nodes.both_at_work(run)
+    run.kill()
+    run.communicate()
+    wait_for(lambda: not any(map(psutil.Process.is_running, workers)), "workers outlive the driver")
+    done = len(contents(tmp_path / "out"))
+    assert done
+    see_that_all_is_well(
+        calm, tmp_path / "out", end(nodes.start(calm, tmp_path / "out")), 24 - done
+    )
+
+
+def test_signal_ends_the_workers_of_a_cluster(tmp_path: Path, calm: Calm, nodes: Nodes) -> None:
+    run = nodes.start(calm, tmp_path / "out")
+    workers, first = nodes.both_at_work(run)
+    started = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    status, _, errors = end(run, first)
+    assert time.monotonic() - started < 8  # two seconds, and some for a loaded machine
+    assert status == 143
+    assert errors.splitlines()[-1].startswith("stopped by SIGTERM")
+    wait_for(lambda: not any(map(psutil.Process.is_running, workers)), "workers outlive the driver")
+
+
+def test_node_that_is_lost_costs_nothing(tmp_path: Path, calm: Calm, nodes: Nodes) -> None:
+    """The last one: afterwards there is a node less."""
+    run = nodes.start(calm, tmp_path / "out")
+    _, first = nodes.both_at_work(run)
+    nodes.cluster.remove_node(nodes.second, allow_graceful=False)
+    see_that_all_is_well(calm, tmp_path / "out", end(run, first))
+
+
+# --- what cannot be had ------------------------------------------------------------------
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(
+    tmp_path: Path, calm: Calm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = restormer(*calm.words(tmp_path / "out")[3:], "--engine", "ray")
+    assert ran.status == 2
+    assert ran.err == "error: Ray is not installed: pip install 'restormer-cli[ray]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "nobody answers"),
+        (("--engine", "ray", "--ray-address", "ray://head:10001"), "say HOST:PORT"),
+        (("--engine", "ray", "--device", "cuda:1"), "say --device cuda"),
+        (("--ray-address", "head:6379"), "need --engine ray"),
+        (("--gpus-per-worker", "1"), "need --engine ray"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_named_in_one_line(
+    tmp_path: Path, calm: Calm, words: tuple[str, ...], said: str
+) -> None:
+    pytest.importorskip("ray")
+    ran = restormer(*calm.words(tmp_path / "out")[3:], *words)
+    assert ran.status == 2
+    assert ran.err.count("\n") == 1
+    assert said in ran.err
+
+
+def test_help_needs_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from restormer_cli import command, engines, dispatch, distributed, processes; "
+        "print({'torch', 'ray'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
