@@ -98,7 +98,8 @@ class Cluster:
         try:
             reply: Reply = self._ray.get(call)
         except (errors.RayError, ImportError) as error:
-            return Lost(_first_line(error))
+            gone = isinstance(error, errors.RayActorError) and "__init__" not in str(error)
+            return Lost("its process or node has gone" if gone else _lines(error)[-1])
         self._new.discard(worker)
         if reply.state == "broken":
             # Its process is not to be trusted any more.
@@ -138,7 +139,7 @@ def _connect(address: str | None) -> Any:
                 ray.init("local", num_cpus=processors(), include_dashboard=False, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             at = f" at {address}" if address else ""
-            raise UsageError(f"no Ray cluster{at}: {_first_line(error)}") from error
+            raise UsageError(f"no Ray cluster{at}: {_lines(error)[0]}") from error
     return ray
 
 
@@ -169,6 +170,6 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _lines(error: BaseException) -> list[str]:
+    """What an error of Ray says; where it wraps another one, that is the last."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
