@@ -50,6 +50,11 @@ class Precision(str, enum.Enum):
     float16 = "float16"
 
 
+class Engine(str, enum.Enum):
+    local = "local"
+    ray = "ray"
+
+
 class BitDepth(str, enum.Enum):
     auto = "auto"
     eight = "8"
@@ -82,11 +87,31 @@ class Common:
     options: Annotated[
         Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
     ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (all that are there), cuda:N or mps.")
+    ] = "auto"
     precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto
     max_memory: Annotated[
         int | None,
-        typer.Option(parser=_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."),
+        typer.Option(
+            parser=_size, metavar="SIZE", help="Peak memory of a worker to stay under, such as 6GB."
+        ),
+    ] = None
+    engine: Annotated[
+        Engine, typer.Option(help="This machine, or a cluster of Ray that sees the folders.")
+    ] = Engine.local
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster; by default what is up.")
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that restore; by default one for each GPU."),
+    ] = None
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each worker, and CPUs for Ray.")
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0.0, help="GPUs for Ray; by default 1 if there are any.")
     ] = None
     tile: Annotated[
         int | None, typer.Option(help="Restore in square tiles, as the authors do. Not exact.")
@@ -179,6 +204,7 @@ def _restore(
     bit_depth = None if common.bit_depth is BitDepth.auto else int(common.bit_depth.value)
     values = dataclasses.asdict(common)
     values |= {"bit_depth": bit_depth, "precision": common.precision.value}
+    values |= {"engine": common.engine.value}
     summary = restore(task=task, kind=kind, sigma=sigma, sides=sides, **values)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,15 +10,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from restormer_cli import hashes
+from restormer_cli import engines, hashes
 from restormer_cli import weights as weights_module
-from restormer_cli.batch import Job, Restore, run
+from restormer_cli.batch import Engine, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
 from restormer_cli.files import LineFile
 from restormer_cli.images import MAX_PIXELS
-from restormer_cli.outcomes import Labels, Summary
-from restormer_cli.process import idle_processors, peak_memory, processors, quiet_libraries
+from restormer_cli.job import Job
+from restormer_cli.outcomes import Summary
+from restormer_cli.process import quiet_libraries
+from restormer_cli.recipe import Recipe
 from restormer_cli.record import Settings
 from restormer_cli.shards import Shard
 from restormer_cli.tasks import find_variant
@@ -56,6 +57,11 @@ def restore(
     report: Path | None,
     quiet: bool,
     verbose: bool,
+    engine: str = "local",
+    ray_address: str | None = None,
+    workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    gpus_per_worker: float | None = None,
 ) -> Summary:
     """Run one subcommand; the parameters are its options.
 
@@ -64,11 +70,23 @@ def restore(
     UsageError
         If the run cannot start as asked.
     """
+    workforce = engines.Workforce(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
+    workforce.check(device)
     variant = find_variant(task, kind, sigma)
     file = weights_module.find_weights(variant, weights, options=options)
+    recipe = Recipe(
+        variant,
+        file,
+        sha256=hashes.sha256(file.path),
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+        tile=tile,
+        tile_overlap=tile_overlap,
+    )
     settings = Settings(
         task=task,
-        weights=hashes.sha256(file.path),
+        weights=recipe.sha256,
         label=file.label,
         options=None if options is None else hashes.sha256(options),
         precision=None if precision == "auto" else precision,
@@ -106,34 +124,17 @@ def restore(
             stack.enter_context(quiet_libraries())
         console = Console(json_lines=json_lines, quiet=quiet, report=stream)
 
-        def load() -> tuple[Restore, Labels]:
-            threads = _share_the_machine()
-            from restormer_cli import devices
-            from restormer_cli.restorer import Restorer
-
-            choice = devices.choose(device, precision)
+        def start() -> Engine:
             if weights == "auto":
                 console.notice(weights_module.notice(file, variant))
-            if verbose:
-                console.notice(f"weights: {file.path}")
-                console.notice(f"device: {choice.device}, {choice.device_reason}")
-                console.notice(f"threads: {threads}")
-                console.notice(f"precision: {choice.precision}, {choice.precision_reason}")
-            restorer = Restorer(
-                weights_module.load_network(file, variant),
-                views=variant.views,
-                device=choice.device,
-                dtype=choice.dtype,
-                max_memory=max_memory,
-                tile=tile,
-                tile_overlap=tile_overlap,
+            return engines.start(
+                workforce, job, recipe, console.notice if verbose else lambda text: None
             )
-            return restorer, Labels(file.label, str(choice.device), choice.precision)
 
         stack.enter_context(_signals_stop())
         summary = Summary()
         try:
-            run(job, work, load, console, summary)
+            run(job, work, start, console, summary)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
             console.close(f"stopped by {name}: {summary}{_peak(summary)}")
@@ -144,31 +145,12 @@ def restore(
 
 
 def _peak(summary: Summary) -> str:
-    return f", peak memory {format_bytes(peak_memory())}" if summary.done else ""
+    return f", peak memory {format_bytes(summary.peak_memory)}" if summary.done else ""
 
 
 def _close(report: LineFile) -> None:
     with contextlib.suppress(OSError):  # a line that did not fit, as has been said
         report.close()
-
-
-def _share_the_machine() -> str:
-    """Settle on a number of threads, unless the user has; to be called before PyTorch is loaded.
-
-    Threads of OpenMP wait for each other at the end of every step. If there are more of them
-    than processors that are free, each step takes as long as the scheduler's turn: two threads
-    beside two busy processes took over 20 times as long as one (measured on two cores).
-    """
-    allowed = processors()
-    if "OMP_NUM_THREADS" in os.environ:
-        return f"{os.environ['OMP_NUM_THREADS']}, as OMP_NUM_THREADS says"
-    free = max(1, min(allowed, idle_processors()))
-    if free < allowed:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sleep while waiting
-    import torch
-
-    torch.set_num_threads(min(torch.get_num_threads(), free))
-    return f"{torch.get_num_threads()}, since {free} of {allowed} processors are free"
 
 
 @contextlib.contextmanager

@@ -42,7 +42,6 @@ class Console:
         """Whether the report lacks lines."""
         self.bar: tqdm | None = None
         self.images = self.finished = 0
-        self.share, self.size = 0.0, 0.0
         self.done = self.total = 0.0  # megapixels
         self.began = self.spoke = time.monotonic()
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -77,15 +76,12 @@ class Console:
     def error(self, text: str) -> None:
         self._say(f"error: {text}")
 
-    def start(self, name: str, megapixels: float) -> None:
-        self.share, self.size = 0.0, megapixels
+    def start(self, name: str) -> None:
         if self.bar is not None:
             self.bar.set_description(name, refresh=False)
 
-    def advance(self, share: float) -> None:
-        step = max(0.0, share - self.share)
-        self.share += step
-        self._show(step * self.size)
+    def advance(self, megapixels: float) -> None:
+        self._show(megapixels)
 
     def finish(self, outcome: Outcome) -> None:
         self.finished += outcome.status in {"done", "failed"}

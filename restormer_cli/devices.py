@@ -56,6 +56,13 @@ def choose(device: str = "auto", precision: str = "auto") -> Choice:
     return Choice(chosen, dtype, device_reason, precision_reason)
 
 
+def spread(device: str = "auto") -> list[str]:
+    """The devices that a name stands for when each can have a process of its own."""
+    if device in {"auto", "cuda"} and torch.cuda.is_available():
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [device]
+
+
 def _choose_device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():

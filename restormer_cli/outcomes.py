@@ -45,6 +45,8 @@ class Summary:
     """Images that were not come to."""
     megapixels: float = 0.0
     seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes of main memory that a process which restores has held at most."""
 
     def count(self, outcome: Outcome) -> None:
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
@@ -75,11 +77,11 @@ class Observer(Protocol):
         """All of them together have so many megapixels, as far as is known by now."""
 
     def notice(self, text: str) -> None: ...
-    def start(self, name: str, megapixels: float) -> None:
-        """An image, or several together, are in the network."""
+    def start(self, name: str) -> None:
+        """An image is in the network; others may be, too."""
 
-    def advance(self, share: float) -> None:
-        """So much of what was started last is done."""
+    def advance(self, megapixels: float) -> None:
+        """So much has come out of the network; negative if it was lost."""
 
     def finish(self, outcome: Outcome) -> None: ...
 
@@ -93,8 +95,8 @@ class Collector:
     def begin(self, images: int, megapixels: float) -> None: ...
     def expect(self, megapixels: float) -> None: ...
     def notice(self, text: str) -> None: ...
-    def start(self, name: str, megapixels: float) -> None: ...
-    def advance(self, share: float) -> None: ...
+    def start(self, name: str) -> None: ...
+    def advance(self, megapixels: float) -> None: ...
 
     def finish(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

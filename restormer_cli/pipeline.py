@@ -18,6 +18,8 @@ Token = TypeVar("Token")
 
 #: Waiting is interrupted this often, in seconds: Windows delivers Ctrl-C to no waiting thread.
 _TICK = 0.5
+#: And this often where there may be something to do meanwhile.
+_IDLE = 0.05
 
 
 class ReadAhead(Generic[Source, Loaded]):
@@ -30,6 +32,8 @@ class ReadAhead(Generic[Source, Loaded]):
     budget
         Nothing is loaded while what is waiting holds more bytes than this, so that together it
         is never more than this and one value.
+    idle
+        Called now and then by the iteration while there is nothing to give.
     """
 
     def __init__(
@@ -38,8 +42,10 @@ class ReadAhead(Generic[Source, Loaded]):
         load: Callable[[Source], Loaded],
         size: Callable[[Loaded], int],
         budget: int,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._load, self._size, self._budget = load, size, budget
+        self._idle = idle
         self._sources = iter(sources)
         self._waiting: deque[Loaded] = deque()
         self._bytes = 0
@@ -50,9 +56,11 @@ class ReadAhead(Generic[Source, Loaded]):
 
     def __iter__(self) -> Iterator[Loaded]:
         while True:
+            while not self._waiting and not self._ended:
+                with self._state:
+                    self._state.wait_for(lambda: self._waiting or self._ended, _IDLE)
+                self._idle()
             with self._state:
-                while not self._waiting and not self._ended:
-                    self._state.wait(_TICK)
                 if not self._waiting:
                     break
                 value = self._waiting.popleft()

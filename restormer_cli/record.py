@@ -4,9 +4,11 @@ The record is a journal of JSON lines, ``.restormer/NAME.jsonl`` in the result f
 only ever appended to. Why no database: SQLite's WAL mode shares memory between processes, which
 network file systems do not offer, and its other modes rely on byte-range locks that many of them
 get wrong. A journal needs neither. Its one writer holds the lock of the same name, so parts of a
-run that share a folder have a journal each, and whoever reads takes all of them together. A line
-that a crash has cut off, anywhere, is no valid JSON and is passed over. A hundred thousand lines
-are read in under a second, and lines that later ones replace are dropped now and then.
+run that share a folder have a journal each, and whoever reads takes all of them together. Workers
+of one run have journals of their own, too, which are put into that of the run when it ends, or
+when the next one begins. A line that a crash has cut off, anywhere, is no valid JSON and is passed
+over. A hundred thousand lines are read in under a second, and lines that later ones replace are
+dropped now and then.
 
 A line is either a header, the settings of all that follows, or an entry::
 
@@ -29,19 +31,23 @@ import shutil
 import stat
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from restormer_cli import __version__
 from restormer_cli.discovery import Item
 from restormer_cli.errors import ImageError
 from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
+from restormer_cli.lock import try_lock
 from restormer_cli.shards import WHOLE, is_shard
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
 FOLDER = ".restormer"
+#: Between the name of a run's journal and what tells its workers apart.
+WORKER = "-worker-"
 #: File systems round times, to two seconds at the coarsest (FAT).
 TIME_TOLERANCE = 2 * 10**9
 #: Seconds between two flushes to the disk.
@@ -119,7 +125,7 @@ class Record:
     def __init__(self, result_dir: Path, settings: Settings, name: str = WHOLE) -> None:
         self.result_dir = result_dir
         self.folder = result_dir / FOLDER
-        self.path = self.folder / f"{name}.jsonl"
+        self.path = self.folder / f"{name}{SUFFIX}"
         self.settings = settings
         self.entries: dict[str, list[Entry]] = {}
         self._lines = 0
@@ -128,6 +134,11 @@ class Record:
         self._synced = time.monotonic()
         self._touched: set[Path] = set()
         self._lock = threading.Lock()
+
+    @classmethod
+    def of_worker(cls, result_dir: Path, settings: Settings, name: str) -> Record:
+        """The record as a worker of the run ``name`` writes it, in a journal of its own."""
+        return cls(result_dir, settings, f"{name}{WORKER}{uuid.uuid4().hex}")
 
     # Reading
 
@@ -241,6 +252,34 @@ class Record:
     # Writing
 
     def gather(self) -> None:
+        """Put what workers have noted into this journal, which must not be open, and end theirs.
+
+        Those of workers that live are locked, and left for the next time. Whoever calls this
+        holds the lock of the run, so where files cannot be locked none should live.
+
+        Raises
+        ------
+        OSError
+            If this journal cannot be written to.
+        """
+        for path in sorted(self.folder.glob(f"{self.path.stem}{WORKER}*{SUFFIX}")):
+            with contextlib.ExitStack() as stack:
+                try:
+                    theirs = stack.enter_context(path.open("rb"))
+                except OSError:
+                    continue
+                try:
+                    if not try_lock(theirs.fileno()):
+                        continue
+                except OSError:
+                    pass
+                with self.path.open("ab") as ours:
+                    _copy(theirs, ours)
+                    ours.flush()
+                    os.fsync(ours.fileno())
+            path.unlink(missing_ok=True)
+
+    def gather_shards(self) -> None:
         """Put the journals of shards into that of this run, if there are many of them.
 
         Only for a run that works in the folder alone. Cut off at any moment, it loses nothing:
@@ -253,11 +292,8 @@ class Record:
             sweep([self.folder])
             with atomic_file(self.path) as file:
                 for path in [self.path, *parts]:
-                    # Entries that have lost their header must not come under another one.
-                    file.write(b"{}\n")
                     with contextlib.suppress(FileNotFoundError), path.open("rb") as part:
-                        shutil.copyfileobj(part, file, 1 << 20)
-                    file.write(b"\n")  # ends a line that a crash may have cut off
+                        _copy(part, file)
             sync_folder(self.folder)
             for path in parts:
                 path.unlink()
@@ -273,6 +309,9 @@ class Record:
         self._compact()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self.path, flags, 0o666)
+        if WORKER in self.path.name:
+            with contextlib.suppress(OSError):  # no locks here: see gather
+                try_lock(self._descriptor)
         self._size = os.fstat(self._descriptor).st_size
         # The line feed ends a line that a crash may have cut off.
         self._append(("\n" if self._size else "") + _header(settings))
@@ -350,6 +389,14 @@ class Record:
                 settings = entry.settings
                 yield _header(settings)
             yield _line(name, entry)
+
+
+def _copy(journal: IO[bytes], other: IO[bytes]) -> None:
+    """Write a journal behind another one."""
+    # The line feed ends a line that a crash may have cut off; and entries that have lost their
+    # header must not come under another one.
+    other.write(b"\n{}\n")
+    shutil.copyfileobj(journal, other, 1 << 20)
 
 
 def _key(name: str) -> bytes:

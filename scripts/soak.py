@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 
 from restormer_cli import Restorer
-from restormer_cli.batch import Job, run
+from restormer_cli.batch import Here, run
+from restormer_cli.job import Job
 from restormer_cli.outcomes import Collector, Labels, Outcome
 
 SIZES = (16, 24, 32, 40)
@@ -75,7 +76,7 @@ def main() -> int:
         restorer = Restorer.from_task("denoise", kind="real")
         watch = Watch(arguments.images)
         job = Job(str(source), Path(folder, "out"))
-        run(job, job.find_work(), lambda: (restorer, Labels()), watch)
+        run(job, job.find_work(), lambda: Here(restorer, Labels()), watch)
     base = watch.samples[int(WARM_UP * len(watch.samples))]
     last = watch.samples[-1]
     grown = last[0] - base[0] > SLACK or last[1] > base[1] or last[2] > base[2]

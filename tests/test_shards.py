@@ -431,7 +431,7 @@ def test_many_journals_of_shards_become_one_when_a_run_is_alone(
     before = loaded(out)
     assert [before.judge(item) for item in items] == [DONE] * len(items)
     part = (out / FOLDER / "shard-3-of-17.jsonl").read_bytes()
-    before.gather()
+    before.gather_shards()
     assert journals(out) == ["run.jsonl"]
     assert [loaded(out).judge(item) for item in items] == [DONE] * len(items)
     # Had it been cut off before it removed them, they would count once.
@@ -461,7 +461,7 @@ def test_compaction_keeps_the_newest_entry_wherever_it_stands(
         header, *entries, torn = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join([header, *reversed(entries), *entries[::2] * 3, torn]))
     record = loaded(out)
-    record.gather()
+    record.gather_shards()
     size = record.path.stat().st_size
     monkeypatch.setattr("restormer_cli.record.SPARE_LINES", 0)
     again = loaded(out)

@@ -1,0 +1,82 @@
+"""Workers as processes of this machine, one for each device."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Iterable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from restormer_cli.discovery import Item
+from restormer_cli.dispatch import Lost
+from restormer_cli.job import Job
+from restormer_cli.recipe import Recipe
+from restormer_cli.remote import Reply, serve
+
+#: Seconds that a process which is killed may take to be gone.
+LAST_SECONDS = 5.0
+
+
+class Processes:
+    """A :class:`~restormer_cli.dispatch.Crew` of processes, connected by pipes.
+
+    Parameters
+    ----------
+    recipes
+        One for each process.
+    """
+
+    def __init__(self, job: Job, recipes: Sequence[Recipe]) -> None:
+        self.size = len(recipes)
+        self._job, self._recipes = job, recipes
+        # A fork would share CUDA and the threads of PyTorch, neither of which survives that.
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, SpawnProcess] = {}
+        self._pipes: dict[int, Connection] = {}
+
+    def start(self, worker: int) -> None:
+        self._end(worker)
+        ours, theirs = self._context.Pipe()
+        with theirs:
+            process = self._context.Process(
+                target=serve, args=(theirs, self._job, self._recipes[worker]), daemon=True
+            )
+            process.start()
+        self._processes[worker], self._pipes[worker] = process, ours
+
+    def call(self, worker: int, chunks: Sequence[Sequence[Item]], stop: bool) -> None:
+        with contextlib.suppress(OSError):  # it has gone, as its pipe will say
+            self._pipes[worker].send((chunks, stop))
+
+    def replies(self, seconds: float) -> Iterable[tuple[int, Reply | Lost]]:
+        ready = wait(list(self._pipes.values()), seconds)
+        for worker, pipe in list(self._pipes.items()):
+            if pipe in ready:
+                try:
+                    yield worker, pipe.recv()
+                except (EOFError, OSError):
+                    yield worker, Lost(self._end(worker))
+
+    def close(self) -> None:
+        for worker in list(self._processes):
+            self._end(worker)
+
+    def _end(self, worker: int) -> str:
+        """Be sure that a process is gone; how it ended."""
+        process = self._processes.pop(worker, None)
+        if process is None:
+            return ""
+        self._pipes.pop(worker).close()
+        process.join(0.1)  # it may just be ending by itself
+        process.kill()
+        process.join(LAST_SECONDS)
+        return _ending(process.exitcode)
+
+
+def _ending(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"{name}, as when memory runs out" if name == "SIGKILL" else name

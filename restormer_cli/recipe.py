@@ -1,0 +1,107 @@
+"""Which network restores, and on what: plain data that travels to where it is loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from restormer_cli import hashes
+from restormer_cli.errors import WeightsError
+from restormer_cli.outcomes import Labels
+from restormer_cli.process import share_the_machine
+from restormer_cli.tasks import Variant
+from restormer_cli.weights import WeightsFile, load_network
+
+if TYPE_CHECKING:
+    from restormer_cli.restorer import Restorer
+
+
+class Loaded(NamedTuple):
+    """A network that is ready to restore."""
+
+    restorer: Restorer
+    labels: Labels
+    facts: list[str]
+    """For people who want to know: where it computes, how, and why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to load; the fields that are not explained are those of a :class:`Restorer`."""
+
+    variant: Variant
+    file: WeightsFile
+    sha256: str
+    """Of the weights."""
+    device: str = "auto"
+    precision: str = "auto"
+    max_memory: int | None = None
+    tile: int | None = None
+    tile_overlap: int = 32
+    threads: int | None = None
+    """Threads to compute with; None: as many as processors are free."""
+    sharers: int = 1
+    """Processes like this one among which the machine's memory is divided."""
+
+    def load(self) -> Loaded:
+        """Load it in this process. PyTorch should not have been imported before.
+
+        Raises
+        ------
+        UsageError
+            If weights or device are not what they should be.
+        """
+        threads = share_the_machine() if self.threads is None else _take(self.threads)
+        from restormer_cli import devices
+        from restormer_cli.memory import FREE_MEMORY_SHARE, free_memory
+        from restormer_cli.restorer import Restorer
+
+        choice = devices.choose(self.device, self.precision)
+        max_memory = self.max_memory
+        if max_memory is None and self.sharers > 1 and choice.device.type == "cpu":
+            max_memory = int(FREE_MEMORY_SHARE * free_memory() / self.sharers)
+        restorer = Restorer(
+            load_network(self.file, self.variant),
+            views=self.variant.views,
+            device=choice.device,
+            dtype=choice.dtype,
+            max_memory=max_memory,
+            tile=self.tile,
+            tile_overlap=self.tile_overlap,
+        )
+        facts = [
+            f"weights: {self.file.path}",
+            f"device: {choice.device}, {choice.device_reason}",
+            f"threads: {threads}",
+            f"precision: {choice.precision}, {choice.precision_reason}",
+        ]
+        return Loaded(
+            restorer, Labels(self.file.label, str(choice.device), choice.precision), facts
+        )
+
+    def found_here(self) -> Recipe:
+        """The same with the weights as this machine has them, which may be another one.
+
+        Raises
+        ------
+        WeightsError
+            If it does not have them, or others under their name.
+        """
+        path: Path | None = self.file.path
+        if not self.file.path.is_file():
+            path = None if self.file.known is None else self.file.known.find()
+        if path is None:
+            raise WeightsError(f"{self.file.path}: not there; weights must be where workers see it")
+        if hashes.sha256(path) != self.sha256:
+            raise WeightsError(f"{path}: is another file than the weights of this run")
+        return replace(self, file=replace(self.file, path=path))
+
+
+def _take(threads: int) -> str:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    return f"{threads}, as each worker has"
