@@ -249,16 +249,20 @@ def compare_workers(path: Path) -> None:
     for name, options in WORKERS.items():
         with tempfile.TemporaryDirectory() as results:
             command = [sys.executable, "-m", "restormer_cli.cli", "denoise", "--kind", "color"]
-            command += ["--input-dir", str(path), "--result-dir", results, "--quiet", *options]
+            command += ["--input-dir", str(path), "--result-dir", results, "--quiet", "--json"]
             started = time.perf_counter()
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+            with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as run:
                 assert run.stdout is not None
-                moments = [time.perf_counter() - started for _ in run.stdout]
+                lines = [(time.perf_counter() - started, json.loads(line)) for line in run.stdout]
             wall = time.perf_counter() - started
-        pace = (len(moments) - 1) / (moments[-1] - moments[0])
+        moments, outcomes = zip(*lines, strict=True)
+        seconds = moments[-1] - moments[0]
+        network = sum(outcome["seconds"] for outcome in outcomes[1:])
+        pace = len(outcomes[1:]) / seconds
         base = base or pace
         print(
             f"{name:31} {pace:.3f} images/s ({pace / base:.2f} times the first), "
+            f"{network / seconds:.3f} networks busy, "
             f"first result after {moments[0]:.1f} s, all after {wall:.1f} s",
             flush=True,
         )
