@@ -212,7 +212,10 @@ class Dispatcher:
             if reply.state == "broken":
                 self._lose(number, reply.reason)
             elif reply.state == "refused":
-                hand.given_up, hand.ready = True, False
+                for item in self._in_hand(hand):  # it has begun none of them
+                    self.fresh.appendleft(self.open.pop(item))
+                    self.left += self.course.megapixels(self.fresh[0])
+                self.hands[number] = _Hand(given_up=True)
                 self._blame(number, reply.reason)
             elif reply.state in {"halted", "ended"}:
                 self.halted, hand.ready = True, False
@@ -271,7 +274,7 @@ class Dispatcher:
         if self.stopping:
             hand.ready = False
             return
-        unfinished = [item for chunk in hand.chunks for item in chunk if item in self.open]
+        unfinished = self._in_hand(hand)
         self.course.advance(-hand.begun)
         stillborn = 0 if hand.ready else hand.stillborn + 1
         self.hands[number] = _Hand(stillborn=stillborn, given_up=stillborn >= LOSSES)
@@ -292,6 +295,10 @@ class Dispatcher:
             self._blame(number, f"it was lost {stillborn} times as it began ({reason})")
         elif self.fresh or self.open:
             self.crew.start(number)
+
+    def _in_hand(self, hand: _Hand) -> list[Item]:
+        """Images that a worker has and that are not done."""
+        return [item for chunk in hand.chunks for item in chunk if item in self.open]
 
     def _blame(self, number: int, reason: str) -> None:
         """A worker is of no use; that is the end if it was the last one."""

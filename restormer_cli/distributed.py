@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restormer_cli.discovery import Item
@@ -119,9 +120,17 @@ def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 def _connect(address: str | None) -> Any:
-    """The module ``ray``, connected to a cluster, or to one that is started here for this run."""
+    """The module ``ray``, connected to a cluster, or to one that is started here for this run.
+
+    Ray would look for a cluster itself, but try for minutes to reach one that is dead.
+    """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and address != "auto":
+    if address is None or address == "auto":
+        found = _cluster_of_this_machine()
+        if address == "auto" and found is None:
+            raise UsageError("--ray-address auto: no cluster is up on this machine")
+        address = found
+    else:
         _see_that_it_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # What nodes have to say would be printed to stdout, where only results belong.
@@ -131,20 +140,26 @@ def _connect(address: str | None) -> Any:
 
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
-            try:
-                ray.init(address=address or "auto", **quiet)
-            except ConnectionError:
-                if address:
-                    raise
+            if address is None:
                 ray.init("local", num_cpus=processors(), include_dashboard=False, **quiet)
+            else:
+                ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError) as error:
-            at = f" at {address}" if address else ""
-            raise UsageError(f"no Ray cluster{at}: {_lines(error)[0]}") from error
+            raise UsageError(f"Ray at {address or 'this machine'}: {_lines(error)[0]}") from error
     return ray
 
 
+def _cluster_of_this_machine() -> str | None:
+    """The address of the cluster that ``ray start`` has made here, if it is up."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    with contextlib.suppress(OSError, UsageError):
+        address = note.read_text(encoding="utf-8").strip()
+        _see_that_it_answers(address)
+        return address
+    return None
+
+
 def _see_that_it_answers(address: str) -> None:
-    """Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise UsageError(f"--ray-address {address}: say HOST:PORT, as `ray start` does, or auto")

@@ -9,6 +9,7 @@ out: ``pip install -e .[bench]`` brings them all.
     scripts/benchmark.py --sizes 256x256 512x512 --engines streaming plain openvino
     scripts/benchmark.py --network compact --sizes 1024x1024 --engines streaming
     scripts/benchmark.py --folder PHOTOS        # reading, restoring and writing a folder
+    scripts/benchmark.py --folder PHOTOS --workers    # one process, several, and Ray
 """
 
 from __future__ import annotations
@@ -232,6 +233,41 @@ def folder(path: Path) -> None:
     )
 
 
+#: Ways to restore a folder on two processors.
+WORKERS = {
+    "one process, one thread": ("--workers", "1", "--cpus-per-worker", "1"),
+    "one process, two threads": ("--workers", "1", "--cpus-per-worker", "2"),
+    "two processes, one thread each": ("--workers", "2", "--cpus-per-worker", "1"),
+    "Ray, one worker": ("--engine", "ray", "--workers", "1", "--cpus-per-worker", "1"),
+    "Ray, two workers": ("--engine", "ray", "--workers", "2", "--cpus-per-worker", "1"),
+}
+
+
+def compare_workers(path: Path) -> None:
+    """Pace of each of :data:`WORKERS` between its first result and its last one, of one size."""
+    base = 0.0
+    for name, options in WORKERS.items():
+        with tempfile.TemporaryDirectory() as results:
+            command = [sys.executable, "-m", "restormer_cli.cli", "denoise", "--kind", "color"]
+            command += ["--input-dir", str(path), "--result-dir", results, "--quiet", "--json"]
+            started = time.perf_counter()
+            with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as run:
+                assert run.stdout is not None
+                lines = [(time.perf_counter() - started, json.loads(line)) for line in run.stdout]
+            wall = time.perf_counter() - started
+        moments, outcomes = zip(*lines, strict=True)
+        seconds = moments[-1] - moments[0]
+        network = sum(outcome["seconds"] for outcome in outcomes[1:])
+        pace = len(outcomes[1:]) / seconds
+        base = base or pace
+        print(
+            f"{name:31} {pace:.3f} images/s ({pace / base:.2f} times the first), "
+            f"{network / seconds:.3f} networks busy, "
+            f"first result after {moments[0]:.1f} s, all after {wall:.1f} s",
+            flush=True,
+        )
+
+
 def parse_size(text: str) -> tuple[int, int]:
     height, width = text.split("x")
     return int(height), int(width)
@@ -251,12 +287,15 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="no warm-up, for very large sizes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     parser.add_argument("--folder", type=Path, help="measure the command over this folder")
+    parser.add_argument("--workers", action="store_true", help="compare workers over --folder")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         arguments.engine, arguments.precision, size, reference = arguments.worker
         arguments.size, arguments.reference = parse_size(size), Path(reference)
         print(json.dumps(measure(arguments)))
+    elif arguments.folder and arguments.workers:
+        compare_workers(arguments.folder)
     elif arguments.folder:
         folder(arguments.folder)
     else:
