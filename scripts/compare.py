@@ -35,7 +35,7 @@ Remedy = Callable[[Pixels], Pixels]
 #: Of each photo the middle is taken, at most this high and wide: some remedies are slow.
 SIZE = 384
 #: Side of the crops on the sheet.
-CELL = 240
+CELL = 200
 
 
 def non_local_means(strength: float) -> Remedy:
@@ -60,7 +60,7 @@ def unsharp_mask(radius: float, amount: float) -> Remedy:
     return remedy
 
 
-NON_LOCAL_MEANS = ("non-local means", [non_local_means(h) for h in (3, 5, 8, 12, 16)])
+NON_LOCAL_MEANS = ("non-local means", [non_local_means(h) for h in (3, 5, 8, 12, 16, 24)])
 MEDIAN = ("median", [median(size) for size in (3, 5)])
 UNSHARP_MASK = (
     "unsharp mask",
