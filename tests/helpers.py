@@ -133,3 +133,10 @@ def restormer(*words: object, stdin: bytes = b"") -> Ran:
         except SystemExit as stop:
             status = stop.code or 0
     return Ran(status, out.getvalue(), err.getvalue())
+
+
+def make_images(folder: Path, count: int, size: int = 12) -> Path:
+    """Random square images ``0.png``, ``1.png``, …, in a folder."""
+    for index in range(count):
+        write(folder / f"{index}.png", random_pixels(size, size, seed=index))
+    return folder

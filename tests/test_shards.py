@@ -19,7 +19,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pytest
-from helpers import names, random_pixels, restormer, save, tiny_network, write
+from helpers import make_images, names, random_pixels, restormer, save, tiny_network, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,12 +43,6 @@ def shards(count: int) -> list[Shard]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tiny_network(), tmp_path_factory.mktemp("weights") / "net.safetensors")
-
-
-def make_images(folder: Path, count: int, size: int = 12) -> Path:
-    for index in range(count):
-        write(folder / f"{index}.png", random_pixels(size, size, seed=index))
-    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

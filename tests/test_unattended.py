@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import names, random_pixels, restormer, save, tiny_network, write
+from helpers import make_images, names, random_pixels, restormer, save, tiny_network, write
 
 from restormer_cli.lock import folder_lock, try_lock
 
@@ -28,12 +28,6 @@ KILLS = 30
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tiny_network(), tmp_path_factory.mktemp("weights") / "net.safetensors")
-
-
-def make_images(folder: Path, count: int, size: int = 12) -> Path:
-    for index in range(count):
-        write(folder / f"{index}.png", random_pixels(size, size, seed=index))
-    return folder
 
 
 def command(*words: object, weights: Path, task: str = "derain") -> list[str]:
