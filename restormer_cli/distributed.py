@@ -133,6 +133,8 @@ def _connect(address: str | None) -> Any:
     else:
         _see_that_it_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # On nodes that are started here, workers are no nicer than this process would be.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # What nodes have to say would be printed to stdout, where only results belong.
     os.environ |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": ".?"}
     with _own_signals():
