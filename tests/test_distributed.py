@@ -20,7 +20,7 @@ from helpers import names, random_pixels, restormer, save, tiny_network, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and processes of POSIX")
 COMMAND = [sys.executable, "-m", "restormer_cli.cli", "derain", "--precision", "float32"]
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,11 @@ def end(run: subprocess.Popen[str], first: str = "") -> tuple[int, str, str]:
     return run.returncode, first + output, errors
 
 
+def said(errors: str) -> list[str]:
+    """Lines on stderr, but for why nothing happens yet on a slow machine."""
+    return [line for line in errors.splitlines() if line != "waiting for a worker to begin"]
+
+
 def first_done(run: subprocess.Popen[str]) -> str:
     """What a run prints until the first image is restored."""
     assert run.stdout is not None
@@ -150,10 +155,10 @@ def see_that_it_stops(
     started = time.monotonic()
     run.send_signal(number)
     status, _, errors = end(run)
-    assert time.monotonic() - started < 8  # two seconds, and some for a loaded machine
+    assert time.monotonic() - started < 20  # two seconds, and some for a loaded machine
     assert status == 128 + number
     assert errors.splitlines()[-1].startswith(f"stopped by {number.name}: 1 restored")
-    assert errors.count("\n") == 1
+    assert len(said(errors)) == 1, errors
     wait_for(lambda: not any(map(psutil.Process.is_running, workers)), "workers outlive the driver")
 
 
@@ -250,7 +255,7 @@ def nodes() -> Iterator[Nodes]:
 def test_cluster_does_what_one_process_does(tmp_path: Path, calm: Calm, nodes: Nodes) -> None:
     ran = end(nodes.start(calm.words(tmp_path / "out")))
     see_that_all_is_well(calm, tmp_path / "out", ran)
-    assert len(ran[2].splitlines()) == 2, ran[2]  # the bad file and the totals: Ray says nothing
+    assert len(said(ran[2])) == 2, ran[2]  # the bad file and the totals: Ray says nothing
 
 
 def test_worker_of_a_cluster_that_is_killed_costs_nothing(

@@ -92,7 +92,7 @@ def test_task_that_cannot_know_its_shard_says_what_to_say(array: Any) -> None:
     some = {**slurm(3, range(3, 5)), "SLURM_ARRAY_TASK_MAX": 17}  # --array=3,17
     for variables in (some, {"PBS_ARRAY_INDEX": 2}, {}):
         task = array(**variables)
-        _, errors = task.communicate(timeout=60)
+        _, errors = task.communicate(timeout=120)
         assert task.returncode == 2
         assert errors.count("\n") == 1
         assert "SHARDS=" in errors or "job array" in errors
