@@ -128,7 +128,7 @@ def _locked_temporary(folder: Path) -> tuple[int, Path]:
                 return descriptor, Path(name)
         except OSError:  # no locks here, and no sweeping either
             return descriptor, Path(name)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: no empty file is left
             os.close(descriptor)
             Path(name).unlink(missing_ok=True)
             raise

@@ -120,7 +120,7 @@ def folder_lock(
             if descriptor is not None:
                 try:
                     holder = _holder_of_another(folder, path, excludes)
-                except BaseException:
+                except BaseException:  # Ctrl-C as well: an open file would stay locked
                     _release(path, descriptor)
                     raise
                 if holder is None:

@@ -11,8 +11,8 @@ q and k. So each block takes two passes over strips of rows:
 
 The result is that of the plain forward up to the order of summation. What makes it fast on a
 CPU: feature maps are matrices of pixels × channels, so every 1×1 convolution is one matrix
-product; strips are small enough for the cache; LayerNorm's affine part is folded into the
-product behind it; residuals are added by the product itself (``addmm_``); and rows that
+product; strips are small enough for the cache; all of LayerNorm but its division is folded
+into the product behind it; residuals are added by the product itself (``addmm_``); and rows that
 a 3×3 convolution needs again slide along in a :class:`Window` instead of being computed twice.
 
 Feature maps here are ``(N, H, W, C)``. A strip is a run of rows of one image, or, where images

@@ -114,9 +114,9 @@ class Viewer {
   pick(pair) {
     const [left, right] = pair.split(" ");
     this.single = left === right;
-    this.sources = { left: this.row.views[left], right: this.row.views[right] };
+    const sources = { left: this.row.views[left], right: this.row.views[right] };
+    this.sources = sources;
     find("stage-note").hidden = true;
-    const sources = this.sources;
     this.stage.ariaBusy = "true";
     const loads = SIDES.map((side) => this.load(side, sources[side]));
     Promise.all(loads).then(() => {
