@@ -16,9 +16,8 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,115 +33,10 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import degradations as deg  # noqa: E402 - the checkout is on the path only now
+import degradations as deg  # noqa: E402 - the scripts are on the path only now
+from recipes import RECIPES, Recipe  # noqa: E402
 
 from restormer_cli.architecture import Restormer, RestormerConfig  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a compact network learns, from what, for how long."""
-
-    options: str
-    """Name of the YAML file in ``Options/`` that holds its hyper-parameters."""
-    degrade: deg.Degradation
-    validate: dict[str, deg.Degradation]
-    """Named, fixed degradations whose PSNR on held-out photos is the learning curve."""
-    steps: int = 12_000
-    batch: int = 16
-    patch: int = 64
-    rate: float = 1e-3
-    margin: int = 0
-    """Pixels around the patch that are degraded with it and cut off: what blurs into it."""
-    prepare: Callable[[deg.Image], deg.Image] | None = None
-    """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
-
-    def pair(
-        self, crop: NDArray[np.uint8], rng: np.random.Generator, degrade: deg.Degradation
-    ) -> tuple[deg.Image, deg.Image]:
-        """Degraded and clean patch of a clean crop, which is larger by the margin all around."""
-        clean = crop.astype(np.float32) / np.float32(255)
-        if self.prepare:
-            clean = self.prepare(clean)
-        degraded = degrade(clean, rng)
-        inside = slice(self.margin, crop.shape[0] - self.margin)
-        return degraded[inside, inside], clean[inside, inside]
-
-
-def _fixed(function: Callable[..., deg.Image], **strength: float) -> deg.Degradation:
-    return lambda clean, rng: function(clean, rng, **strength)
-
-
-_GAUSSIAN = {f"sigma{s}": _fixed(deg.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
-
-RECIPES = {
-    "denoise_color": Recipe(
-        options="compact_denoise_color",
-        degrade=deg.blind_gaussian,
-        validate=_GAUSSIAN,
-    ),
-    "denoise_gray": Recipe(
-        options="compact_denoise_gray",
-        degrade=deg.blind_gaussian,
-        validate=_GAUSSIAN,
-        prepare=deg.to_gray,
-    ),
-    "denoise_real": Recipe(
-        options="compact_denoise_real",
-        degrade=deg.blind_camera_noise,
-        validate={
-            "clean": deg.unchanged,
-            "mild": _fixed(deg.camera_noise, shot=5e-4, grain=0.6),  # as PolyU, CC
-            "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
-        },
-    ),
-    "derain": Recipe(
-        options="compact_derain",
-        degrade=deg.blind_rain,
-        validate={
-            "clean": deg.unchanged,
-            "light": _fixed(deg.rain, amount=0.1),  # as Rain100L
-            "heavy": _fixed(deg.rain, amount=1, layers=5),  # as Rain100H
-        },
-    ),
-    # Blur is undone from a wider view than noise, so patches are larger and fewer.
-    "deblur_motion": Recipe(
-        options="compact_deblur_motion",
-        degrade=deg.blind_motion_blur,
-        validate={
-            "sharp": deg.unchanged,
-            "extent8": _fixed(deg.motion_blur, extent=8, noise=1),
-            "extent20": _fixed(deg.motion_blur, extent=20, noise=1),
-        },
-        batch=8,
-        patch=96,
-        margin=16,
-    ),
-    "deblur_defocus": Recipe(
-        options="compact_deblur_defocus",
-        degrade=deg.blind_defocus_blur,
-        validate={
-            "sharp": deg.unchanged,
-            "radius2": _fixed(deg.defocus_blur, radius=2, noise=1),
-            "radius6": _fixed(deg.defocus_blur, radius=6, noise=1),
-        },
-        batch=8,
-        patch=96,
-        margin=12,
-    ),
-    "dual_pixel": Recipe(
-        options="compact_dual_pixel",
-        degrade=deg.blind_dual_pixel,
-        validate={
-            "sharp": _fixed(deg.dual_pixel, radius=0),
-            "radius2": _fixed(deg.dual_pixel, radius=2, noise=1),
-            "radius6": _fixed(deg.dual_pixel, radius=6, noise=1),
-        },
-        batch=8,
-        patch=96,
-        margin=12,
-    ),
-}
 
 HELD_OUT = 12
 VALIDATION_SIZE = 256
@@ -157,14 +51,18 @@ def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
     """Training and held-out photos: every seventh by name, up to :data:`HELD_OUT`."""
     photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".png"})
     held_out = photos[3::7][:HELD_OUT]
+    if not held_out:
+        raise SystemExit(f"{folder}: {len(photos)} JPEG or PNG photos, 4 or more are needed")
     return [p for p in photos if p not in held_out], held_out
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Read as RGB uint8 ``(H, W, 3)``."""
+def read_photo(path: Path, least: int) -> NDArray[np.uint8]:
+    """Read as RGB uint8 ``(H, W, 3)`` of ``least`` pixels or more on each side."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise SystemExit(f"{path}: not a readable photo")
+    if min(image.shape[:2]) < least:
+        raise SystemExit(f"{path}: {least} pixels are needed on each side; take it out")
     return image  # type: ignore[return-value]
 
 
@@ -224,7 +122,7 @@ def validation_pairs(
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in recipe.validate}
     for index, path in enumerate(held_out):
         size = VALIDATION_SIZE + 2 * recipe.margin
-        crop = detailed_crop([read_photo(path)], size, np.random.default_rng(index))
+        crop = detailed_crop([read_photo(path, size)], size, np.random.default_rng(index))
         for name, degrade in recipe.validate.items():
             degraded, clean = recipe.pair(crop, np.random.default_rng(1000 + index), degrade)
             pairs[name].append((to_tensor([degraded]), to_tensor([clean])))
@@ -382,7 +280,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
         print(f"continuing at step {first} after {seconds_before / 3600:.2f} h", flush=True)
 
     training, held_out = split_photos(arguments.photos)
-    photos = [read_photo(path) for path in training]
+    photos = [read_photo(path, recipe.patch + 2 * recipe.margin) for path in training]
     pairs = validation_pairs(held_out, recipe)
     started = time.monotonic()
 

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_images, names, restormer, tiny_network
+from safetensors.torch import load_file
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import train_compact
-from safetensors.torch import load_file
 
 STEPS = 3
 
@@ -32,7 +31,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 def train(photos: Path, run: Path, *options: str) -> str:
-    command = [sys.executable, str(SCRIPTS / "train_compact.py"), "denoise_gray"]
+    command = [sys.executable, train_compact.__file__, "denoise_gray"]
     command += ["--photos", str(photos), "--run", str(run), "--steps", str(STEPS)]
     done = subprocess.run(
         [*command, "--threads", "1", *options], capture_output=True, text=True, check=True
