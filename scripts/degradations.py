@@ -141,8 +141,10 @@ def unclip_highlights(linear: Image, rng: np.random.Generator) -> Image:
     bright trace or disk, which a blur of the clipped value would leave gray.
     """
     gain = rng.uniform(0, HIGHLIGHT_GAIN)
-    # Channel by channel: clipping the result gives back a pixel that is not blurred.
-    clipped = np.clip((linear - np.float32(0.97)) / np.float32(0.03), 0, 1)
+    # Channel by channel, and only above grey level 254: clipping the result gives back a pixel
+    # that is not blurred.
+    whitest = to_linear(np.float32([254 / 255]))
+    clipped = np.clip((linear - whitest) / (1 - whitest), 0, 1)
     return linear * (1 + np.float32(gain) * clipped)
 
 

@@ -10,12 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import train_compact
 from helpers import make_images, names, restormer, tiny_network
 from safetensors.torch import load_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-import train_compact
 
 STEPS = 3
 
