@@ -181,36 +181,40 @@ def measure_size(
                         runs.setdefault(key, []).append(result)
 
 
+def rows_of(size: str, runs: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each engine and precision: the best of its rounds."""
+    height, width = parse_size(size)
+    megapixels = height * width / 1e6
+    rows = []
+    for (engine, precision), results in runs.items():
+        seconds = [result["seconds"] for result in results]
+        errors = [r["error"] for r in results if r["error"] is not None]
+        rows.append(
+            {
+                "size": size,
+                "engine": engine,
+                "precision": precision,
+                "seconds": min(seconds),
+                "median_seconds": statistics.median(seconds),
+                "first_seconds": min(r["first"] for r in results),
+                "megapixels_per_second": megapixels / min(seconds),
+                "gigabytes_per_megapixel": min(r["bytes"] for r in results) / 1e9 / megapixels,
+                "max_error": max(errors, default=None),
+            }
+        )
+    return rows
+
+
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All engines at all sizes, interleaved; a row each. Ctrl-C ends it with what there is."""
-    rows = []
-    stopped = False
+    rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
         runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
         try:
             measure_size(size, arguments, runs)
         except KeyboardInterrupt:
-            stopped = True
-        height, width = parse_size(size)
-        megapixels = height * width / 1e6
-        for (engine, precision), results in runs.items():
-            seconds = [result["seconds"] for result in results]
-            errors = [r["error"] for r in results if r["error"] is not None]
-            rows.append(
-                {
-                    "size": size,
-                    "engine": engine,
-                    "precision": precision,
-                    "seconds": min(seconds),
-                    "median_seconds": statistics.median(seconds),
-                    "first_seconds": min(r["first"] for r in results),
-                    "megapixels_per_second": megapixels / min(seconds),
-                    "gigabytes_per_megapixel": min(r["bytes"] for r in results) / 1e9 / megapixels,
-                    "max_error": max(errors, default=None),
-                }
-            )
-        if stopped:
-            break
+            return rows + rows_of(size, runs)
+        rows += rows_of(size, runs)
     return rows
 
 

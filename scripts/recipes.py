@@ -28,6 +28,10 @@ class Recipe:
     prepare: Callable[[deg.Image], deg.Image] | None = None
     """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
 
+    def with_margin(self, size: int) -> int:
+        """Side of the crop that a patch of ``size`` pixels is made from."""
+        return size + 2 * self.margin
+
     def pair(
         self, crop: NDArray[np.uint8], rng: np.random.Generator, degrade: deg.Degradation
     ) -> tuple[deg.Image, deg.Image]:

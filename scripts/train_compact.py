@@ -108,7 +108,7 @@ def make_batch(
     degraded, clean = [], []
     for sample in range(recipe.batch):
         rng = np.random.default_rng([seed, step, sample])
-        size = recipe.patch + 2 * recipe.margin
+        size = recipe.with_margin(recipe.patch)
         reduction = math.exp(rng.uniform(0, math.log(LARGEST_REDUCTION)))
         crop = detailed_crop(photos, size, rng, reduction)
         bad, good = recipe.pair(crop, rng, recipe.degrade)
@@ -135,7 +135,7 @@ def validation_pairs(
     """One fixed, detailed crop of each held-out photo under each validation degradation."""
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in recipe.validate}
     for index, path in enumerate(held_out):
-        size = VALIDATION_SIZE + 2 * recipe.margin
+        size = recipe.with_margin(VALIDATION_SIZE)
         crop = detailed_crop([read_photo(path, size)], size, np.random.default_rng(index))
         for name, degrade in recipe.validate.items():
             degraded, clean = recipe.pair(crop, np.random.default_rng(1000 + index), degrade)
@@ -294,7 +294,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
         print(f"continuing at step {first} after {seconds_before / 3600:.2f} h", flush=True)
 
     training, held_out = split_photos(arguments.photos)
-    photos = [read_photo(path, recipe.patch + 2 * recipe.margin) for path in training]
+    photos = [read_photo(path, recipe.with_margin(recipe.patch)) for path in training]
     pairs = validation_pairs(held_out, recipe)
     started = time.monotonic()
 
@@ -396,6 +396,8 @@ def main() -> None:
     if arguments.export:
         export(recipe, arguments.run, arguments.export)
         return
+    if not hasattr(torch.optim, "Muon"):
+        parser.error(f"training needs PyTorch 2.9 or newer, this is {torch.__version__}")
     keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
