@@ -47,8 +47,9 @@ WHITE_BALANCE_GAIN = (1.2, 2.4)
 EXPOSURE_GAIN = (0.8, 1.6)
 #: How far a camera's colour matrix pulls the channels apart.
 COLOUR_SEPARATION = (0.0, 0.8)
-#: Share of noisy samples that the camera has smoothed already, and by how much (σ in pixels).
-GRAIN_SHARE, GRAIN = 0.35, (0.4, 1.2)
+#: Share of noisy samples that the camera has smoothed already, by how much (σ in pixels), and how
+#: many times more in chroma: eyes forgive blotches of colour less than lost detail.
+GRAIN_SHARE, GRAIN, CHROMA_GRAIN = 0.5, (0.4, 1.4), (1.0, 3.0)
 JPEG_SHARE, JPEG_QUALITY = 0.3, (60, 100)
 
 #: Streak width in pixels, and length in widths: short, wide ones would be snow.
@@ -216,13 +217,15 @@ def camera_noise(
     shot: float,
     read: float | None = None,
     grain: float = 0.0,
+    chroma_grain: float = 1.0,
 ) -> Image:
     """Noise as a camera makes it, ``(H, W, 3)`` to the same shape, 8-bit.
 
     Shot and read noise of variance ``shot · raw + read`` in the Bayer mosaic of a camera with
     random exposure, white balance and colour matrix, demosaicked and developed to sRGB (Brooks
     et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019). ``read`` is by default
-    what goes with ``shot``; ``grain`` is the σ in pixels of a smoothing by the camera.
+    what goes with ``shot``; ``grain`` is the σ in pixels of a smoothing by the camera, and
+    ``chroma_grain`` how many times wider it smooths chroma, which leaves coarse blotches.
     """
     read = typical_read_noise(shot) if read is None else read
     separation = rng.uniform(*COLOUR_SEPARATION)
@@ -247,7 +250,9 @@ def camera_noise(
     noise = deviation * rng.standard_normal(mosaic.shape, dtype=np.float32)
     noise = demosaic_bilinear(noise, green, red) @ develop.T
     if grain:
-        noise = cv2.GaussianBlur(noise, (0, 0), grain)
+        luma = (noise @ LUMA)[..., None]
+        chroma = cv2.GaussianBlur(noise - luma, (0, 0), grain * chroma_grain)
+        noise = cv2.GaussianBlur(luma, (0, 0), grain)[..., None] + chroma
     return quantise(to_encoded(linear + noise))
 
 
@@ -258,7 +263,7 @@ def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
     shot = float(np.exp(rng.uniform(*np.log(SHOT_NOISE))))
     read = typical_read_noise(shot) * float(np.exp(READ_NOISE_SCATTER * rng.standard_normal()))
     grain = rng.uniform(*GRAIN) if rng.random() < GRAIN_SHARE else 0.0
-    noisy = camera_noise(clean, rng, shot, read, grain)
+    noisy = camera_noise(clean, rng, shot, read, grain, rng.uniform(*CHROMA_GRAIN))
     if rng.random() < JPEG_SHARE:
         return jpeg(noisy, rng, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
     return noisy

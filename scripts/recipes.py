@@ -67,7 +67,8 @@ RECIPES = {
         degrade=deg.blind_camera_noise,
         validate={
             "clean": deg.unchanged,
-            "mild": _fixed(deg.camera_noise, shot=5e-4, grain=0.6),  # as PolyU, CC
+            "mild": _fixed(deg.camera_noise, shot=5e-4, grain=0.6),
+            "smoothed": _fixed(deg.camera_noise, shot=4e-3, grain=1, chroma_grain=2.5),  # PolyU, CC
             "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
         },
     ),

@@ -12,6 +12,7 @@ import pytest
 import torch
 import train_compact
 from helpers import make_images, names, restormer, tiny_network
+from optimizer import Optimizer
 from safetensors.torch import load_file
 
 STEPS = 3
@@ -57,7 +58,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos, finished, tm
 
 def test_the_optimizer_leaves_no_parameter_out():
     network = tiny_network().to(memory_format=torch.channels_last).requires_grad_(True)
-    optimizer = train_compact.Optimizer(network, rate=1e-2)
+    optimizer = Optimizer(network, rate=1e-2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network(torch.rand(1, 3, 16, 16)).square().mean().backward()
     optimizer.step(1e-2)
