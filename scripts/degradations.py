@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 Image = NDArray[np.float32]
 Degradation = Callable[[Image, np.random.Generator], Image]
 
+#: Files of a folder that are taken for clean photos.
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
 #: Share of training samples that come back as they are. Gaussian noise needs none: its σ is
 #: drawn from 0 up.
 CLEAN_SHARE = 0.05
@@ -59,7 +62,7 @@ RAIN_SLANT = 45.0
 #: Share of rainy samples under a veil, and the share of light it holds at most.
 HAZE_SHARE, HAZE = 0.3, 0.25
 
-#: Largest diameter of a camera-shake kernel, in pixels.
+#: Largest extent of a camera-shake kernel, in pixels.
 MOTION_EXTENT = 25.0
 #: Share of motion blur averaged in sRGB, not in light: published sets, GoPro among them, come
 #: in both kinds.
@@ -138,8 +141,9 @@ def smooth_field(shape: tuple[int, ...], rng: np.random.Generator, scale: float)
 def unclip_highlights(linear: Image, rng: np.random.Generator) -> Image:
     """Give clipped highlights of linear ``(H, W, 3)`` a random brightness above 1.
 
-    A lamp that is white in the photo was many times brighter in the scene, and blurs into a
-    bright trace or disk, which a blur of the clipped value would leave gray.
+    A lamp that is white in the photo was many times brighter in the scene. It blurs into a
+    bright trace or disk, which a blur of the clipped value would leave gray, and noise does not
+    make it darker.
     """
     gain = rng.uniform(0, HIGHLIGHT_GAIN)
     # Channel by channel, and only above grey level 254: clipping the result gives back a pixel
@@ -235,7 +239,8 @@ def camera_noise(
     gains *= rng.uniform(*EXPOSURE_GAIN)
     develop = (matrix * gains).astype(np.float32)
 
-    linear = to_linear(clean)
+    # A sensor that is saturated has no noise.
+    linear = unclip_highlights(to_linear(clean), rng)
     raw = np.maximum(linear @ np.linalg.inv(develop).T, 0)
     rows, columns = np.ogrid[: clean.shape[0], : clean.shape[1]]
     top, left = rng.integers(2, size=2)
@@ -363,7 +368,7 @@ def camera_path(rng: np.random.Generator, extent: float) -> NDArray[np.float64]:
 
     A random walk with inertia, from nearly straight to jittery, now and then with a jolt (after
     Boracchi and Foi, "Modeling the Performance of Image Restoration From Motion Blur", IEEE TIP
-    2012). Its mean is 0 and it stays within ``extent / 2`` of it.
+    2012). Its mean is 0, and the farthest that it goes from there is ``extent / 2``.
     """
     impulses = rng.standard_normal((PATH_POINTS, 2)) * np.exp(rng.uniform(-5, -1.5))
     angle = rng.uniform(0, 2 * np.pi)
@@ -404,7 +409,8 @@ def motion_blur(
 ) -> Image:
     """Blur of a moving camera, ``(H, W, 3)`` to the same shape, 8-bit.
 
-    ``extent`` is the kernel's largest diameter in pixels, ``noise`` a σ in 8-bit grey levels.
+    ``extent`` is the diameter in pixels of the circle around its centroid that the kernel
+    fills, ``noise`` a σ in 8-bit grey levels. The trace itself is often a little shorter.
     The kernel varies over the image, gently as from a camera that also turns, or abruptly as
     from things that move by themselves. ``in_light`` tells whether linear light is averaged,
     highlights above white included, or sRGB values.
@@ -622,7 +628,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    photos = sorted(p for p in arguments.photos.iterdir() if p.suffix.lower() in {".jpg", ".png"})
+    photos = sorted(p for p in arguments.photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
     if not photos:
         parser.error(f"no photos in {arguments.photos}")
     count = min(len(photos), len(SHEET_ROWS))

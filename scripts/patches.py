@@ -30,7 +30,7 @@ LARGEST_REDUCTION = 3.0
 
 def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
     """Training and held-out photos: every seventh by name, up to :data:`HELD_OUT`."""
-    photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".png"})
+    photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in deg.PHOTO_SUFFIXES)
     held_out = photos[3::7][:HELD_OUT]
     if not held_out:
         raise SystemExit(f"{folder}: {len(photos)} JPEG or PNG photos, 4 or more are needed")

@@ -13,7 +13,9 @@ import copy
 import csv
 import ctypes
 import math
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -110,17 +112,24 @@ class Run:
 
     Begins anew, from the weights in ``init`` if there are any, or goes on where its checkpoint
     was written.
+
+    Raises
+    ------
+    SystemExit
+        If the folder holds a run of another recipe, other hyper-parameters or another seed.
     """
 
     def __init__(
         self, recipe: Recipe, folder: Path, device: torch.device, seed: int, init: Path | None
     ) -> None:
-        self._recipe, self._device = recipe, device
+        self._recipe, self._device, self._seed = recipe, device, seed
         self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.csv"
         torch.manual_seed(seed)
         self._network = Restormer(load_config(recipe.options))
         self._network.to(device, memory_format=torch.channels_last)
-        nn.init.zeros_(self._network.output.weight)  # start from "change nothing"
+        if not self._network.config.dual_pixel_task:
+            # The output is added to the input, so this starts from "change nothing".
+            nn.init.zeros_(self._network.output.weight)
         if init:
             warm_start(self._network, load_file(init))
         self._ema = copy.deepcopy(self._network).requires_grad_(False)
@@ -135,11 +144,31 @@ class Run:
 
     def _go_on(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
+        for what, now in self._identity().items():
+            if state[what] != now:
+                folder = self._checkpoint.parent
+                raise SystemExit(f"{folder}: was begun with {what} {state[what]}, not {now}")
         self._network.load_state_dict(state["network"])
         self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self._seconds_before = state["step"], state["seconds"]
+        self._forget_rows_after(self.step)
         print(f"continuing at step {self.step} after {self._seconds() / 3600:.2f} h", flush=True)
+
+    def _identity(self) -> dict[str, str | int]:
+        """What must stay the same when a run goes on."""
+        return {
+            "degradation": self._recipe.degrade.__name__,
+            "options": self._recipe.options,
+            "seed": self._seed,
+        }
+
+    def _forget_rows_after(self, step: int) -> None:
+        """Of steps that were made after the last checkpoint, and will be made again."""
+        if self._log.exists():
+            head, *rows = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if int(row.split(",")[0]) <= step]
+            self._log.write_text("".join([head, *kept]), encoding="utf-8")
 
     def _seconds(self) -> float:
         """Time spent on the run until now, that before it was stopped included."""
@@ -174,6 +203,7 @@ class Run:
             "network": self._network.state_dict(),
             "ema": self._ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            **self._identity(),
             "step": self.step,
             "seconds": self._seconds(),
         }
@@ -208,7 +238,7 @@ class Run:
 
 
 def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
-    """Train, or continue, one run to its last step or until ``--minutes`` are over."""
+    """Train, or continue, one run to its last step or until it is stopped."""
     device = torch.device(arguments.device)
     run = Run(recipe, arguments.run, device, arguments.seed, arguments.init)
     if arguments.compile:
@@ -217,11 +247,14 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     photos = [read_photo(path, recipe.with_margin(recipe.patch)) for path in training]
     pairs = validation_pairs(held_out, recipe)
     end = time.monotonic() + arguments.minutes * 60
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())  # once the step is done
     for degraded, clean in batches(photos, recipe, arguments.seed, range(run.step, recipe.steps)):
         run.learn(degraded, clean, arguments.bfloat16)
         if run.step % arguments.report_every == 0 or run.step == recipe.steps:
             run.report(pairs)
-        if run.step == recipe.steps or time.monotonic() > end:
+        if run.step == recipe.steps or stopped.is_set() or time.monotonic() > end:
             run.save()
             break
         run.save_if_due()

@@ -201,6 +201,19 @@ def test_camera_noise_is_correlated_between_neighbours() -> None:
         assert np.corrcoef(channel[:, 1:].ravel(), channel[:, :-1].ravel())[0, 1] > 0.15
 
 
+def test_a_camera_that_smooths_chroma_leaves_coarse_blotches_of_colour() -> None:
+    noise = deg.camera_noise(flat(0.5, 128), generator(0), 0.01, grain=0.6, chroma_grain=3)
+    luma = noise @ deg.LUMA
+    chroma = noise[..., 2] - luma
+
+    def correlation(channel: deg.Image) -> float:
+        """Between pixels that are three columns apart."""
+        return float(np.corrcoef(channel[:, 3:].ravel(), channel[:, :-3].ravel())[0, 1])
+
+    assert correlation(chroma) > 0.4
+    assert abs(correlation(luma)) < 0.1
+
+
 def test_camera_noise_does_not_soften_the_photo() -> None:
     clean = photo()
     noisy = np.mean([deg.camera_noise(clean, generator(s), 3e-4) for s in range(40)], axis=0)

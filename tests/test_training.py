@@ -28,13 +28,15 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
+def train_command(photos: Path, run: Path, *options: str, steps: int = STEPS) -> list[str]:
+    command = [sys.executable, train_compact.__file__, "denoise_gray", "--threads", "1"]
+    command += ["--photos", str(photos), "--run", str(run), "--steps", str(steps)]
+    return [*command, *options]
+
+
 def train(photos: Path, run: Path, *options: str) -> str:
-    command = [sys.executable, train_compact.__file__, "denoise_gray"]
-    command += ["--photos", str(photos), "--run", str(run), "--steps", str(STEPS)]
-    done = subprocess.run(
-        [*command, "--threads", "1", *options], capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    command = train_command(photos, run, *options)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,45 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos, finished, tm
     for which in ("network", "ema"):
         for name, tensor in expected[which].items():
             assert torch.equal(state[which][name], tensor), name
+
+
+def test_a_stopped_training_goes_on_where_it_was(photos, finished, tmp_path):
+    run = tmp_path / "run"
+    command = train_command(photos, run, "--report-every", "1", steps=100_000)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("step 1/")
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0
+    step = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    assert step >= 1
+
+    def logged() -> list[int]:
+        return [int(row.split(",")[0]) for row in (run / "log.csv").read_text().split()[1:]]
+
+    assert logged() == list(range(1, step + 1))
+    with (run / "log.csv").open("a") as log:  # as if it had gone on to there and been killed
+        log.write(f"{step + 1},0.1,0.1,30,30,30\n")
+    command = train_command(photos, run, "--minutes", "0", steps=100_000)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"continuing at step {step}" in done.stdout
+    assert logged() == list(range(1, step + 1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "named"),
+    [
+        ("derain", [], "blind_gaussian, not blind_rain"),
+        ("denoise_gray", ["--seed", "7"], "seed 1, not 7"),
+    ],
+)
+def test_a_run_is_not_continued_as_another(photos, finished, recipe, options, named):
+    command = [*train_command(photos, finished[0], *options)]
+    command[2] = recipe
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_optimizer_leaves_no_parameter_out():
