@@ -7,7 +7,7 @@ import stat
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from natsort import natsort_keygen, ns
 
 from restormer_cli.errors import UsageError
-from restormer_cli.files import kind
+from restormer_cli.files import file_mode, is_folder, kind
 from restormer_cli.shards import Shard
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -40,6 +40,8 @@ class Item:
 
 
 Problems = list[tuple[Path, str]]
+Origin = Callable[[Path], str | None]
+"""Tells of a file in the result folder which input it was made from; None if it is no result."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def find_work(
     null: bool = False,
     shard: Shard | None = None,
     stdin: IO[bytes] | None = None,
+    origin: Origin = lambda result: None,
 ) -> Work:
     """Find the images below a folder, one image, or those named on standard input.
 
@@ -78,13 +81,17 @@ def find_work(
     shard
         Give only the images and problems of this part. What results are called does not depend
         on it. It may have nothing to do.
+    origin
+        What is known of earlier results. They are no inputs, and keep their names when other
+        images of their name come.
 
     Raises
     ------
     UsageError
-        If ``source`` or a side does not exist or holds no image, or ``result_dir`` is no folder.
+        If ``source`` or a side does not exist, cannot be looked at or holds no image, or
+        ``result_dir`` is no folder.
     """
-    if result_dir.exists() and not result_dir.is_dir():
+    if file_mode(result_dir) and not is_folder(result_dir):
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
     problems: Problems = []
     root = Path(source)
@@ -92,26 +99,29 @@ def find_work(
         found = _find_pairs(root, recursive, sides, problems)
     elif source == STANDARD_INPUT:
         root = Path()
-        found = [
-            _Found((str(path),), path.name, path.as_posix(), path.is_symlink())
-            for path in _listed(stdin or sys.stdin.buffer, null)
-        ]
-    elif root.is_dir():
+        found = list(_listed(stdin or sys.stdin.buffer, null, problems))
+    elif is_folder(root):
         found = []
         for file, linked in _scan(root, recursive, result_dir, problems):
             name = PurePath(file).relative_to(root).as_posix()
             found.append(_Found((file,), name, name, linked))
-    elif root.exists():
+    elif file_mode(root):
         found = [_Found((source,), root.name, root.name, root.is_symlink())]
         root = root.parent
     else:
         raise UsageError(f"{root}: no such folder or file")
+    found, passed_over = _without_results(found, result_dir, origin)
+    if passed_over and not found and not problems:
+        raise UsageError(
+            f"{source}: nothing but results of earlier runs; "
+            "to restore these, name another --result-dir"
+        )
     if not found and not problems:
         where = f" in {' and '.join(sides)}" if sides else ""
         raise UsageError(f"{source}: no images found{where} ({_wanted()})")
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
-    work = _name_results(found, result_dir, shard, ordered=source == STANDARD_INPUT)
+    work = _name_results(found, result_dir, shard, origin, ordered=source == STANDARD_INPUT)
     return Work(work.items, problems + work.problems, work.notices)
 
 
@@ -166,8 +176,8 @@ def _scan(
 ) -> Iterator[tuple[str, bool]]:
     """What :func:`find_images` finds, as it comes, and whether it is a link."""
     try:
-        avoided = None if excluded is None else excluded.resolve()
-        if avoided == folder.resolve():
+        avoided = None if excluded is None else _real(excluded)
+        if avoided == _real(folder):
             avoided = None
         yield from _walk(folder, recursive, avoided, problems)
     except OSError as error:
@@ -185,7 +195,7 @@ def _walk(
             # a network each would be a question to the server.
             if entry.is_dir(follow_symlinks=False):
                 path = Path(entry.path)
-                if recursive and (avoided is None or path.resolve() != avoided):
+                if recursive and (avoided is None or _real(path) != avoided):
                     try:
                         yield from _walk(path, recursive, avoided, problems)
                     except OSError as error:
@@ -212,11 +222,22 @@ def _trouble(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else f"is {kind(mode)}, not an image file"
 
 
-def _listed(stream: IO[bytes], null: bool) -> Iterator[Path]:
+def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Found]:
     for raw in stream.read().split(b"\0" if null else b"\n"):
         name = raw if null else raw.rstrip(b"\r")
-        if name:
-            yield Path(os.fsdecode(name))
+        if not name:
+            continue
+        name, nul, _ = name.partition(b"\0")
+        path = Path(os.fsdecode(name))
+        if nul:
+            problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
+            continue
+        try:
+            linked = path.is_symlink()
+        except OSError as error:  # too long, say, or in a folder that is closed
+            problems.append((path, f"cannot be looked at ({error.strerror or error})"))
+        else:
+            yield _Found((str(path),), path.name, path.as_posix(), linked)
 
 
 def _wanted() -> str:
@@ -230,7 +251,7 @@ def _find_pairs(
     by_side: list[dict[PurePath, list[Path]]] = []
     for side in sides:
         folder = source / side
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UsageError(f"{folder}: no such folder; it should hold one view of each image")
         stems: dict[PurePath, list[Path]] = defaultdict(list)
         for path in find_images(folder, recursive, problems=problems):
@@ -258,12 +279,38 @@ def _find_pairs(
     return pairs
 
 
+def _without_results(
+    found: list[_Found], result_dir: Path, origin: Origin
+) -> tuple[list[_Found], int]:
+    """Leave out what earlier runs made where inputs and results share a folder; and how many."""
+    base = _real(result_dir)
+    within: dict[str, Path | None] = {}
+    """Folders of inputs, and where in the result folder they lie."""
+    inputs = []
+    for image in found:
+        head, tail = os.path.split(image.files[0])
+        if head not in within:
+            folder = _real(Path(head))
+            inside = folder.is_relative_to(base)
+            within[head] = result_dir / folder.relative_to(base) if inside else None
+        place = within[head]
+        if place is None or origin(place / tail) is None:
+            inputs.append(image)
+    return inputs, len(found) - len(inputs)
+
+
+def _real(path: Path) -> Path:
+    """Free of links, as far as it can be looked at."""
+    return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
+
+
 def _name_results(
-    found: list[_Found], result_dir: Path, shard: Shard | None, *, ordered: bool
+    found: list[_Found], result_dir: Path, shard: Shard | None, origin: Origin, *, ordered: bool
 ) -> Work:
     """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
 
-    Names that differ in case or Unicode form alone are taken for equal, as some file systems do.
+    Of these, one that has the shorter name from an earlier run keeps it. Names that differ in
+    case or Unicode form alone are taken for equal, as some file systems do.
     All names decide on each, whatever the shard; then only its own are looked at on the disk.
 
     Parameters
@@ -273,12 +320,19 @@ def _name_results(
     """
     folded = [_folded(image.stem) for image in found]
     clashes = _clashes(folded)
+    named = {
+        index
+        for clash in clashes
+        for index in clash
+        if origin(result_dir / _with_suffix(found[index].stem))
+        == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as the record has it
+    }
     renamed: set[int] = set()
     while fixable := [
         index
         for clash in clashes
         for index in clash
-        if index not in renamed and found[index].stem != PurePath(found[index].name)
+        if index not in renamed | named and found[index].stem != PurePath(found[index].name)
     ]:
         for index in fixable:
             folded[index] = _folded(PurePath(found[index].name))
@@ -290,7 +344,7 @@ def _name_results(
 
     firsts = {min(clash, key=place_of) for clash in clashes}
     superfluous = {index for clash in clashes for index in clash} - firsts
-    inputs = _inputs_below(result_dir.resolve(), found)
+    inputs = _inputs_below(_real(result_dir), found)
 
     chosen = [
         index
@@ -301,8 +355,7 @@ def _name_results(
     for index in sorted(chosen, key=place_of):
         sources = tuple(map(Path, found[index].files))
         name = found[index].name
-        stem = PurePath(name) if index in renamed else found[index].stem
-        place = stem.with_name(stem.name + RESULT_SUFFIX)
+        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
         result = result_dir / place
         if index in renamed:
             work.notices.append(
@@ -317,6 +370,10 @@ def _name_results(
         else:
             work.items.append(Item(sources, result))
     return work
+
+
+def _with_suffix(stem: PurePath) -> PurePath:
+    return stem.with_name(stem.name + RESULT_SUFFIX)
 
 
 def _clashes(names: list[str]) -> list[list[int]]:
@@ -341,12 +398,12 @@ def _inputs_below(target: Path, found: list[_Found]) -> set[str]:
             head, tail = os.path.split(file)
             folder = folders.get(head)
             if folder is None:
-                folder = folders[head] = PurePath(_folded(Path(head).resolve()))
+                folder = folders[head] = PurePath(_folded(_real(Path(head))))
             places = []
             if folder.is_relative_to(base):
                 places.append(folder / _folded(PurePath(tail)))
             if image.linked:
-                places.append(PurePath(_folded(Path(file).resolve())))
+                places.append(PurePath(_folded(_real(Path(file)))))
             inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
     return inputs
 

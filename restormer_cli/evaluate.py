@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
 from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.files import is_folder
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
@@ -159,7 +160,7 @@ def evaluate_folder(
 
 
 def _names(folder: Path, recursive: bool) -> list[str]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder}: no such folder")
     names = [path.relative_to(folder).as_posix() for path in find_images(folder, recursive)]
     if not names:

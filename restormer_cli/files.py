@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from restormer_cli.errors import ImageError, ResultFolderError
+from restormer_cli.errors import ImageError, ResultFolderError, UsageError
 from restormer_cli.lock import is_at, try_lock, unlock
 
 TEMPORARY_SUFFIX = ".restormer-part"
@@ -62,6 +62,27 @@ def digest(data: bytes) -> str:
 def kind(mode: int) -> str:
     """What a file is that is no regular one, such as ``a pipe``."""
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def file_mode(path: Path) -> int:
+    """What is there, as ``st_mode`` tells it; 0 if nothing is.
+
+    Raises
+    ------
+    UsageError
+        If the path cannot be looked at: its folder is closed, say, or it is too long.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be looked at ({error.strerror or error})") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; raises as :func:`file_mode`."""
+    return stat.S_ISDIR(file_mode(path))
 
 
 def read_file(path: Path) -> tuple[bytes, Stamp]:

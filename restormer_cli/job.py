@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restormer_cli.discovery import Work, find_work
 from restormer_cli.images import MAX_PIXELS
-from restormer_cli.record import Settings
+from restormer_cli.record import Settings, origin_in
 from restormer_cli.shards import WHOLE, Shard
 
 
@@ -44,4 +44,5 @@ class Job:
             sides=self.sides,
             null=self.null,
             shard=self.shard,
+            origin=origin_in(self.result_dir),
         )

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from restormer_cli import __version__
-from restormer_cli.discovery import Item
+from restormer_cli.discovery import Item, Origin
 from restormer_cli.errors import ImageError
 from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
 from restormer_cli.lock import try_lock
@@ -389,6 +390,22 @@ class Record:
                 settings = entry.settings
                 yield _header(settings)
             yield _line(name, entry)
+
+
+def origin_in(result_dir: Path) -> Origin:
+    """Which input each result in a folder came from; the record is read at the first question."""
+
+    @functools.cache
+    def record() -> Record:
+        record = Record(result_dir, Settings())
+        record.load()
+        return record
+
+    def origin(result: Path) -> str | None:
+        entry = record().entry_of(result)
+        return None if entry is None else entry.sources[0][0]
+
+    return origin
 
 
 def _copy(journal: IO[bytes], other: IO[bytes]) -> None:

@@ -213,8 +213,10 @@ class Restorer:
             return self._run_whole(image, progress)
         height, width = image.shape[2:]
         tile = min(self.tile, height, width)
-        tops = tile_positions(height, tile, self.tile_overlap)
-        lefts = tile_positions(width, tile, self.tile_overlap)
+        # Tiles that shrank to a small image must still advance.
+        overlap = self.tile_overlap if self.tile_overlap < tile else tile // 2
+        tops = tile_positions(height, tile, overlap)
+        lefts = tile_positions(width, tile, overlap)
         total = image.new_zeros(1, self.config.out_channels, height, width)
         counts = torch.zeros_like(total)
         for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):

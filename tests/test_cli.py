@@ -174,13 +174,16 @@ def test_zero_network_gives_back_every_bit(
         np.testing.assert_array_equal(read(out / name), pixels, err_msg=name, strict=True)
 
 
+# With the default overlap of 32 too, which is more than the second and third have on one side.
+@pytest.mark.parametrize("tiles", [(32, 8), (64, 32), (64, 56)])
+@pytest.mark.parametrize("size", [(45, 70), (32, 104), (24, 104), (5, 3)])
 def test_zero_network_gives_back_every_bit_in_tiles(
-    tmp_path: Path, weights: dict[str, Path]
+    tmp_path: Path, weights: dict[str, Path], size: tuple[int, int], tiles: tuple[int, int]
 ) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
-    pixels = random_pixels(45, 70)
+    pixels = random_pixels(*size)
     write(source / "a.png", pixels)
-    words = ("--weights", weights["zero_with_bias"], "--tile", 32, "--tile-overlap", 8)
+    words = ("--weights", weights["zero_with_bias"], "--tile", tiles[0], "--tile-overlap", tiles[1])
     ran = restormer("derain", "--input-dir", source, "--result-dir", out, *words)
     assert ran.status == 0, ran.err
     np.testing.assert_array_equal(read(out / "a.png"), pixels, strict=True)
@@ -683,6 +686,20 @@ def test_an_input_never_becomes_its_own_result(
     assert ran.status == 1
     assert ran.lines == [str(tmp_path / "b.png")]
     assert str(tmp_path / "a.png") in ran.err
+
+
+def test_a_second_run_in_place_finds_all_done(tmp_path: Path, weights: dict[str, Path]) -> None:
+    write(tmp_path / "a.jpg", random_pixels(8, 8))
+    write(tmp_path / "sub" / "b.bmp", random_pixels(8, 8))
+    words = ("derain", "-r", "--input-dir", tmp_path, "--result-dir", tmp_path)
+    words += ("--weights", weights["with_bias"])
+    first = restormer(*words)
+    assert (first.status, len(first.lines)) == (0, 2), first.err
+    write(tmp_path / "a.tif", random_pixels(8, 8))
+    second = restormer(*words)
+    assert second.status == 0, second.err
+    assert second.lines == [str(tmp_path / "a.tif.png")]
+    assert "1 restored, 2 skipped" in second.err
 
 
 def test_colour_profile_and_resolution_are_kept(tmp_path: Path, weights: dict[str, Path]) -> None:

@@ -177,6 +177,31 @@ def test_listed_files_of_one_name_never_share_a_result() -> None:
     assert [path for path, _ in work.problems] == [Path("y/a.png")]
 
 
+def test_a_listed_path_that_cannot_be_looked_at_costs_no_other(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    good, long = str(tmp_path / "a.png"), "x" * 300 + ".png"
+    work = listed([long, good, "b.png\0c.png"])
+    assert [item.source for item in work.items] == [Path(good)]
+    assert [path for path, _ in work.problems] == [Path(long), Path("b.png")]
+    assert "--null" in work.problems[1][1]
+
+
+@links
+def test_a_listed_link_to_itself_costs_no_other(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    work = listed([str(tmp_path / "loop.png"), str(tmp_path / "a.png")])
+    assert str(tmp_path / "a.png") in {str(item.source) for item in work.items}
+
+
+@pytest.mark.parametrize("which", ["source", "result_dir"])
+def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path, which: str) -> None:
+    touch(tmp_path, "a.png")
+    folders = {"source": str(tmp_path), "result_dir": OUT, which: Path("x" * 300)}
+    with pytest.raises(UsageError, match="xxx: cannot be looked at"):
+        find_work(str(folders["source"]), Path(folders["result_dir"]))
+
+
 # --- names of results --------------------------------------------------------------------
 
 
@@ -197,6 +222,14 @@ def test_inputs_that_would_share_a_result_keep_their_suffix_and_a_notice_says_so
     assert results(work) == {"a.jpg": "a.jpg.png", "a.png": "a.png.png", "b.png": "b.png"}
     assert len(work.notices) == 2
     assert any("a.jpg.png" in notice for notice in work.notices)
+    assert not work.problems
+
+
+def test_a_result_keeps_its_name_when_a_namesake_comes_later(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.tif", "a.webp")
+    origins = {OUT / "a.png": str(tmp_path / "a.jpg")}
+    work = find_work(str(tmp_path), OUT, origin=origins.get)
+    assert results(work) == {"a.jpg": "a.png", "a.tif": "a.tif.png", "a.webp": "a.webp.png"}
     assert not work.problems
 
 
@@ -274,6 +307,19 @@ def test_input_that_would_be_overwritten_is_a_problem(tmp_path: Path) -> None:
     assert results(work, tmp_path) == {"b.jpg": "b.png"}
     assert [path.name for path, _ in work.problems] == ["a.png"]
     assert "overwrite" in work.problems[0][1]
+
+
+def test_results_of_earlier_runs_are_no_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.png", "sub/b.jpg", "sub/b.png", "c.png")
+    made = {tmp_path / "a.png": "a.jpg", tmp_path / "sub" / "b.png": "sub/b.jpg"}
+    origins = {result: str(tmp_path / name) for result, name in made.items()}
+    work = find_work(str(tmp_path / "."), tmp_path, recursive=True, origin=origins.get)
+    assert results(work, tmp_path) == {"a.jpg": "a.png", "b.jpg": "sub/b.png"}
+    assert [path.name for path, _ in work.problems] == ["c.png"]  # which nobody made
+    for path in (tmp_path / "a.jpg", tmp_path / "c.png", *tmp_path.glob("sub/*.jpg")):
+        path.unlink()
+    with pytest.raises(UsageError, match="nothing but results"):
+        find_work(str(tmp_path), tmp_path, recursive=True, origin=origins.get)
 
 
 def test_input_that_would_be_overwritten_by_another_ones_result_is_a_problem(

@@ -8,9 +8,11 @@ from typing import Literal
 
 from restormer_cli.discovery import RESULT_SUFFIX, find_images, find_work, natural_key
 from restormer_cli.errors import UsageError
+from restormer_cli.files import is_folder
 from restormer_cli.history import Entry, History
 from restormer_cli.metrics import Metrics
 from restormer_cli.pairing import Pairing, pair_names
+from restormer_cli.record import origin_in
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]
@@ -87,7 +89,7 @@ def find_subjects(
         If a folder does not exist, or there is nothing to show.
     """
     for folder in (result_dir, input_dir, target_dir):
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not is_folder(folder):
             raise UsageError(f"{folder}: no such folder")
     subjects = {name: Subject(name, "restored") for name in _names(result_dir, recursive)}
     for name, subject in subjects.items():
@@ -148,7 +150,7 @@ def _add_inputs(
 
     Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
     """
-    work = find_work(str(input_dir), result_dir, recursive=recursive)
+    work = find_work(str(input_dir), result_dir, recursive=recursive, origin=origin_in(result_dir))
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
         _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
