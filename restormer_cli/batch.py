@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,7 +173,9 @@ def restore_folder(
     Parameters
     ----------
     restorer
-        A :class:`~restormer_cli.Restorer`, or anything that is called like one.
+        A :class:`~restormer_cli.Restorer`, or anything that is called like one. Results of
+        another network or other settings are made again, if the restorer has ``settings`` that
+        tell; else whatever is there counts as done.
     settings
         Further fields of :class:`Job`, such as ``recursive=True``.
 
@@ -190,5 +193,8 @@ def restore_folder(
     """
     collector = Collector()
     job = Job(str(input_dir), Path(result_dir), **settings)
+    made_by = getattr(restorer, "settings", job.settings)
+    bit_depth = "auto" if job.bit_depth is None else str(job.bit_depth)
+    job = replace(job, settings=replace(made_by, bit_depth=bit_depth))
     run(job, job.find_work(), lambda: Here(restorer, Labels()), collector)
     return collector.outcomes

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from restormer_cli import engines, hashes
+from restormer_cli import engines
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Engine, run
 from restormer_cli.console import Console
@@ -21,7 +21,6 @@ from restormer_cli.job import Job
 from restormer_cli.outcomes import Summary
 from restormer_cli.process import quiet_libraries
 from restormer_cli.recipe import Recipe
-from restormer_cli.record import Settings
 from restormer_cli.shards import Shard
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
@@ -73,25 +72,15 @@ def restore(
     workforce = engines.Workforce(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
     workforce.check(device)
     variant = find_variant(task, kind, sigma)
-    file = weights_module.find_weights(variant, weights, options=options)
-    recipe = Recipe(
+    recipe = Recipe.find(
         variant,
-        file,
-        sha256=hashes.sha256(file.path),
+        weights,
+        options,
         device=device,
         precision=precision,
         max_memory=max_memory,
         tile=tile,
         tile_overlap=tile_overlap,
-    )
-    settings = Settings(
-        task=task,
-        weights=recipe.sha256,
-        label=file.label,
-        options=None if options is None else hashes.sha256(options),
-        precision=None if precision == "auto" else precision,
-        bit_depth="auto" if bit_depth is None else str(bit_depth),
-        tile=None if tile is None else f"{tile}, overlap {tile_overlap}",
     )
     job = Job(
         source=input_dir,
@@ -108,7 +97,7 @@ def restore(
         fail_fast=fail_fast,
         max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
         shard=None if shard is None else Shard.parse(shard),
-        settings=settings,
+        settings=recipe.settings(bit_depth),
     )
     work = job.find_work()
     with contextlib.ExitStack() as stack:
@@ -126,7 +115,7 @@ def restore(
 
         def start() -> Engine:
             if weights == "auto":
-                console.notice(weights_module.notice(file, variant))
+                console.notice(weights_module.notice(recipe.file, variant))
             return engines.start(
                 workforce, job, recipe, console.notice if verbose else lambda text: None
             )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from restormer_cli import hashes
 from restormer_cli.errors import WeightsError
 from restormer_cli.outcomes import Labels
 from restormer_cli.process import share_the_machine
+from restormer_cli.record import Settings, tiling
 from restormer_cli.tasks import Variant
-from restormer_cli.weights import WeightsFile, load_network
+from restormer_cli.weights import WeightsFile, find_weights, load_network
 
 if TYPE_CHECKING:
+    from restormer_cli.devices import Choice
     from restormer_cli.restorer import Restorer
 
 
@@ -40,10 +42,39 @@ class Recipe:
     max_memory: int | None = None
     tile: int | None = None
     tile_overlap: int = 32
+    options: str | None = None
+    """SHA-256 of the file of ``--options``."""
     threads: int | None = None
     """Threads to compute with; None: as many as processors are free."""
     sharers: int = 1
     """Processes like this one among which the machine's memory is divided."""
+
+    @classmethod
+    def find(
+        cls, variant: Variant, weights: str = "auto", options: Path | None = None, **others: Any
+    ) -> Recipe:
+        """For the weights and the hyper-parameters that a person names.
+
+        Raises
+        ------
+        WeightsError
+            If they are not there.
+        """
+        file = find_weights(variant, weights, options=options)
+        options_hash = None if options is None else hashes.sha256(options)
+        return cls(variant, file, hashes.sha256(file.path), options=options_hash, **others)
+
+    def settings(self, bit_depth: int | None = None) -> Settings:
+        """What the record of a folder says of results that are made so."""
+        return Settings(
+            task=self.variant.task,
+            weights=self.sha256,
+            label=self.file.label,
+            options=self.options,
+            precision=None if self.precision == "auto" else self.precision,
+            bit_depth="auto" if bit_depth is None else str(bit_depth),
+            tile=tiling(self.tile, self.tile_overlap),
+        )
 
     def load(self) -> Loaded:
         """Load it in this process. PyTorch should not have been imported before.
@@ -56,21 +87,12 @@ class Recipe:
         threads = share_the_machine() if self.threads is None else _take(self.threads)
         from restormer_cli import devices
         from restormer_cli.memory import FREE_MEMORY_SHARE, free_memory
-        from restormer_cli.restorer import Restorer
 
         choice = devices.choose(self.device, self.precision)
         max_memory = self.max_memory
         if max_memory is None and self.sharers > 1 and choice.device.type == "cpu":
             max_memory = int(FREE_MEMORY_SHARE * free_memory() / self.sharers)
-        restorer = Restorer(
-            load_network(self.file, self.variant),
-            views=self.variant.views,
-            device=choice.device,
-            dtype=choice.dtype,
-            max_memory=max_memory,
-            tile=self.tile,
-            tile_overlap=self.tile_overlap,
-        )
+        restorer = replace(self, max_memory=max_memory).restorer(choice)
         facts = [
             f"weights: {self.file.path}",
             f"device: {choice.device}, {choice.device_reason}",
@@ -79,6 +101,27 @@ class Recipe:
         ]
         return Loaded(
             restorer, Labels(self.file.label, str(choice.device), choice.precision), facts
+        )
+
+    def restorer(self, choice: Choice) -> Restorer:
+        """The network on the device that was chosen.
+
+        Raises
+        ------
+        WeightsError
+            If the weights cannot be read or do not fit.
+        """
+        from restormer_cli.restorer import Restorer
+
+        return Restorer(
+            load_network(self.file, self.variant),
+            views=self.variant.views,
+            device=choice.device,
+            dtype=choice.dtype,
+            max_memory=self.max_memory,
+            tile=self.tile,
+            tile_overlap=self.tile_overlap,
+            settings=self.settings(),
         )
 
     def found_here(self) -> Recipe:

@@ -91,6 +91,11 @@ class Settings:
         ]
 
 
+def tiling(tile: int | None, overlap: int) -> str | None:
+    """:attr:`Settings.tile` for squares of so many pixels."""
+    return None if tile is None else f"{tile}, overlap {overlap}"
+
+
 class Entry(NamedTuple):
     """One result as it was written."""
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from restormer_cli import devices, weights
+from restormer_cli import devices
 from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images import Floats, Pixels, normalise, quantise
 from restormer_cli.memory import CPU_STRIP_VALUES, Plan, plan_memory
+from restormer_cli.recipe import Recipe
+from restormer_cli.record import Settings, tiling
 from restormer_cli.streaming import Progress, StreamingRestormer
 from restormer_cli.tasks import find_variant
 
@@ -42,6 +44,9 @@ class Restorer:
     tile, tile_overlap
         Restore in overlapping square tiles and average them, as the authors' scripts do. The
         result differs from that of the whole image; it is for comparison with theirs.
+    settings
+        What the record of a folder is to say of the results, so that a later run knows whether
+        they are its own; by default a hash of the network's parameters, and the tiles.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class Restorer:
         max_memory: int | None = None,
         tile: int | None = None,
         tile_overlap: int = 32,
+        settings: Settings | None = None,
     ) -> None:
         if tile is not None and (tile < SIZE_MULTIPLE or tile % SIZE_MULTIPLE):
             raise UsageError(f"--tile must be a multiple of {SIZE_MULTIPLE}, not {tile}")
@@ -69,6 +75,9 @@ class Restorer:
         self.engine = StreamingRestormer(network, device, dtype)
         self.max_memory = max_memory
         self.tile, self.tile_overlap = tile, tile_overlap
+        self.settings = settings or Settings(
+            weights=_fingerprint(network), tile=tiling(tile, tile_overlap)
+        )
 
     @classmethod
     def from_task(
@@ -81,7 +90,9 @@ class Restorer:
         options: Path | None = None,
         device: str = "auto",
         precision: str = "auto",
-        **settings: Any,
+        tile: int | None = None,
+        tile_overlap: int = 32,
+        max_memory: int | None = None,
     ) -> Restorer:
         """The restorer for a task, under the names of the command line.
 
@@ -89,15 +100,17 @@ class Restorer:
         >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
         """
         variant = find_variant(task, kind, sigma)
-        file = weights.find_weights(variant, weights_choice, options=options)
-        choice = devices.choose(device, precision)
-        return cls(
-            weights.load_network(file, variant),
-            views=variant.views,
-            device=choice.device,
-            dtype=choice.dtype,
-            **settings,
+        recipe = Recipe.find(
+            variant,
+            weights_choice,
+            options,
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+            tile=tile,
+            tile_overlap=tile_overlap,
         )
+        return recipe.restorer(devices.choose(device, precision))
 
     def __call__(
         self, *views: Pixels, bit_depth: int | None = None, progress: Progress | None = None
@@ -244,6 +257,15 @@ class Restorer:
             if engine.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise ImageError(f"{engine.device} ran out of memory for {width}×{height} pixels")
+
+
+def _fingerprint(network: Restormer) -> str:
+    """A hash of the parameters, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _bits(view: Pixels) -> int:
