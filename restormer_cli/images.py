@@ -1,4 +1,4 @@
-"""Image files: decode, encode, bit depth, alpha, orientation, colour profile, resolution.
+"""Image files: decode, encode, bit depth, alpha, orientation, colour profile, resolution, EXIF.
 
 Pixels are RGB or gray ``(H, W, C)``, C being 3 or 1, in uint8 or uint16.
 """
@@ -36,7 +36,9 @@ Floats = NDArray[np.float32]
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
 EXIF_ORIENTATION = 0x0112
-TIFF_BITS_PER_SAMPLE = 258
+#: Bytes of a colour profile that name the colours it is for (ICC.1, 7.2).
+ICC_SPACE = slice(16, 20)
+TIFF_BITS_PER_SAMPLE, TIFF_SHORT = 258, 3
 METRES_PER_INCH = 0.0254
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -54,6 +56,8 @@ class Picture:
     """Colour profile."""
     dpi: tuple[float, float] | None = None
     """Resolution in pixels per inch."""
+    exif: bytes | None = None
+    """What the camera noted, as it holds for the result: a TIFF structure."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
 
@@ -105,7 +109,7 @@ def decode_image(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Pictu
         raise ImageError(f"{path}: {_too_large(image.shape[1], image.shape[0], max_pixels)}")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
-    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray)
+    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray, header.alpha)
     if not header.upright:
         pixels = _turn_upright(pixels, header.orientation)
         alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
@@ -114,6 +118,7 @@ def decode_image(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Pictu
         None if alpha is None else np.ascontiguousarray(alpha),
         header.icc or icc,
         header.dpi,
+        header.exif,
         header.notes,
     )
 
@@ -140,10 +145,13 @@ class _Header:
     image: Any = None
     """Pixels in OpenCV's order, where OpenCV would not decode them right."""
     gray: bool = False
+    alpha: bool = True
+    """Whether a fourth channel, if OpenCV gives one, is alpha."""
     orientation: int = 1
     upright: bool = True
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    exif: bytes | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -170,9 +178,11 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
             image.load()
         except Exception as error:  # as above
             raise ImageError(f"{path}: is damaged or cut off ({error})") from error
-        orientation = 1
-        with contextlib.suppress(Exception):  # damaged EXIF costs the orientation, not the image
+        orientation, exif = 1, None
+        with contextlib.suppress(Exception):  # damaged EXIF costs itself, not the image
             orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+            if "exif" in image.info and image.format != "TIFF":  # whose EXIF is the file itself
+                exif = _exif_of_result(image.info["exif"])
     tiff = image.format == "TIFF"
     bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
     # Pillow would reduce deeper ones to 8 bit.
@@ -182,16 +192,38 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
     deep_gray_alpha = image.format == "PNG" and data[PNG_COLOR_TYPE] == PNG_GRAY_ALPHA
     dpi = image.info.get("dpi")
     kind = "pages" if tiff else "frames"
+    notes = [f"only the first of {pages} {kind} is restored"] if pages > 1 else []
+    if image.mode == "CMYK":
+        notes.append("is CMYK; its result is RGB, by arithmetic and not by a colour profile")
     return _Header(
         image=_as_opencv(image) if by_pillow else None,
         gray=deep_gray_alpha or image.mode in {"1", "L", "LA", "I;16", "I"},
+        alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
         orientation=orientation,
         # Both libraries turn TIFF files themselves, whatever they were asked for.
         upright=orientation == 1 or tiff,
         icc=image.info.get("icc_profile"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
-        notes=(f"only the first of {pages} {kind} is restored",) if pages > 1 else (),
+        exif=exif,
+        notes=tuple(notes),
     )
+
+
+def _exif_of_result(exif: bytes) -> bytes:
+    """EXIF without what does not hold for a result: its orientation is 1, its thumbnail gone.
+
+    Changed in place (TIFF 6.0, section 2), since the maker's notes hold only where they were.
+    """
+    tiff = bytearray(exif.removeprefix(b"Exif\0\0"))
+    order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(tiff[:4])]
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{order}H", tiff, entry) == (EXIF_ORIENTATION,):
+            struct.pack_into(f"{order}HIHH", tiff, entry + 2, TIFF_SHORT, 1, 1, 0)
+    # Where the next directory is: that of the thumbnail.
+    struct.pack_into(f"{order}I", tiff, start + 2 + 12 * count, 0)
+    return bytes(tiff)
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
@@ -202,6 +234,7 @@ def _too_large(width: int, height: int, max_pixels: int) -> str:
 #: 8-bit TIFF of these modes is decoded by Pillow: OpenCV multiplies colours by alpha, drops
 #: the alpha of gray images and refuses tiled files.
 _PILLOW_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+_ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa", "RGBX"}
 PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 25, 4
 
 
@@ -228,12 +261,13 @@ def _check_tiff(path: Path, data: bytes) -> None:
         raise ImageError(f"{path}: is a TIFF of an unusual layout; convert it to PNG")
 
 
-def _split(image: Any, gray: bool) -> tuple[Any, Any]:
+def _split(image: Any, gray: bool, has_alpha: bool) -> tuple[Any, Any]:
     """OpenCV's ``(H, W, 1|2|3|4)`` to RGB or gray, and alpha."""
     channels = image.shape[2]
     if channels == 2:
         return image[..., :1], image[..., 1]
-    alpha = image[..., 3] if channels == 4 else None
+    # Of CMYK, and of 32-bit BMP without a mask for it, OpenCV makes up an alpha.
+    alpha = image[..., 3] if channels == 4 and has_alpha else None
     if channels == 1:
         return image, None
     pixels = image[..., :1] if gray else image[..., 2::-1]
@@ -274,7 +308,9 @@ def quantise(image: Floats, bit_depth: int) -> Pixels:
 
 
 def encode_png(picture: Picture, compression: int | None = None) -> bytes:
-    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha, profile and resolution.
+    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha, profile, resolution and EXIF.
+
+    A profile that is for other colours than the file has is left out.
 
     ``compression`` is zlib's level, 0 to 9; by default OpenCV's choice, which is quick.
 
@@ -291,24 +327,26 @@ def encode_png(picture: Picture, compression: int | None = None) -> bytes:
         image = image[..., ::-1]
     image = np.ascontiguousarray(image)
     parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    space = b"GRAY" if image.shape[2] == 1 else b"RGB "
+    icc = picture.icc if picture.icc and picture.icc[ICC_SPACE] == space else None
+    metadata = {cv2.IMAGE_METADATA_ICCP: icc, cv2.IMAGE_METADATA_EXIF: picture.exif}
     try:
-        encoded = _encode(image, parameters, picture.icc)
+        encoded = _encode(image, parameters, {kind: m for kind, m in metadata.items() if m})
     except cv2.error:
-        if picture.icc is None:
+        if icc is None and picture.exif is None:
             raise ImageError("cannot be encoded as PNG") from None
-        # A damaged profile: nobody could have used it, so it is not worth the result.
-        return encode_png(replace(picture, icc=None), compression)
+        # Damaged: nobody could have used it, so it is not worth the result.
+        rest = replace(picture, exif=None) if icc is None else replace(picture, icc=None)
+        return encode_png(rest, compression)
     return encoded if picture.dpi is None else _with_resolution(encoded, picture.dpi)
 
 
-def _encode(image: Any, parameters: list[int], icc: bytes | None) -> bytes:
-    if icc is None:
-        done, data = cv2.imencode(".png", image, parameters)
+def _encode(image: Any, parameters: list[int], metadata: dict[int, bytes]) -> bytes:
+    if metadata:
+        blobs = [np.frombuffer(blob, np.uint8)[None] for blob in metadata.values()]
+        done, data = cv2.imencodeWithMetadata(".png", image, [*metadata], blobs, parameters)
     else:
-        profile = np.frombuffer(icc, np.uint8)[None]
-        done, data = cv2.imencodeWithMetadata(
-            ".png", image, [cv2.IMAGE_METADATA_ICCP], [profile], parameters
-        )
+        done, data = cv2.imencode(".png", image, parameters)
     if not done:
         raise cv2.error("not encoded")
     return data.tobytes()

@@ -215,7 +215,8 @@ class _Pipeline:
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
             first = loaded.pictures[0]
-            picture = Picture(pixels, _alpha_like(first.alpha, pixels), first.icc, first.dpi)
+            alpha = _alpha_like(first.alpha, pixels)
+            picture = replace(first, pixels=pixels, alpha=alpha, notes=())
             outcome = replace(self._outcome(loaded), seconds=seconds)
             write = functools.partial(self._write, loaded.item, loaded.stamps, picture)
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)

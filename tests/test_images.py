@@ -173,6 +173,26 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path, suffix: str) -> None:
     same(read_image(save(tmp_path / f"a{suffix}", image)), pixels)
 
 
+def bmp_of_32_bits(pixels: Any) -> bytes:
+    """With masks for red, green and blue, and none for alpha."""
+    height, width = pixels.shape[:2]
+    body = np.dstack([pixels[::-1, :, ::-1], np.zeros((height, width, 1), np.uint8)]).tobytes()
+    start = 14 + 40 + 12
+    header = struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start)
+    header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, len(body), 0, 0, 0, 0)
+    return header + struct.pack("<III", 0xFF0000, 0xFF00, 0xFF) + body
+
+
+def test_what_is_no_alpha_is_not_taken_for_one(tmp_path: Path) -> None:
+    pixels = smooth_pixels(9, 14)
+    (tmp_path / "a.bmp").write_bytes(bmp_of_32_bits(pixels))
+    same(read_image(tmp_path / "a.bmp"), pixels)
+    PIL.Image.fromarray(pixels).convert("CMYK").save(tmp_path / "a.tif")
+    picture = read_image(tmp_path / "a.tif")
+    assert picture.alpha is None
+    assert "CMYK" in picture.notes[0]
+
+
 def test_cmyk_jpeg_becomes_colour(tmp_path: Path) -> None:
     image = PIL.Image.fromarray(smooth_pixels(32, 32)).convert("CMYK")
     picture = read_image(save(tmp_path / "a.jpg", image, quality=98))
@@ -477,6 +497,47 @@ def test_profile_that_png_does_not_take_does_not_cost_the_result(
     write_png(tmp_path / "a.png", Picture(pixels, alpha, profile))
     result = read(tmp_path / "a.png")
     np.testing.assert_array_equal(result[..., : pixels.shape[2]], pixels)
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        space = b"GRAY" if image.mode == "L" else b"RGB "
+        assert image.info.get("icc_profile", b"").ljust(20)[16:20] in (b"    ", space)
+
+
+CAMERA = {271: "Maker", 272: "Model", 306: "2026:05:01 12:00:00", 33432: "(c) me"}
+PHOTO = {33434: 0.01, 36867: "2026:05:01 12:00:00", 42036: "A lens", 37500: b"maker notes"}
+PLACE = {1: "N", 2: (46.0, 5.0, 3.0)}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_what_the_camera_noted_is_kept(tmp_path: Path, suffix: str, endian: str) -> None:
+    tags = PIL.Image.Exif()
+    tags.endian = endian
+    tags.update({**CAMERA, 0x0112: 6})
+    tags.get_ifd(0x8769).update(PHOTO)
+    tags.get_ifd(0x8825).update(PLACE)
+    tags.get_ifd(1).update({256: 160})  # a thumbnail: it would show the photo as it was
+    # Pillow writes ASCII alone; cameras write UTF-8.
+    noted = tags.tobytes().replace(b"(c) me", "© me".encode().ljust(6, b"\0"))
+    path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), exif=noted)
+    write_png(tmp_path / "b.png", read_image(path))
+    with PIL.Image.open(tmp_path / "b.png") as image:
+        assert image.size == (9, 14)  # upright
+        image.load()
+        kept = image.getexif()
+    assert kept.pop(33432).encode("latin-1").startswith("© me".encode())
+    expected = {**CAMERA, 0x0112: 1}
+    del expected[33432]
+    assert {t: v for t, v in kept.items() if t not in (0x8769, 0x8825)} == expected
+    assert kept.get_ifd(0x8769) == PHOTO
+    assert kept.get_ifd(0x8825) == PLACE
+    assert not kept.get_ifd(1)
+
+
+def test_damaged_exif_does_not_cost_the_result(tmp_path: Path) -> None:
+    pixels = random_pixels(9, 14)
+    for damaged in (b"x", b"MM\0*\xff\xff\xff\xff", b"\0" * 70_000):
+        write_png(tmp_path / "a.png", Picture(pixels, icc=SRGB, exif=damaged))
+        np.testing.assert_array_equal(read(tmp_path / "a.png"), pixels)
 
 
 @pytest.mark.parametrize("dpi", [(0.01, 0.01), (4294967295.0, 4294967295.0)])
