@@ -326,9 +326,10 @@ def _top(
 
 def main() -> None:
     """Entry point: run a command, turn our errors into one line and an exit status."""
-    from restormer_cli.process import open_standard_streams
+    from restormer_cli.process import encode_stdout, open_standard_streams
 
     open_standard_streams()
+    encode_stdout()
     try:
         app()
     except BusyError as error:

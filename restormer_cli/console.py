@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from restormer_cli.errors import OutputError
 from restormer_cli.files import LineFile
 from restormer_cli.outcomes import Outcome
+from restormer_cli.process import encode_stdout
 from restormer_cli.units import format_seconds
 
 #: Without a terminal there is no bar, but a line this often, in seconds.
@@ -44,12 +44,7 @@ class Console:
         self.images = self.finished = 0
         self.done = self.total = 0.0  # megapixels
         self.began = self.spoke = time.monotonic()
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # Names that are no text: as bytes where paths are expected, escaped in JSON.
-            if json_lines:
-                sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-            else:
-                sys.stdout.reconfigure(errors="surrogateescape")
+        encode_stdout(json=json_lines)
 
     def begin(self, images: int, megapixels: float) -> None:
         self.images, self.finished = images, 0
@@ -106,6 +101,8 @@ class Console:
             self._say(summary)
 
     def _print(self, line: str) -> None:
+        if self.bar is not None and sys.stdout.isatty():  # the same line of the same terminal
+            self.bar.clear()
         try:
             print(line, flush=True)
         except BrokenPipeError:

@@ -21,6 +21,7 @@ from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
 from restormer_cli.pairing import pair_in_order, pair_names
+from restormer_cli.process import encode_stdout
 from restormer_cli.units import json_number
 
 MEAN = "mean"
@@ -199,6 +200,7 @@ def run(
         )
     if reason:
         print(f"protocol: {protocol}, {reason}", file=sys.stderr)
+    encode_stdout(json=json_lines)
     for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
         print(line)
     if csv_file is not None:

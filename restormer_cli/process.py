@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
+import io
 import math
 import os
 import sys
@@ -62,6 +64,22 @@ def open_standard_streams() -> None:
             mode = "r" if number == 0 else "w"
             stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays open
             setattr(sys, name, stream)
+
+
+def encode_stdout(*, json: bool = False) -> None:
+    """Settle how names that are no text, or not in the console's alphabet, are printed.
+
+    Where paths are expected as the bytes that they are, if the console is UTF-8; else, and in
+    JSON, which is UTF-8 everywhere, escaped. Does nothing where ``sys.stdout`` is no text stream
+    of the system, as in a test.
+    """
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    if json:
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    else:
+        in_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if in_utf8 else "backslashreplace")
 
 
 def peak_memory() -> int:

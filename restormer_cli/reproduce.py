@@ -21,6 +21,7 @@ from restormer_cli.pairing import Pairing, pair_in_order, pair_names
 # isort: split
 import cv2
 
+from restormer_cli.process import encode_stdout
 from restormer_cli.tables import (
     AVERAGE,
     DataSet,
@@ -400,6 +401,7 @@ def run(
             ).unrounded
 
         rows = reproduce(table, data_dir, network, only=only, sigmas=sigmas, progress=show)
+        encode_stdout(json=json_lines)
         if not json_lines:
             print(*as_heading(wanted), sep="\n", flush=True)
         for row in rows:

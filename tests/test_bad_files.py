@@ -61,6 +61,7 @@ def make_restorable(folder: Path) -> dict[str, str]:
     (folder / "noisy.png").write_bytes(png(8, 8, profile, png_chunk(b"IDAT", body)))
     frames, pages = ("only the first of 3 frames", "only the first of 3 pages")
     notices = {"animated.png": frames, "animated.webp": frames, "pages.tif": pages}
+    notices["cmyk.jpg"] = "is CMYK"
     return {path.name: notices.get(path.name, "") for path in folder.iterdir()}
 
 
@@ -211,6 +212,37 @@ def test_names_that_are_no_text_pass_through_as_bytes_and_json_stays_json(
     assert again.status == 1
     assert "1 skipped, 1 failed" in again.err
     assert names(tmp_path / "out") == [raw]
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+@pytest.mark.parametrize(
+    ("name", "encoding"), [(b"caf\xe9.png", "utf-8:strict"), ("日.png", "cp1252")]
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_console_that_cannot_show_a_name_ends_no_command(
+    tmp_path: Path, weights: Path, name: str | bytes, encoding: str, json_lines: bool
+) -> None:
+    name = os.fsdecode(name)
+    write(tmp_path / "in" / name, random_pixels(16, 16))
+    for words in (
+        ["derain", "--input-dir", "in", "--result-dir", "out", "--weights", str(weights)],
+        ["evaluate", "--result-dir", "out", "--target-dir", "in", "--csv", "scores.csv"],
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-m", "restormer_cli.cli", *words, *["--json"] * json_lines],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        if json_lines:
+            line = json.loads(ran.stdout.decode("utf-8").splitlines()[0])
+            assert name in (line.get("name"), Path(line.get("result", "")).name)
+        else:
+            escaped = rb"out/\u65e5.png" if encoding == "cp1252" else b"out/caf\xe9.png"
+            assert words[0] == "evaluate" or ran.stdout.rstrip() == escaped
+    assert os.fsencode(name) in (tmp_path / "scores.csv").read_bytes()
 
 
 def test_names_in_both_unicode_forms_get_results_of_their_own(

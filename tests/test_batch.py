@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from helpers import random_pixels, read, restormer, save, tiny_network, write
+from helpers import make_images, random_pixels, read, restormer, save, tiny_network, write
 
 from restormer_cli import console
 from restormer_cli.pipeline import ReadAhead, WriteBehind
@@ -171,3 +176,33 @@ def test_writing_behind_keeps_order_waits_when_full_and_gives_back_errors() -> N
     full.join()
     assert list(writer.drain()) == [(0, None), (1, error), (2, None), (3, None)]
     writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal that a program can hold")
+def test_results_and_bar_do_not_share_a_line_of_a_terminal(tmp_path: Path, weights: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    make_images(tmp_path / "in", 3)
+    words = ["derain", "--weights", str(weights), "--input-dir", "in", "--result-dir", "out"]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "restormer_cli.cli", *words],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal ends with the process
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0, shown
+    assert b"MP/s]" in shown  # there was a bar
+    # What stands on a line in the end is what came behind the last return.
+    lines = [line.rstrip("\r").split("\r")[-1] for line in shown.decode().split("\n")]
+    assert [line for line in lines if "out/" in line] == [f"out/{n}.png" for n in range(3)]
