@@ -31,6 +31,8 @@ from restormer_cli.files import read_file, write_file
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Floats = NDArray[np.float32]
+CheckSize = Callable[[int, int], None]
+"""Told height and width in pixels; raises ImageError if they are too much."""
 
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
@@ -90,10 +92,19 @@ def image_size(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def decode_image(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode_image(
+    path: Path, data: bytes, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
+) -> Picture:
     """Decode an image file; its content decides the format, not its name.
 
-    Of several pages or frames the first is read. ``path`` is for messages.
+    Of several pages or frames the first is read.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    check_size
+        Told height and width before they cost memory; raises ImageError to refuse them.
 
     Raises
     ------
@@ -103,10 +114,19 @@ def decode_image(path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> Pictu
     """
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
-    header = _read_header(path, data, max_pixels)
+
+    def check(height: int, width: int) -> None:
+        if width * height > max_pixels:
+            raise ImageError(f"{path}: {_too_large(width, height, max_pixels)}")
+        try:
+            if check_size is not None:
+                check_size(height, width)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
+    header = _read_header(path, data, check)
     image, icc = (header.image, None) if header.image is not None else _decode(path, data)
-    if image.shape[0] * image.shape[1] > max_pixels:  # of a kind that Pillow does not know
-        raise ImageError(f"{path}: {_too_large(image.shape[1], image.shape[0], max_pixels)}")
+    check(*image.shape[:2])  # of a kind that Pillow does not know
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
     pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray, header.alpha)
@@ -155,7 +175,7 @@ class _Header:
     notes: tuple[str, ...] = ()
 
 
-def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
+def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
     """Check a file with Pillow, which notices cut-off files where OpenCV fills in gray.
 
     Pillow does not know every kind that OpenCV reads (16-bit colour TIFF, for one); of those
@@ -170,9 +190,7 @@ def _read_header(path: Path, data: bytes, max_pixels: int) -> _Header:
             return _Header()
         except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
             raise ImageError(f"{path}: is damaged ({error})") from error
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError(f"{path}: {_too_large(width, height, max_pixels)}")
+        check(image.height, image.width)
         try:
             pages = getattr(image, "n_frames", 1)
             image.load()

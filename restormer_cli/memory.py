@@ -122,12 +122,41 @@ def plan_memory(
         least = min(least, plan.peak_bytes)
         if plan.peak_bytes <= available and _scratch_fits(plan):
             return plan
-    allowed = "the memory that is free" if max_memory is None else "--max-memory"
     needed = least if max_memory is None else least + max_memory - available
-    raise MemoryBudgetError(
+    raise _too_little(height, width, needed, available, max_memory)
+
+
+def check_size(
+    config: RestormerConfig, height: int, width: int, device: torch.device, max_memory: int | None
+) -> None:
+    """Refuse an image that no plan can fit, before it is decoded; parameters as above.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If the pixels alone take more than all that this process may ever have.
+    """
+    if device.type != "cpu":
+        max_memory = None  # speaks of the device's memory, and the pixels come to this machine's
+    most = free_memory() + psutil.Process().memory_info().rss if max_memory is None else max_memory
+    needed = _image_bytes(config, height, width)
+    if needed > most:
+        raise _too_little(height, width, needed, most, max_memory)
+
+
+def _too_little(
+    height: int, width: int, needed: float, available: int, max_memory: int | None
+) -> MemoryBudgetError:
+    allowed = "the memory that is free" if max_memory is None else "--max-memory"
+    return MemoryBudgetError(
         f"{width}×{height} pixels need at least {format_bytes(needed)}, more than {allowed} "
         f"({format_bytes(available if max_memory is None else max_memory)})"
     )
+
+
+def _image_bytes(config: RestormerConfig, height: int, width: int) -> int:
+    """Input, output and the temporaries of rounding it, in float32."""
+    return height * width * 4 * (config.inp_channels + 3 * config.out_channels)
 
 
 def _predict(
@@ -167,9 +196,8 @@ def _predict(
         # The widest 3×3 convolution: input with halo, output, shuffled output.
         resampling = 8 * channels * (rows + 2)
         workspace = max(workspace, row * (windows + max(temporaries, resampling)))
-    # Input, output and the temporaries of rounding it, in float32; LayerNorm's scales.
-    image = images * height * width * 4 * (config.inp_channels + 3 * config.out_channels)
-    image += images * height * width * item
+    image = images * _image_bytes(config, height, width)
+    image += images * height * width * item  # LayerNorm's scales
     peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
     return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
 

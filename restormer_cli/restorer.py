@@ -14,7 +14,7 @@ from restormer_cli import devices
 from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images import Floats, Pixels, normalise, quantise
-from restormer_cli.memory import CPU_STRIP_VALUES, Plan, plan_memory
+from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory
 from restormer_cli.recipe import Recipe
 from restormer_cli.record import Settings, tiling
 from restormer_cli.streaming import Progress, StreamingRestormer
@@ -150,6 +150,16 @@ class Restorer:
         else:
             restored = self._run(torch.from_numpy(image)[None].permute(0, 3, 1, 2), progress)
         return _output(restored[0], height, width, channels, bit_depth or _bits(views[0]))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse what memory can never suffice for, so that it need not even be decoded.
+
+        Raises
+        ------
+        ImageError
+            If an image of this size takes more than there is.
+        """
+        check_size(self.config, height, width, self.engine.device, self.max_memory)
 
     def images_together(self, height: int, width: int, channels: int) -> int:
         """How many images of this size are best restored together; 1 if it gains nothing."""

@@ -156,10 +156,11 @@ class _Pipeline:
     def _read(self, source: tuple[Item, bool]) -> _Loaded:
         item, last = source
         loaded = _Loaded(item, last)
+        check_size = getattr(self.restore, "check_size", None)
         try:
             for path in item.sources:
                 data, stamp = read_file(path)
-                loaded.pictures.append(decode_image(path, data, self.job.max_pixels))
+                loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check_size))
                 loaded.stamps.append(stamp)
         except ImageError as error:
             return _Loaded(item, last, error=str(error))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import random_pixels, read, save, tiny_network, write
+from helpers import random_pixels, read, restormer, save, tiny_network, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +58,7 @@ print(json.dumps({"rise": peak - before, "predicted": plan.peak_bytes, "storage"
 
 RUN_AND_SAY_PEAK = """
 import sys
+import zlib
 sys.argv = sys.argv[1:]
 from restormer_cli.cli import main
 try:
@@ -117,6 +120,20 @@ def test_the_command_keeps_to_max_memory(tmp_path: Path):
     peak = int(ran.stdout.splitlines()[-1].split()[1]) * 1024
     assert read(tmp_path / "out" / "photo.png").shape == (1536, 2048, 3)
     assert peak <= limit
+
+
+def test_what_cannot_fit_is_not_even_decoded(tmp_path: Path):
+    """A file that claims 100 megapixels, and would be found cut off if anyone read on."""
+    small = write(tmp_path / "in" / "small.png", random_pixels(9, 9)).read_bytes()
+    claim = struct.pack(">II", 10_000, 10_000) + small[24:29]
+    header = small[:16] + claim + struct.pack(">I", zlib.crc32(b"IHDR" + claim))
+    (tmp_path / "in" / "huge.png").write_bytes(header + small[33:60])
+    weights = save(tiny_network(), tmp_path / "w.safetensors")
+    words = ["denoise", "--weights", weights, "--max-memory", "2GB", "--device", "cpu"]
+    ran = restormer(*words, "--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out")
+    assert ran.status == 1
+    assert ran.lines == [str(tmp_path / "out" / "small.png")]
+    assert "huge.png: 10000×10000 pixels need at least 4.8 GB, more than --max-memory" in ran.err
 
 
 def test_what_cannot_fit_is_refused_with_the_figure_it_needs():
