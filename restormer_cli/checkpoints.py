@@ -150,17 +150,6 @@ def _choose_prefix(path: Path, file: TensorFile) -> str:
     raise WeightsError(f"{path}: holds several networks ({names}); keep one of them")
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Read the parameters of a checkpoint, under the official names.
-
-    Raises
-    ------
-    WeightsError
-        As :func:`open_checkpoint` and :meth:`Checkpoint.read` do.
-    """
-    return open_checkpoint(path).read()
-
-
 def infer_config(shapes: Shapes) -> RestormerConfig:
     """The hyper-parameters of a network, from the names and shapes of its parameters.
 

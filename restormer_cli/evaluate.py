@@ -20,7 +20,7 @@ from restormer_cli.files import is_folder
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
-from restormer_cli.pairing import pair_in_order, pair_names
+from restormer_cli.pairing import pair_names
 from restormer_cli.process import encode_stdout
 from restormer_cli.units import json_number
 
@@ -114,7 +114,6 @@ def evaluate_folder(
     protocol: str = "rgb",
     *,
     recursive: bool = False,
-    in_order: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare every result in a folder with its target in another.
@@ -125,20 +124,18 @@ def evaluate_folder(
         A name in :data:`PROTOCOLS`.
     recursive
         Walk sub-folders, which must have the same names on both sides.
-    in_order
-        Pair by position in natural order, not by name.
     progress
         Called with the number of results dealt with and that of all.
 
     Raises
     ------
     UsageError
-        If a folder does not exist or holds no image, there is no such protocol, or the numbers of
-        images do not allow pairing in order. What is wrong with one image is in ``errors``.
+        If a folder does not exist or holds no image, or there is no such protocol. What is wrong
+        with one image is in ``errors``.
     """
     method = find_protocol(protocol)
     results, targets = (_names(Path(d), recursive) for d in (result_dir, target_dir))
-    pairing = (pair_in_order if in_order else pair_names)(results, targets)
+    pairing = pair_names(results, targets)
     evaluation = Evaluation(
         protocol,
         errors=dict(pairing.errors),

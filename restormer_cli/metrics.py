@@ -260,8 +260,6 @@ class Protocol:
     """How one benchmark compares two images."""
 
     name: str
-    summary: str
-    """One line for ``--help``."""
     planes: Callable[[Pixels], Planes] = rgb_planes
     ssim: Callable[[Planes, Planes], float] = ssim_gaussian
     measure: Callable[[Planes, Planes], Metrics] | None = None
@@ -301,28 +299,28 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         for protocol in (
             # Gaussian colour denoising: the paper reports PSNR alone, which everyone computes
             # alike. This SSIM is the one that is usual beside it.
-            Protocol("rgb", "PSNR and SSIM on RGB, channel by channel"),
+            Protocol("rgb"),
             # Deraining. Of luma that was not rounded, PSNR comes out 0.01 to 0.03 dB higher near
             # 30 dB and 0.2 to 0.3 dB at 43 dB, SSIM up to 0.002. MATLAB's built-in ssim, which the
             # script does not call, counts the borders too and differs by up to 0.005.
-            Protocol("y", "luma of BT.601, as deraining papers have it", y_plane),
+            Protocol("y", y_plane),
             # Gaussian gray denoising; as with rgb.
-            Protocol("gray", "PSNR and SSIM on gray", gray_plane),
+            Protocol("gray", gray_plane),
             # GoPro and HIDE: the script calls MATLAB's psnr and ssim on uint8 RGB. PSNR is that
             # of scikit-image; SSIM is not: per channel it is 0.03 to 0.36 lower for the
             # photographs above, and with the official weights 0.950 instead of 0.961 on GoPro,
             # 0.935 instead of 0.942 on HIDE.
-            Protocol("gopro", "RGB with MATLAB's SSIM, as for GoPro and HIDE", ssim=ssim_volume),
+            Protocol("gopro", ssim=ssim_volume),
             # SIDD's validation blocks of 256×256, by the same two functions, but before the
             # result is rounded to 8 bit. DND's targets are not public: its server measures.
-            Protocol("sidd", "RGB with MATLAB's SSIM, as for SIDD's blocks", ssim=ssim_volume),
+            Protocol("sidd", ssim=ssim_volume),
             # RealBlur-R and -J. scikit-image has the SSIM map; the mask and the mean over it are
             # the benchmark's.
-            Protocol("realblur", "RGB after alignment, as for RealBlur", measure=_measure_aligned),
+            Protocol("realblur", measure=_measure_aligned),
             # DPDD. The script has 100 dB for equal images where this has infinity, and computes
             # in float32, which moves SSIM by less than 1e-6. Its single-image part reads the
             # 16-bit files as 8 bit (the upper byte), its dual-pixel part as they are.
-            Protocol("dpdd", "PSNR, SSIM and MAE in 16 bit, as for DPDD", ssim=ssim_uniform),
+            Protocol("dpdd", ssim=ssim_uniform),
         )
     }
 )

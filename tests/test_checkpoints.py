@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from restormer_cli.architecture import Restormer, RestormerConfig
-from restormer_cli.checkpoints import build_network, infer_config, read_state_dict
+from restormer_cli.checkpoints import build_network, infer_config, open_checkpoint
 from restormer_cli.errors import WeightsError
 from restormer_cli.tasks import find_variant
 from restormer_cli.weights import WeightsFile, find_weights, load_network
@@ -406,4 +406,4 @@ def test_official_weights_are_found_where_downloads_go_and_preferred(empty_home:
 
 def test_state_dict_has_the_official_names_whatever_the_file_calls_them(tmp_path: Path) -> None:
     torch.save({"state_dict": prefixed("generator_ema.module.")}, tmp_path / "net.pth")
-    assert set(read_state_dict(tmp_path / "net.pth")) == set(STATE)
+    assert set(open_checkpoint(tmp_path / "net.pth").read()) == set(STATE)

@@ -72,14 +72,6 @@ def test_sub_folders_are_walked_if_asked_for(tmp_path: Path) -> None:
     assert found.complete
 
 
-def test_folders_can_be_paired_in_order(tmp_path: Path) -> None:
-    for number in (1, 2, 10):
-        write(tmp_path / "out" / f"p{number}.png", random_pixels(12, 12, seed=number))
-        write(tmp_path / "gt" / f"q{number + 1}.png", random_pixels(12, 12, seed=number))
-    found = evaluate_folder(tmp_path / "out", tmp_path / "gt", in_order=True)
-    assert [score.psnr for score in found.scores] == [math.inf] * 3
-
-
 def test_wrong_usage_is_said_before_any_work(tmp_path: Path) -> None:
     write(tmp_path / "full" / "a.png", random_pixels(12, 12))
     (tmp_path / "empty").mkdir()

@@ -20,7 +20,7 @@ from servers import Server
 
 from restormer_cli import weights
 from restormer_cli.architecture import Restormer, RestormerConfig
-from restormer_cli.checkpoints import build_network, read_state_dict
+from restormer_cli.checkpoints import build_network, open_checkpoint
 from restormer_cli.errors import WeightsError
 from restormer_cli.tasks import VARIANTS, Options, find_variant, shipped_options
 from restormer_cli.weights import find_weights, known_files
@@ -375,7 +375,7 @@ def test_conversion_keeps_every_bit(tmp_path: Path, dtype: torch.dtype, legacy: 
     out = tmp_path / "deep" / "out.safetensors"
     ran = restormer("weights", "convert", tmp_path / "in.pth", out)
     assert (ran.status, ran.lines) == (0, [str(out)]), ran.err
-    converted, again = load_file(out), read_state_dict(out)
+    converted, again = load_file(out), open_checkpoint(out).read()
     assert converted.keys() == state.keys() == again.keys()
     for name, tensor in state.items():
         for other in (converted[name], again[name]):
