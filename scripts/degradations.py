@@ -51,9 +51,9 @@ EXPOSURE_GAIN = (0.8, 1.6)
 #: How far a camera's colour matrix pulls the channels apart.
 COLOUR_SEPARATION = (0.0, 0.8)
 #: Share of noisy samples that the camera has smoothed already, by how much (σ in pixels), and how
-#: many times more in chroma: eyes forgive blotches of colour less than lost detail.
-GRAIN_SHARE, GRAIN, CHROMA_GRAIN = 0.5, (0.4, 1.4), (1.0, 3.0)
-JPEG_SHARE, JPEG_QUALITY = 0.3, (60, 100)
+#: many times wider in chroma: eyes forgive blotches of colour less than lost detail.
+GRAIN_SHARE, GRAIN, CHROMA_GRAIN = 0.5, (0.4, 2.0), (1.0, 3.0)
+JPEG_SHARE, JPEG_QUALITY = 0.4, (60, 100)
 
 #: Streak width in pixels, and length in widths: short, wide ones would be snow.
 STREAK_WIDTH, STREAK_ASPECT = (0.8, 2.0), (12.0, 30.0)
@@ -266,8 +266,12 @@ def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
     if rng.random() < CLEAN_SHARE:
         return quantise(clean)
     shot = float(np.exp(rng.uniform(*np.log(SHOT_NOISE))))
-    read = typical_read_noise(shot) * float(np.exp(READ_NOISE_SCATTER * rng.standard_normal()))
     grain = rng.uniform(*GRAIN) if rng.random() < GRAIN_SHARE else 0.0
+    read = typical_read_noise(shot) * float(np.exp(READ_NOISE_SCATTER * rng.standard_normal()))
+    # Cameras smooth what is noisy: what they leave is coarse, but not always weak. Smoothing
+    # divides the variance of white noise by 4πσ²; this one is no longer white.
+    before = (1 + 4 * grain**2) ** rng.uniform(0, 1)
+    shot, read = shot * before, read * before
     noisy = camera_noise(clean, rng, shot, read, grain, rng.uniform(*CHROMA_GRAIN))
     if rng.random() < JPEG_SHARE:
         return jpeg(noisy, rng, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
