@@ -111,7 +111,7 @@ class Run:
     """One training and the folder that holds it.
 
     Begins anew, from the weights in ``init`` if there are any, or goes on where its checkpoint
-    was written.
+    was written. ``config`` are the hyper-parameters, by default those of the recipe.
 
     Raises
     ------
@@ -120,12 +120,18 @@ class Run:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, device: torch.device, seed: int, init: Path | None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        seed: int,
+        init: Path | None = None,
+        config: RestormerConfig | None = None,
     ) -> None:
         self._recipe, self._device, self._seed = recipe, device, seed
         self._checkpoint, self._log = folder / "checkpoint.pt", folder / "log.csv"
         torch.manual_seed(seed)
-        self._network = Restormer(load_config(recipe.options))
+        self._network = Restormer(config or load_config(recipe.options))
         self._network.to(device, memory_format=torch.channels_last)
         if not self._network.config.dual_pixel_task:
             # The output is added to the input, so this starts from "change nothing".
@@ -217,10 +223,14 @@ class Run:
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self.save()
 
+    def figures(self, pairs: Pairs) -> dict[str, float]:
+        """Mean PSNR in dB of the EMA weights, by name of the degradation."""
+        return {name: mean_psnr(self._ema, p, self._device) for name, p in pairs.items()}
+
     def report(self, pairs: Pairs) -> None:
-        """Print, and add to the log, the loss and the PSNR of the EMA weights on ``pairs``."""
+        """Print the loss and the :meth:`figures`, and add them to the log."""
         hours = self._seconds() / 3600
-        figures = {name: mean_psnr(self._ema, p, self._device) for name, p in pairs.items()}
+        figures = self.figures(pairs)
         new = not self._log.exists()
         with self._log.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
