@@ -13,6 +13,7 @@ import torch
 import train_compact
 from helpers import make_images, names, restormer, tiny_network
 from optimizer import Optimizer
+from patches import stretched
 from safetensors.torch import load_file
 
 STEPS = 3
@@ -95,6 +96,20 @@ def test_a_run_is_not_continued_as_another(photos, finished, recipe, options, na
     assert done.returncode == 1
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_stretched_patches_are_black_and_white_in_part():
+    rng = np.random.default_rng(3)
+    crop = rng.integers(90, 190, (64, 64, 3), dtype=np.uint8)
+    for _ in range(20):
+        patch = stretched(crop, rng)
+        assert (patch.dtype, patch.shape) == (crop.dtype, crop.shape)
+        assert patch.min() == 0
+        assert patch.max() == 255
+        assert (patch == 0).mean() < 0.3
+        assert (patch == 255).mean() < 0.3
+    flat = np.full_like(crop, 7)
+    assert np.ptp(stretched(flat, rng)) == 0
 
 
 def test_the_optimizer_leaves_no_parameter_out():
