@@ -141,9 +141,8 @@ def smooth_field(shape: tuple[int, ...], rng: np.random.Generator, scale: float)
 def unclip_highlights(linear: Image, rng: np.random.Generator) -> Image:
     """Give clipped highlights of linear ``(H, W, 3)`` a random brightness above 1.
 
-    A lamp that is white in the photo was many times brighter in the scene. It blurs into a
-    bright trace or disk, which a blur of the clipped value would leave gray, and noise does not
-    make it darker.
+    A lamp that is white in the photo was many times brighter in the scene, and blurs into a
+    bright trace or disk, which a blur of the clipped value would leave gray.
     """
     gain = rng.uniform(0, HIGHLIGHT_GAIN)
     # Channel by channel, and only above grey level 254: clipping the result gives back a pixel
@@ -239,19 +238,20 @@ def camera_noise(
     gains *= rng.uniform(*EXPOSURE_GAIN)
     develop = (matrix * gains).astype(np.float32)
 
-    # A sensor that is saturated has no noise.
-    linear = unclip_highlights(to_linear(clean), rng)
+    linear = to_linear(clean)
     raw = np.maximum(linear @ np.linalg.inv(develop).T, 0)
     rows, columns = np.ogrid[: clean.shape[0], : clean.shape[1]]
     top, left = rng.integers(2, size=2)
     green = ((rows + columns + top + left) % 2).astype(np.float32)
     red = (((rows + top) % 2 == 0) & ((columns + left) % 2 == 0)).astype(np.float32)
-    mosaic = raw[..., 0] * red + raw[..., 1] * green + raw[..., 2] * (1 - red - green)
+    seen = np.dstack([red, green, 1 - red - green])
+    mosaic = (raw * seen).sum(axis=-1)
 
     # Only the noise goes through the demosaicking. It is linear, so this is the demosaicked
     # noisy mosaic less the demosaicked clean one. Had the image gone through it too, it would
     # come out softer than the target, and the network would learn to sharpen.
     deviation = np.sqrt(np.float32(shot) * mosaic + np.float32(read))
+    deviation[(clean * seen).max(axis=-1) == 1] = 0  # saturated
     noise = deviation * rng.standard_normal(mosaic.shape, dtype=np.float32)
     noise = demosaic_bilinear(noise, green, red) @ develop.T
     if grain:

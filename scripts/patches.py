@@ -29,7 +29,7 @@ LARGEST_REDUCTION = 3.0
 #: Share of training patches whose darkest parts become black and whose brightest become white.
 #: Photos seldom are, and what a network has hardly seen it gives back as dark gray.
 STRETCHED_SHARE = 0.1
-#: Least range of grey levels that is stretched: of less, little but noise would be left.
+#: Patches of fewer grey levels are left as they are: stretched, they would be mostly noise.
 LEAST_RANGE = 64
 
 
@@ -80,9 +80,11 @@ def detailed_crop(
 
 
 def stretched(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A crop with more contrast: up to a quarter of it black and another quarter white."""
+    """A crop with more contrast: about a quarter of it, at most, black and another one white."""
     low, high = np.percentile(crop, [rng.uniform(0, 25), rng.uniform(75, 100)])
-    levels = (np.arange(256) - low) * (255 / max(high - low, LEAST_RANGE))
+    if high - low < LEAST_RANGE:
+        return crop
+    levels = (np.arange(256) - low) * (255 / (high - low))
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)[crop]
 
 

@@ -116,7 +116,7 @@ class Run:
     Raises
     ------
     SystemExit
-        If the folder holds a run of another recipe, other hyper-parameters or another seed.
+        If the folder holds a run of another degradation, other options or another seed.
     """
 
     def __init__(
@@ -151,9 +151,9 @@ class Run:
     def _go_on(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         for what, now in self._identity().items():
-            if state[what] != now:
+            if state.get(what) != now:
                 folder = self._checkpoint.parent
-                raise SystemExit(f"{folder}: was begun with {what} {state[what]}, not {now}")
+                raise SystemExit(f"{folder}: was begun with {what} {state.get(what)}, not {now}")
         self._network.load_state_dict(state["network"])
         self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -172,9 +172,9 @@ class Run:
     def _forget_rows_after(self, step: int) -> None:
         """Of steps that were made after the last checkpoint, and will be made again."""
         if self._log.exists():
-            head, *rows = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if int(row.split(",")[0]) <= step]
-            self._log.write_text("".join([head, *kept]), encoding="utf-8")
+            rows = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows[1:] if int(row.split(",")[0]) <= step]
+            self._log.write_text("".join(rows[:1] + kept), encoding="utf-8")
 
     def _seconds(self) -> float:
         """Time spent on the run until now, that before it was stopped included."""
@@ -231,10 +231,9 @@ class Run:
         """Print the loss and the :meth:`figures`, and add them to the log."""
         hours = self._seconds() / 3600
         figures = self.figures(pairs)
-        new = not self._log.exists()
         with self._log.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
+            writer = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
                 writer.writerow(["step", "hours", "loss", *figures])
             writer.writerow(
                 [self.step, f"{hours:.3f}", f"{self._loss:.5f}"]

@@ -214,6 +214,15 @@ def test_a_camera_that_smooths_chroma_leaves_coarse_blotches_of_colour() -> None
     assert abs(correlation(luma)) < 0.1
 
 
+def test_a_saturated_sensor_has_no_noise() -> None:
+    clean = flat(0.4, 64)
+    clean[:, 32:] = 1
+    noisy = deg.camera_noise(clean, generator(0), 0.006, grain=0.5, chroma_grain=2)
+    assert np.abs(noisy[:, 40:] - 1).max() == 0
+    far, near = (np.std(noisy[:, columns]) for columns in (slice(0, 16), slice(26, 30)))
+    assert near < 1.5 * far
+
+
 def test_camera_noise_does_not_soften_the_photo() -> None:
     clean = photo()
     noisy = np.mean([deg.camera_noise(clean, generator(s), 3e-4) for s in range(40)], axis=0)
