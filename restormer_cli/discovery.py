@@ -7,7 +7,7 @@ import stat
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
@@ -40,8 +40,8 @@ class Item:
 
 
 Problems = list[tuple[Path, str]]
-Origin = Callable[[Path], str | None]
-"""Tells of a file in the result folder which input it was made from; None if it is no result."""
+Origins = Callable[[Iterable[Path]], Mapping[Path, str]]
+"""Which of these files in the result folder are results, and of which input each."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def find_work(
     null: bool = False,
     shard: Shard | None = None,
     stdin: IO[bytes] | None = None,
-    origin: Origin = lambda result: None,
+    origins: Origins = lambda results: {},
 ) -> Work:
     """Find the images below a folder, one image, or those named on standard input.
 
@@ -81,7 +81,7 @@ def find_work(
     shard
         Give only the images and problems of this part. What results are called does not depend
         on it. It may have nothing to do.
-    origin
+    origins
         What is known of earlier results. They are no inputs, and keep their names when other
         images of their name come.
 
@@ -110,19 +110,23 @@ def find_work(
         root = root.parent
     else:
         raise UsageError(f"{root}: no such folder or file")
-    found, passed_over = _without_results(found, result_dir, origin)
-    if passed_over and not found and not problems:
-        raise UsageError(
-            f"{source}: nothing but results of earlier runs; "
-            "to restore these, name another --result-dir"
-        )
+    inputs = _without_results(found, result_dir, origins)
+    notices = []
+    if len(inputs) < len(found):
+        notices = [f"{len(found) - len(inputs)} results of earlier runs are not taken for inputs"]
+        if not inputs and not problems:
+            raise UsageError(
+                f"{source}: nothing but results of earlier runs; "
+                "to restore these, name another --result-dir"
+            )
+        found = inputs
     if not found and not problems:
         where = f" in {' and '.join(sides)}" if sides else ""
         raise UsageError(f"{source}: no images found{where} ({_wanted()})")
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
-    work = _name_results(found, result_dir, shard, origin, ordered=source == STANDARD_INPUT)
-    return Work(work.items, problems + work.problems, work.notices)
+    work = _name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
+    return Work(work.items, problems + work.problems, notices + work.notices)
 
 
 class _Found(NamedTuple):
@@ -232,12 +236,18 @@ def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Foun
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
+        if not path.name:  # find prints "." first
+            problems.append((path, "is a folder, not an image file"))
+            continue
+        linked = False
         try:
-            linked = path.is_symlink()
+            linked = stat.S_ISLNK(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # reading it will say so
         except OSError as error:  # too long, say, or in a folder that is closed
             problems.append((path, f"cannot be looked at ({error.strerror or error})"))
-        else:
-            yield _Found((str(path),), path.name, path.as_posix(), linked)
+            continue
+        yield _Found((str(path),), path.name, path.as_posix(), linked)
 
 
 def _wanted() -> str:
@@ -279,24 +289,23 @@ def _find_pairs(
     return pairs
 
 
-def _without_results(
-    found: list[_Found], result_dir: Path, origin: Origin
-) -> tuple[list[_Found], int]:
-    """Leave out what earlier runs made where inputs and results share a folder; and how many."""
+def _without_results(found: list[_Found], result_dir: Path, origins: Origins) -> list[_Found]:
+    """Leave out what earlier runs made, where inputs and results share a folder."""
     base = _real(result_dir)
     within: dict[str, Path | None] = {}
     """Folders of inputs, and where in the result folder they lie."""
-    inputs = []
-    for image in found:
+    places: dict[int, Path] = {}
+    for index, image in enumerate(found):
         head, tail = os.path.split(image.files[0])
         if head not in within:
             folder = _real(Path(head))
             inside = folder.is_relative_to(base)
             within[head] = result_dir / folder.relative_to(base) if inside else None
         place = within[head]
-        if place is None or origin(place / tail) is None:
-            inputs.append(image)
-    return inputs, len(found) - len(inputs)
+        if place is not None and tail.endswith(RESULT_SUFFIX):
+            places[index] = place / tail
+    results = origins(places.values()) if places else {}
+    return [image for index, image in enumerate(found) if places.get(index) not in results]
 
 
 def _real(path: Path) -> Path:
@@ -305,13 +314,14 @@ def _real(path: Path) -> Path:
 
 
 def _name_results(
-    found: list[_Found], result_dir: Path, shard: Shard | None, origin: Origin, *, ordered: bool
+    found: list[_Found], result_dir: Path, shard: Shard | None, origins: Origins, *, ordered: bool
 ) -> Work:
     """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
 
     Of these, one that has the shorter name from an earlier run keeps it. Names that differ in
     case or Unicode form alone are taken for equal, as some file systems do.
-    All names decide on each, whatever the shard; then only its own are looked at on the disk.
+    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
+    what would have the same name.
 
     Parameters
     ----------
@@ -320,23 +330,26 @@ def _name_results(
     """
     folded = [_folded(image.stem) for image in found]
     clashes = _clashes(folded)
-    named = {
+    shared = {
+        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
+    }
+    owners = origins(shared.values()) if shared else {}
+    settled = {
         index
-        for clash in clashes
-        for index in clash
-        if origin(result_dir / _with_suffix(found[index].stem))
-        == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as the record has it
+        for index, result in shared.items()
+        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
     }
     renamed: set[int] = set()
     while fixable := [
         index
         for clash in clashes
         for index in clash
-        if index not in renamed | named and found[index].stem != PurePath(found[index].name)
+        if index not in settled and found[index].stem != PurePath(found[index].name)
     ]:
         for index in fixable:
             folded[index] = _folded(PurePath(found[index].name))
         renamed.update(fixable)
+        settled.update(fixable)
         clashes = _clashes(folded)
 
     def place_of(index: int) -> Any:

@@ -26,6 +26,7 @@ import PIL.Image
 import tifffile
 from numpy.typing import NDArray
 
+from restormer_cli import exif
 from restormer_cli.errors import ImageError
 from restormer_cli.files import read_file, write_file
 
@@ -37,10 +38,9 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-EXIF_ORIENTATION = 0x0112
+TIFF_BITS_PER_SAMPLE = 258
 #: Bytes of a colour profile that name the colours it is for (ICC.1, 7.2).
 ICC_SPACE = slice(16, 20)
-TIFF_BITS_PER_SAMPLE, TIFF_SHORT = 258, 3
 METRES_PER_INCH = 0.0254
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -196,11 +196,11 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
             image.load()
         except Exception as error:  # as above
             raise ImageError(f"{path}: is damaged or cut off ({error})") from error
-        orientation, exif = 1, None
+        orientation, noted = 1, None
         with contextlib.suppress(Exception):  # damaged EXIF costs itself, not the image
-            orientation = int(image.getexif().get(EXIF_ORIENTATION, 1))
+            orientation = int(image.getexif().get(exif.ORIENTATION, 1))
             if "exif" in image.info and image.format != "TIFF":  # whose EXIF is the file itself
-                exif = _exif_of_result(image.info["exif"])
+                noted = exif.of_result(image.info["exif"])
     tiff = image.format == "TIFF"
     bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
     # Pillow would reduce deeper ones to 8 bit.
@@ -222,26 +222,9 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         upright=orientation == 1 or tiff,
         icc=image.info.get("icc_profile"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
-        exif=exif,
+        exif=noted,
         notes=tuple(notes),
     )
-
-
-def _exif_of_result(exif: bytes) -> bytes:
-    """EXIF without what does not hold for a result: its orientation is 1, its thumbnail gone.
-
-    Changed in place (TIFF 6.0, section 2), since the maker's notes hold only where they were.
-    """
-    tiff = bytearray(exif.removeprefix(b"Exif\0\0"))
-    order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(tiff[:4])]
-    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, start)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        if struct.unpack_from(f"{order}H", tiff, entry) == (EXIF_ORIENTATION,):
-            struct.pack_into(f"{order}HIHH", tiff, entry + 2, TIFF_SHORT, 1, 1, 0)
-    # Where the next directory is: that of the thumbnail.
-    struct.pack_into(f"{order}I", tiff, start + 2 + 12 * count, 0)
-    return bytes(tiff)
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
@@ -294,7 +277,7 @@ def _split(image: Any, gray: bool, has_alpha: bool) -> tuple[Any, Any]:
 
 def _turn_upright(image: Any, orientation: int) -> Any:
     """Undo what EXIF orientation 2 to 8 says was done to the picture."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in exif.TRANSPOSED:
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
@@ -351,11 +334,10 @@ def encode_png(picture: Picture, compression: int | None = None) -> bytes:
     try:
         encoded = _encode(image, parameters, {kind: m for kind, m in metadata.items() if m})
     except cv2.error:
-        if icc is None and picture.exif is None:
+        if icc is None:
             raise ImageError("cannot be encoded as PNG") from None
-        # Damaged: nobody could have used it, so it is not worth the result.
-        rest = replace(picture, exif=None) if icc is None else replace(picture, icc=None)
-        return encode_png(rest, compression)
+        # A damaged profile: nobody could have used it, so it is not worth the result.
+        return encode_png(replace(picture, icc=None), compression)
     return encoded if picture.dpi is None else _with_resolution(encoded, picture.dpi)
 
 

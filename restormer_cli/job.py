@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from restormer_cli.discovery import Work, find_work
 from restormer_cli.images import MAX_PIXELS
-from restormer_cli.record import Settings, origin_in
+from restormer_cli.record import Settings, known_origins
 from restormer_cli.shards import WHOLE, Shard
 
 
@@ -44,5 +45,5 @@ class Job:
             sides=self.sides,
             null=self.null,
             shard=self.shard,
-            origin=origin_in(self.result_dir),
+            origins=partial(known_origins, self.result_dir),
         )

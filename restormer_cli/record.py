@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -39,7 +38,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from restormer_cli import __version__
-from restormer_cli.discovery import Item, Origin
+from restormer_cli.discovery import Item
 from restormer_cli.errors import ImageError
 from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
 from restormer_cli.lock import try_lock
@@ -238,6 +237,8 @@ class Record:
 
     def entry_of(self, result: Path) -> Entry | None:
         """The entry that speaks of a result as it is now, if it is there and ours."""
+        if self._name(result) not in self.entries:
+            return None
         try:
             return self._entry_of(result, result.stat())
         except OSError:
@@ -397,20 +398,13 @@ class Record:
             yield _line(name, entry)
 
 
-def origin_in(result_dir: Path) -> Origin:
-    """Which input each result in a folder came from; the record is read at the first question."""
-
-    @functools.cache
-    def record() -> Record:
-        record = Record(result_dir, Settings())
-        record.load()
-        return record
-
-    def origin(result: Path) -> str | None:
-        entry = record().entry_of(result)
-        return None if entry is None else entry.sources[0][0]
-
-    return origin
+def known_origins(result_dir: Path, results: Iterable[Path]) -> dict[Path, str]:
+    """Which of these files are results as they were written, and of which (first) input each."""
+    results = list(results)
+    record = Record(result_dir, Settings())
+    record.load(results)
+    entries = {result: record.entry_of(result) for result in results}
+    return {result: entry.sources[0][0] for result, entry in entries.items() if entry is not None}
 
 
 def _copy(journal: IO[bytes], other: IO[bytes]) -> None:

@@ -46,7 +46,7 @@ class Restorer:
         result differs from that of the whole image; it is for comparison with theirs.
     settings
         What the record of a folder is to say of the results, so that a later run knows whether
-        they are its own; by default a hash of the network's parameters, and the tiles.
+        they are its own; by default a hash of the network's parameters, precision and tiles.
 
     Raises
     ------
@@ -76,7 +76,9 @@ class Restorer:
         self.max_memory = max_memory
         self.tile, self.tile_overlap = tile, tile_overlap
         self.settings = settings or Settings(
-            weights=_fingerprint(network), tile=tiling(tile, tile_overlap)
+            weights=_fingerprint(network),
+            precision=devices.precision_name(dtype),
+            tile=tiling(tile, tile_overlap),
         )
 
     @classmethod

@@ -75,7 +75,7 @@ def work(
         If the result folder cannot be written to.
     """
     try:
-        record.open(replace(job.settings, precision=labels.precision))
+        record.open(replace(job.settings, precision=labels.precision or job.settings.precision))
     except OSError as error:
         raise unwritable(job, error) from error
     try:

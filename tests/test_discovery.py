@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restormer_cli.discovery import Work, find_images, find_work
+from restormer_cli.discovery import Origins, Work, find_images, find_work
 from restormer_cli.errors import UsageError
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
@@ -34,6 +34,11 @@ def found(folder: Path, recursive: bool = False, excluded: Path | None = None) -
 def results(work: Work, out: Path = OUT) -> dict[str, str]:
     """Result by input, as names."""
     return {i.source.name: i.result.relative_to(out).as_posix() for i in work.items}
+
+
+def known(origins: dict[Path, str]) -> Origins:
+    """What a record with these results would say."""
+    return lambda asked: {result: origins[result] for result in asked if result in origins}
 
 
 def listed(names: list[str], out: Path = OUT, end: bytes = b"\n", null: bool = False) -> Work:
@@ -180,10 +185,11 @@ def test_listed_files_of_one_name_never_share_a_result() -> None:
 def test_a_listed_path_that_cannot_be_looked_at_costs_no_other(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     good, long = str(tmp_path / "a.png"), "x" * 300 + ".png"
-    work = listed([long, good, "b.png\0c.png"])
+    work = listed([long, good, "b.png\0c.png", ".", "/"])
     assert [item.source for item in work.items] == [Path(good)]
-    assert [path for path, _ in work.problems] == [Path(long), Path("b.png")]
-    assert "--null" in work.problems[1][1]
+    problems = dict(work.problems)
+    assert list(problems) == [Path(long), Path("b.png"), Path(), Path("/")]
+    assert "--null" in problems[Path("b.png")]
 
 
 @links
@@ -227,8 +233,8 @@ def test_inputs_that_would_share_a_result_keep_their_suffix_and_a_notice_says_so
 
 def test_a_result_keeps_its_name_when_a_namesake_comes_later(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a.tif", "a.webp")
-    origins = {OUT / "a.png": str(tmp_path / "a.jpg")}
-    work = find_work(str(tmp_path), OUT, origin=origins.get)
+    origins = known({OUT / "a.png": str(tmp_path / "a.jpg")})
+    work = find_work(str(tmp_path), OUT, origins=origins)
     assert results(work) == {"a.jpg": "a.png", "a.tif": "a.tif.png", "a.webp": "a.webp.png"}
     assert not work.problems
 
@@ -312,14 +318,15 @@ def test_input_that_would_be_overwritten_is_a_problem(tmp_path: Path) -> None:
 def test_results_of_earlier_runs_are_no_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a.png", "sub/b.jpg", "sub/b.png", "c.png")
     made = {tmp_path / "a.png": "a.jpg", tmp_path / "sub" / "b.png": "sub/b.jpg"}
-    origins = {result: str(tmp_path / name) for result, name in made.items()}
-    work = find_work(str(tmp_path / "."), tmp_path, recursive=True, origin=origins.get)
+    origins = known({result: str(tmp_path / name) for result, name in made.items()})
+    work = find_work(str(tmp_path / "."), tmp_path, recursive=True, origins=origins)
+    assert work.notices == ["2 results of earlier runs are not taken for inputs"]
     assert results(work, tmp_path) == {"a.jpg": "a.png", "b.jpg": "sub/b.png"}
     assert [path.name for path, _ in work.problems] == ["c.png"]  # which nobody made
     for path in (tmp_path / "a.jpg", tmp_path / "c.png", *tmp_path.glob("sub/*.jpg")):
         path.unlink()
     with pytest.raises(UsageError, match="nothing but results"):
-        find_work(str(tmp_path), tmp_path, recursive=True, origin=origins.get)
+        find_work(str(tmp_path), tmp_path, recursive=True, origins=origins)
 
 
 def test_input_that_would_be_overwritten_by_another_ones_result_is_a_problem(

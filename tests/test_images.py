@@ -504,7 +504,19 @@ def test_profile_that_png_does_not_take_does_not_cost_the_result(
 
 CAMERA = {271: "Maker", 272: "Model", 306: "2026:05:01 12:00:00", 33432: "(c) me"}
 PHOTO = {33434: 0.01, 36867: "2026:05:01 12:00:00", 42036: "A lens", 37500: b"maker notes"}
+SIZE = {40962: 14, 40963: 9}
 PLACE = {1: "N", 2: (46.0, 5.0, 3.0)}
+
+
+def with_thumbnail(exif: bytes, endian: str, picture: bytes) -> bytes:
+    """Append a directory of a thumbnail, and link it to the first one."""
+    tiff = bytearray(exif[6:])
+    (first,) = struct.unpack_from(f"{endian}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{endian}H", tiff, first)
+    struct.pack_into(f"{endian}I", tiff, first + 2 + 12 * count, len(tiff))
+    place = len(tiff) + 2 + 2 * 12 + 4
+    directory = struct.pack(f"{endian}HHHIIHHIII", 2, 513, 4, 1, place, 514, 4, 1, len(picture), 0)
+    return exif[:6] + bytes(tiff) + directory + picture
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
@@ -513,11 +525,11 @@ def test_what_the_camera_noted_is_kept(tmp_path: Path, suffix: str, endian: str)
     tags = PIL.Image.Exif()
     tags.endian = endian
     tags.update({**CAMERA, 0x0112: 6})
-    tags.get_ifd(0x8769).update(PHOTO)
+    tags.get_ifd(0x8769).update({**PHOTO, **SIZE})
     tags.get_ifd(0x8825).update(PLACE)
-    tags.get_ifd(1).update({256: 160})  # a thumbnail: it would show the photo as it was
     # Pillow writes ASCII alone; cameras write UTF-8.
     noted = tags.tobytes().replace(b"(c) me", "© me".encode().ljust(6, b"\0"))
+    noted = with_thumbnail(noted, endian, b"the photo as it was")
     path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), exif=noted)
     write_png(tmp_path / "b.png", read_image(path))
     with PIL.Image.open(tmp_path / "b.png") as image:
@@ -528,9 +540,18 @@ def test_what_the_camera_noted_is_kept(tmp_path: Path, suffix: str, endian: str)
     expected = {**CAMERA, 0x0112: 1}
     del expected[33432]
     assert {t: v for t, v in kept.items() if t not in (0x8769, 0x8825)} == expected
-    assert kept.get_ifd(0x8769) == PHOTO
+    assert kept.get_ifd(0x8769) == {**PHOTO, 40962: 9, 40963: 14}
     assert kept.get_ifd(0x8825) == PLACE
     assert not kept.get_ifd(1)
+    assert b"as it was" not in (tmp_path / "b.png").read_bytes()
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"II*\0", b"MM\0*", b""]))
+def test_damaged_exif_costs_at_most_itself(rest: bytes, start: bytes) -> None:
+    image = PIL.Image.fromarray(smooth_pixels(9, 14))
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=b"Exif\0\0" + start + rest)
+    decode_image(Path("a.png"), file.getvalue())
 
 
 def test_damaged_exif_does_not_cost_the_result(tmp_path: Path) -> None:

@@ -58,7 +58,6 @@ print(json.dumps({"rise": peak - before, "predicted": plan.peak_bytes, "storage"
 
 RUN_AND_SAY_PEAK = """
 import sys
-import zlib
 sys.argv = sys.argv[1:]
 from restormer_cli.cli import main
 try:

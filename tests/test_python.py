@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import (
     make_images,
     random_pixels,
@@ -51,9 +52,10 @@ def test_a_folder_is_restored_once(photos: Path, tmp_path: Path) -> None:
     [
         (Restorer(tiny_network(seed=1)), {}),
         (Restorer(tiny_network(), tile=8, tile_overlap=0), {}),
+        (Restorer(tiny_network(), dtype=torch.bfloat16), {}),
         (Restorer(tiny_network()), {"bit_depth": 16}),
     ],
-    ids=["network", "tiles", "bit depth"],
+    ids=["network", "tiles", "precision", "bit depth"],
 )
 def test_results_of_other_networks_and_settings_are_made_again(
     photos: Path, tmp_path: Path, restorer: Restorer, settings: dict[str, Any]
@@ -68,14 +70,16 @@ def test_results_of_other_networks_and_settings_are_made_again(
     assert before.dtype != after.dtype or not np.array_equal(before, after)
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
 def test_results_of_the_command_are_known_and_the_other_way_round(
-    photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, precision: str
 ) -> None:
     weights = save(tiny_network(), tmp_path / "net.safetensors")
     out = tmp_path / "out"
     words = ("derain", "--input-dir", photos, "--result-dir", out, "--weights", weights)
+    words += ("--precision", precision)
     assert restormer(*words).status == 0
-    restorer = Restorer.from_task("derain", weights_choice=str(weights))
+    restorer = Restorer.from_task("derain", weights_choice=str(weights), precision=precision)
     assert states(restore_folder(restorer, photos, out)) == ["skipped"] * 2
     assert states(restore_folder(restorer, photos, out, overwrite=True)) == ["done"] * 2
     assert restormer(*words).lines == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from restormer_cli.files import is_folder
 from restormer_cli.history import Entry, History
 from restormer_cli.metrics import Metrics
 from restormer_cli.pairing import Pairing, pair_names
-from restormer_cli.record import origin_in
+from restormer_cli.record import known_origins
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]
@@ -150,7 +151,8 @@ def _add_inputs(
 
     Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
     """
-    work = find_work(str(input_dir), result_dir, recursive=recursive, origin=origin_in(result_dir))
+    origins = partial(known_origins, result_dir)
+    work = find_work(str(input_dir), result_dir, recursive=recursive, origins=origins)
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
         _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
