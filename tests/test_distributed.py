@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,8 +90,9 @@ def end(run: subprocess.Popen[str], first: str = "") -> tuple[int, str, str]:
 
 
 def said(errors: str) -> list[str]:
-    """Lines on stderr, but for why nothing happens yet on a slow machine."""
-    return [line for line in errors.splitlines() if line != "waiting for a worker to begin"]
+    """Lines on stderr, but for those that only a slow machine prints."""
+    slow = re.compile(r"waiting for a worker to begin|.* megapixels, .* MP/s, .* left")
+    return [line for line in errors.splitlines() if not slow.fullmatch(line)]
 
 
 def first_done(run: subprocess.Popen[str]) -> str:
