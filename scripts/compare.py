@@ -117,7 +117,7 @@ ROWS = (
         protocol="y",
     ),
     Row(
-        "motion blur, 12 pixels",
+        "motion blur, up to 12 pixels",
         "deblur motion",
         lambda clean, rng: deg.motion_blur(clean, rng, extent=12, noise=1),
         UNSHARP_MASK,
