@@ -194,7 +194,6 @@ def restore_folder(
     collector = Collector()
     job = Job(str(input_dir), Path(result_dir), **settings)
     made_by = getattr(restorer, "settings", job.settings)
-    bit_depth = "auto" if job.bit_depth is None else str(job.bit_depth)
-    job = replace(job, settings=replace(made_by, bit_depth=bit_depth))
+    job = replace(job, settings=made_by.with_bit_depth(job.bit_depth))
     run(job, job.find_work(), lambda: Here(restorer, Labels()), collector)
     return collector.outcomes

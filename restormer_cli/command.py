@@ -97,7 +97,7 @@ def restore(
         fail_fast=fail_fast,
         max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
         shard=None if shard is None else Shard.parse(shard),
-        settings=recipe.settings(bit_depth),
+        settings=recipe.settings().with_bit_depth(bit_depth),
     )
     work = job.find_work()
     with contextlib.ExitStack() as stack:

@@ -136,10 +136,12 @@ def check_size(
     MemoryBudgetError
         If the pixels alone take more than all that this process may ever have.
     """
+    needed = _image_bytes(config, height, width)
+    if needed <= OVERHEAD_BYTES:
+        return  # Of small images there are many: asking the system costs more than decoding them.
     if device.type != "cpu":
         max_memory = None  # speaks of the device's memory, and the pixels come to this machine's
     most = free_memory() + psutil.Process().memory_info().rss if max_memory is None else max_memory
-    needed = _image_bytes(config, height, width)
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
 

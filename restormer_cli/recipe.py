@@ -64,7 +64,7 @@ class Recipe:
         options_hash = None if options is None else hashes.sha256(options)
         return cls(variant, file, hashes.sha256(file.path), options=options_hash, **others)
 
-    def settings(self, bit_depth: int | None = None) -> Settings:
+    def settings(self) -> Settings:
         """What the record of a folder says of results that are made so."""
         return Settings(
             task=self.variant.task,
@@ -72,7 +72,6 @@ class Recipe:
             label=self.file.label,
             options=self.options,
             precision=None if self.precision == "auto" else self.precision,
-            bit_depth="auto" if bit_depth is None else str(bit_depth),
             tile=tiling(self.tile, self.tile_overlap),
         )
 

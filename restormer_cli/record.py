@@ -79,6 +79,10 @@ class Settings:
     bit_depth: str = "auto"
     tile: str | None = None
 
+    def with_bit_depth(self, bit_depth: int | None) -> Settings:
+        """The same for results of so many bits; None: as many as the input has."""
+        return dataclasses.replace(self, bit_depth=str(bit_depth or "auto"))
+
     def changes_from(self, other: Settings) -> list[str]:
         """Names of the settings that differ."""
         return [
