@@ -53,10 +53,20 @@ COLOUR_SEPARATION = (0.0, 0.8)
 #: Share of noisy samples that the camera has smoothed already, by how much (σ in pixels), and how
 #: many times wider in chroma: eyes forgive blotches of colour less than lost detail.
 GRAIN_SHARE, GRAIN, CHROMA_GRAIN = 0.5, (0.4, 2.0), (1.0, 3.0)
+#: Share of clean photos that are rendered from a mosaic first. The others keep the network fit for
+#: photos that were reduced.
+DEMOSAICKED_SHARE = 0.5
 JPEG_SHARE, JPEG_QUALITY = 0.4, (60, 100)
 
-#: Streak width in pixels, and length in widths: short, wide ones would be snow.
-STREAK_WIDTH, STREAK_ASPECT = (0.8, 2.0), (12.0, 30.0)
+#: Streak width and length in pixels, and the least length in widths: shorter ones would be snow.
+#: Drops near the camera leave wide ones.
+STREAK_WIDTH, STREAK_LENGTH, STREAK_ASPECT = (0.8, 4.0), (12.0, 100.0), 8.0
+#: How sharply a streak ends at its sides (2 is a Gaussian, larger is a bar), and how much of its
+#: length it fades over at each end.
+STREAK_FLATNESS, STREAK_FADE = (2.0, 6.0), (0.05, 0.4)
+#: Streaks of one layer differ: so many kinds, with this scatter of angle (degrees), and of length
+#: and width (shares).
+STREAK_KINDS, STREAK_ANGLES, STREAK_SIZES = 3, 2.0, 0.3
 #: Largest angle of rain from the vertical, in degrees.
 RAIN_SLANT = 45.0
 #: Share of rainy samples under a veil, and the share of light it holds at most.
@@ -197,6 +207,46 @@ def typical_read_noise(shot: float) -> float:
     return float(np.exp(READ_NOISE_SLOPE * np.log(shot) + READ_NOISE_OFFSET))
 
 
+def random_development(rng: np.random.Generator) -> Image:
+    """A camera's way from raw RGB to linear sRGB, ``(3, 3)``: exposure, white balance, colours."""
+    separation = rng.uniform(*COLOUR_SEPARATION)
+    # Rows of the colour matrix add up to 1, so that gray stays gray.
+    matrix = (1 + separation) * np.eye(3) - separation / 3
+    gains = np.array([rng.uniform(*WHITE_BALANCE_GAIN), 1.0, rng.uniform(*WHITE_BALANCE_GAIN)])
+    gains *= rng.uniform(*EXPOSURE_GAIN)
+    return (matrix * gains).astype(np.float32)
+
+
+def undevelop(linear: Image, develop: Image) -> Image:
+    """The raw RGB ``(H, W, 3)``, 0 or more, that is developed to ``linear``."""
+    return np.maximum(linear @ np.linalg.inv(develop).T, 0)
+
+
+def demosaicked(clean: Image, rng: np.random.Generator) -> Image:
+    """``(H, W, 3)`` as a camera without noise renders it from a Bayer mosaic, edge-aware."""
+    develop = random_development(rng)
+    # The mosaic begins with any of its four colours; borders are made up, and cut off again.
+    top, left = rng.integers(4, 6, size=2)
+    padded = cv2.copyMakeBorder(clean, top, 4, left, 4, cv2.BORDER_REFLECT_101)
+    raw = undevelop(to_linear(padded), develop)
+    mosaic = raw[..., 1].copy()
+    mosaic[::2, ::2], mosaic[1::2, 1::2] = raw[::2, ::2, 0], raw[1::2, 1::2, 2]
+    scale = np.float32(65535) / max(float(mosaic.max()), 1e-6)
+    digits = np.rint(mosaic * scale).astype(np.uint16)
+    filled = cv2.cvtColor(digits, cv2.COLOR_BayerRGGB2RGB_EA).astype(np.float32) / scale
+    inside = filled[top : top + clean.shape[0], left : left + clean.shape[1]]
+    return quantise(to_encoded(inside @ develop.T))
+
+
+def camera_rendering(clean: Image, rng: np.random.Generator) -> Image:
+    """What remains of ``(H, W, 3)`` without noise: itself, or :func:`demosaicked`.
+
+    Camera files hold the artefacts of demosaicking, at edges above all, and so does the mean of
+    many shots, which benchmarks take for the truth. They are no noise.
+    """
+    return demosaicked(clean, rng) if rng.random() < DEMOSAICKED_SHARE else clean
+
+
 def demosaic_bilinear(mosaic: Image, green: Image, red: Image) -> Image:
     """Fill in a Bayer mosaic ``(H, W)`` to ``(H, W, 3)``, each value the mean of its neighbours.
 
@@ -231,15 +281,9 @@ def camera_noise(
     ``chroma_grain`` how many times wider it smooths chroma, which leaves coarse blotches.
     """
     read = typical_read_noise(shot) if read is None else read
-    separation = rng.uniform(*COLOUR_SEPARATION)
-    # Rows of the colour matrix add up to 1, so that gray stays gray.
-    matrix = (1 + separation) * np.eye(3) - separation / 3
-    gains = np.array([rng.uniform(*WHITE_BALANCE_GAIN), 1.0, rng.uniform(*WHITE_BALANCE_GAIN)])
-    gains *= rng.uniform(*EXPOSURE_GAIN)
-    develop = (matrix * gains).astype(np.float32)
-
+    develop = random_development(rng)
     linear = to_linear(clean)
-    raw = np.maximum(linear @ np.linalg.inv(develop).T, 0)
+    raw = undevelop(linear, develop)
     rows, columns = np.ogrid[: clean.shape[0], : clean.shape[1]]
     top, left = rng.integers(2, size=2)
     green = ((rows + columns + top + left) % 2).astype(np.float32)
@@ -247,7 +291,7 @@ def camera_noise(
     seen = np.dstack([red, green, 1 - red - green])
     mosaic = (raw * seen).sum(axis=-1)
 
-    # Only the noise goes through the demosaicking. It is linear, so this is the demosaicked
+    # Only the noise goes through this demosaicking. It is linear, so this is the demosaicked
     # noisy mosaic less the demosaicked clean one. Had the image gone through it too, it would
     # come out softer than the target, and the network would learn to sharpen.
     deviation = np.sqrt(np.float32(shot) * mosaic + np.float32(read))
@@ -281,15 +325,21 @@ def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
 # --- Rain -----------------------------------------------------------------------------------
 
 
-def streak_kernel(angle: float, length: float, width: float) -> Image:
-    """The trace of one drop, peak 1, odd and square: ``angle`` in degrees from the vertical."""
+def streak_kernel(
+    angle: float, length: float, width: float, flatness: float = 2.0, fade: float = 0.25
+) -> Image:
+    """The trace of one drop, peak 1, odd and square: ``angle`` in degrees from the vertical.
+
+    ``flatness`` is that of its profile (2 is a Gaussian, larger is a bar), ``fade`` the share of
+    the length over which each end fades.
+    """
     half = int(np.ceil(length / 2 + width))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
     along, across = x * sine + y * cosine, x * cosine - y * sine
-    # Full along most of its length, fading at the ends.
-    ends = np.clip((length / 2 - np.abs(along)) / (0.25 * length), 0, 1)
-    return (ends * np.exp(-0.5 * (across / (0.5 * width)) ** 2)).astype(np.float32)
+    ends = np.clip((length / 2 - np.abs(along)) / (fade * length), 0, 1)
+    profile = np.exp(-0.5 * np.abs(across / (0.5 * width)) ** flatness)
+    return (ends * profile).astype(np.float32)
 
 
 def streak_layer(
@@ -300,18 +350,30 @@ def streak_layer(
     width: float,
     coverage: float,
 ) -> Image:
-    """Streaks of one direction and size on black, ``(H, W)`` in [0, 1].
+    """Streaks of about one direction and size on black, ``(H, W)`` in [0, 1].
 
     ``coverage`` is the share of the image that they would cover if none lay over another.
     """
-    kernel = streak_kernel(angle, length, width)
-    # Streaks enter from outside the image too.
-    pad = kernel.shape[0] // 2
-    padded = (shape[0] + 2 * pad, shape[1] + 2 * pad)
-    drops = rng.random(padded, dtype=np.float32) < coverage / (length * width)
-    brightness = rng.uniform(0.3, 1, padded).astype(np.float32)
-    streaks = convolve(drops * brightness, kernel)
-    return np.clip(streaks[pad : pad + shape[0], pad : pad + shape[1]], 0, 1)
+    flatness, fade = rng.uniform(*STREAK_FLATNESS), rng.uniform(*STREAK_FADE)
+    layer = np.zeros(shape[:2], np.float32)
+    for _ in range(STREAK_KINDS):
+        longer, wider = rng.uniform(1 - STREAK_SIZES, 1 + STREAK_SIZES, 2)
+        kernel = streak_kernel(
+            angle + STREAK_ANGLES * rng.standard_normal(),
+            longer * length,
+            wider * width,
+            flatness,
+            fade,
+        )
+        # Streaks enter from outside the image too.
+        pad = kernel.shape[0] // 2
+        padded = (shape[0] + 2 * pad, shape[1] + 2 * pad)
+        share = coverage / STREAK_KINDS / (longer * length * wider * width)
+        drops = rng.random(padded, dtype=np.float32) < share
+        brightness = rng.uniform(0.3, 1, padded).astype(np.float32)
+        streaks = convolve(drops * brightness, kernel)
+        layer += streaks[pad : pad + shape[0], pad : pad + shape[1]]
+    return np.clip(layer, 0, 1)
 
 
 def lighten(image: Image, share: Image, light: float) -> Image:
@@ -332,13 +394,14 @@ def rain(
     rainy = clean
     slant = rng.uniform(-RAIN_SLANT, RAIN_SLANT)
     for _ in range(layers if amount else 0):
-        width = rng.uniform(*STREAK_WIDTH)
+        width = float(np.exp(rng.uniform(*np.log(STREAK_WIDTH))))
+        length = float(np.exp(rng.uniform(*np.log(STREAK_LENGTH))))
         streaks = streak_layer(
             clean.shape,
             rng,
             # Heavy rain is blown about; light rain falls one way.
             angle=slant + 10 * amount * rng.standard_normal(),
-            length=width * rng.uniform(*STREAK_ASPECT),
+            length=max(length, STREAK_ASPECT * width),
             width=width,
             coverage=0.9 * amount / layers,
         )

@@ -25,7 +25,7 @@ class Recipe:
     rate: float = 1e-3
     margin: int = 0
     """Pixels around the patch that are degraded with it and cut off: what blurs into it."""
-    prepare: Callable[[deg.Image], deg.Image] | None = None
+    prepare: deg.Degradation | None = None
     """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
 
     def with_margin(self, size: int) -> int:
@@ -38,7 +38,7 @@ class Recipe:
         """Degraded and clean patch of a clean crop, which is larger by the margin all around."""
         clean = crop.astype(np.float32) / np.float32(255)
         if self.prepare:
-            clean = self.prepare(clean)
+            clean = self.prepare(clean, rng)
         degraded = degrade(clean, rng)
         inside = slice(self.margin, crop.shape[0] - self.margin)
         return degraded[inside, inside], clean[inside, inside]
@@ -60,7 +60,7 @@ RECIPES = {
         options="compact_denoise_gray",
         degrade=deg.blind_gaussian,
         validate=_GAUSSIAN,
-        prepare=deg.to_gray,
+        prepare=lambda clean, rng: deg.to_gray(clean),
     ),
     "denoise_real": Recipe(
         options="compact_denoise_real",
@@ -71,6 +71,7 @@ RECIPES = {
             "smoothed": _fixed(deg.camera_noise, shot=4e-3, grain=1, chroma_grain=2.5),  # PolyU, CC
             "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
         },
+        prepare=deg.camera_rendering,
     ),
     "derain": Recipe(
         options="compact_derain",
@@ -80,6 +81,9 @@ RECIPES = {
             "light": _fixed(deg.rain, amount=0.1),  # as Rain100L
             "heavy": _fixed(deg.rain, amount=1, layers=5),  # as Rain100H
         },
+        # Streaks are long, and what is no streak shows in their surroundings.
+        batch=8,
+        patch=96,
     ),
     # Blur is undone from a wider view than noise, so patches are larger and fewer.
     "deblur_motion": Recipe(

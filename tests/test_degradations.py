@@ -250,6 +250,36 @@ def test_demosaicking_keeps_what_was_seen_and_flat_colours() -> None:
     np.testing.assert_allclose(full, np.broadcast_to([0.2, 0.5, 0.7], full.shape), atol=1e-6)
 
 
+@few
+@given(seed=seeds, height=sizes, width=sizes, colour=st.tuples(*[st.integers(5, 250)] * 3))
+def test_a_rendering_keeps_flat_colours(
+    seed: int, height: int, width: int, colour: tuple[int, int, int]
+) -> None:
+    clean = np.empty((height, width, 3), np.float32)
+    clean[:] = np.float32(colour) / 255
+    rendered = deg.demosaicked(clean, generator(seed))
+    assert rendered.dtype == np.float32
+    assert rendered.shape == clean.shape
+    # A level for rounding twice, one more for colours that the sensor cannot see.
+    assert np.ptp(rendered, axis=(0, 1)).max() == 0
+    np.testing.assert_allclose(rendered, clean, atol=0.1 if min(colour) < 60 else 2.01 / 255)
+
+
+def test_a_rendering_differs_at_edges_and_nowhere_else() -> None:
+    clean = flat(0.3)
+    clean[:, 33:] = [0.9, 0.6, 0.5]
+    rendered = deg.demosaicked(clean, generator(1))
+    error = np.abs(rendered - clean).max(axis=(0, 2))
+    assert error[30:36].max() > 0.03
+    assert max(error[:30].max(), error[36:].max()) < 0.01
+
+
+def test_half_of_the_truth_of_camera_noise_is_rendered() -> None:
+    clean = photo(32, 32)
+    same = [bool((deg.camera_rendering(clean, generator(s)) == clean).all()) for s in range(60)]
+    assert 20 < sum(same) < 40
+
+
 # --- Rain ---
 
 
@@ -279,6 +309,25 @@ def test_streaks_have_the_direction_asked_for(angle: float) -> None:
     assert kernel.max() == pytest.approx(1, abs=0.01)
     # A Gaussian across, and a quarter of the length fading at each end.
     assert kernel.sum() == pytest.approx(0.75 * 30 * 0.75 * np.sqrt(2 * np.pi), rel=0.05)
+
+
+def test_bars_that_fade_late_have_sharper_borders() -> None:
+    def between(flatness: float, fade: float) -> int:
+        """Pixels that are neither in the streak nor outside."""
+        kernel = deg.streak_kernel(20, 40, 6, flatness, fade)
+        return int(((kernel > 0.1) & (kernel < 0.9)).sum())
+
+    assert between(6, 0.05) < 0.7 * between(6, 0.4)
+    assert between(6, 0.05) < 0.6 * between(2, 0.05)
+
+
+@pytest.mark.parametrize(("width", "length"), [(0.8, 12), (2, 60), (4, 32)])
+def test_streaks_cover_what_was_asked_for(width: float, length: float) -> None:
+    covered = [
+        float((deg.streak_layer((192, 192), generator(s), 5, length, width, 0.1) > 0.15).mean())
+        for s in range(8)
+    ]
+    assert 0.04 < np.mean(covered) < 0.16
 
 
 def test_light_rain_leaves_most_pixels_alone() -> None:
