@@ -79,11 +79,12 @@ MOTION_EXTENT = 25.0
 ENCODED_MOTION_SHARE = 0.3
 PATH_POINTS = 96
 
-#: Largest radius of the disk of confusion, in pixels.
-DEFOCUS_RADIUS = 8.0
+#: Largest radius of the circle of confusion, in pixels, and the power of a uniform draw that makes
+#: small ones more frequent: of slight defocus most can be won back.
+DEFOCUS_RADIUS, DEFOCUS_POWER = 8.0, 1.5
 #: Width of the disk's edge, in pixels.
 DISK_EDGE = (1.0, 2.5)
-#: Defocus is sampled at most this finely (pixels of radius) and at this many levels.
+#: Defocus is sampled at most this finely (pixels of radius) and at about this many levels.
 DEFOCUS_STEP, DEFOCUS_LEVELS = 1.0, 7
 #: Half-width of the line that parts the two halves of a pixel's view, as a share of the radius:
 #: micro-lenses do not split the lens sharply.
@@ -557,23 +558,34 @@ def blur_by_map(linear: Image, defocus: Image, kernel: Callable[[float], Image])
     blur spreads, so a sharp edge in front of a soft background stays sharp, and a soft one in
     front of a sharp background does not end abruptly.
     """
-    step = max(DEFOCUS_STEP, float(np.ptp(defocus)) / DEFOCUS_LEVELS)
+    peak = max(float(np.abs(defocus).max()), 1e-6)
+    # The strongest blur is a level, so that no disk is larger than the map asks for.
+    step = peak / np.ceil(peak / max(DEFOCUS_STEP, float(np.ptp(defocus)) / DEFOCUS_LEVELS))
     defocus = defocus / np.float32(step)
+    reach = 2 * int(np.ceil(peak)) + 3
     result: Image | None = None
     for level in range(int(np.ceil(defocus.max())), int(np.floor(defocus.min())) - 1, -1):
         covering = np.clip(level + 1 - defocus, 0, 1)  # this layer and all in front of it
-        own = covering * np.clip(defocus - level + 2, 0, 1)
+        own = covering * np.clip(defocus - level + 1, 0, 1)
         if not own.any():
             continue
         layers = np.dstack([linear * own[..., None], own, covering])
+        # A soft thing in front shows some of what it hides, which is filled in from this layer's
+        # surroundings.
+        fill = cv2.blur(layers[..., :4], (reach, reach), borderType=cv2.BORDER_REFLECT_101)
         if level:
             layers = convolve(layers, kernel(level * step))
-        # What a nearer thing hides is filled in from the layer's own surroundings.
-        own_share, cover = layers[..., 3:4], layers[..., 4:]
-        colour = (layers[..., :3] + np.float32(1e-3) * linear) / (own_share + np.float32(1e-3))
+        mixed = layers[..., :4] + np.float32(1e-3) * fill
+        colour = (mixed[..., :3] + np.float32(1e-6) * linear) / (mixed[..., 3:] + np.float32(1e-6))
+        cover = layers[..., 4:]
         result = colour if result is None else result + cover * (colour - result)
     assert result is not None
     return result
+
+
+def random_radius(rng: np.random.Generator) -> float:
+    """Radius in pixels of the largest circle of confusion of a training sample."""
+    return DEFOCUS_RADIUS * float(rng.random()) ** DEFOCUS_POWER
 
 
 def _lens_and_scene(
@@ -589,7 +601,7 @@ def defocus_blur(
 ) -> Image:
     """Blur of things out of focus, ``(H, W, 3)`` to the same shape, 8-bit.
 
-    ``radius`` is that of the largest disk of confusion, in pixels; ``noise`` a σ in 8-bit grey
+    ``radius`` is that of the largest circle of confusion, in pixels; ``noise`` a σ in 8-bit grey
     levels. Depth varies over the image at random.
     """
     if radius == 0:
@@ -603,9 +615,7 @@ def blind_defocus_blur(clean: Image, rng: np.random.Generator) -> Image:
     """Defocus of a random radius, 0 to :data:`DEFOCUS_RADIUS`, slightly noisy, or none."""
     if rng.random() < CLEAN_SHARE:
         return quantise(clean)
-    return defocus_blur(
-        clean, rng, rng.uniform(0, DEFOCUS_RADIUS), noise=rng.uniform(0, BLUR_NOISE)
-    )
+    return defocus_blur(clean, rng, random_radius(rng), noise=rng.uniform(0, BLUR_NOISE))
 
 
 def dual_pixel(clean: Image, rng: np.random.Generator, radius: float, noise: float = 0.0) -> Image:
@@ -635,7 +645,7 @@ def blind_dual_pixel(clean: Image, rng: np.random.Generator) -> Image:
     """Dual-pixel views of a random defocus, 0 to :data:`DEFOCUS_RADIUS`, or two sharp ones."""
     if rng.random() < CLEAN_SHARE:
         return dual_pixel(clean, rng, radius=0)
-    return dual_pixel(clean, rng, rng.uniform(0, DEFOCUS_RADIUS), noise=rng.uniform(0, BLUR_NOISE))
+    return dual_pixel(clean, rng, random_radius(rng), noise=rng.uniform(0, BLUR_NOISE))
 
 
 # --- To look at -----------------------------------------------------------------------------

@@ -245,9 +245,14 @@ def test_demosaicking_keeps_what_was_seen_and_flat_colours() -> None:
     rows, columns = np.ogrid[:16, :16]
     green = ((rows + columns) % 2).astype(np.float32)
     red = ((rows % 2 == 0) & (columns % 2 == 0)).astype(np.float32)
-    mosaic = 0.2 * red + 0.5 * green + 0.7 * (1 - red - green)
+    blue = 1 - green - red
+    mosaic = 0.2 * red + 0.5 * green + 0.7 * blue
     full = deg.demosaic_bilinear(mosaic.astype(np.float32), green, red)
     np.testing.assert_allclose(full, np.broadcast_to([0.2, 0.5, 0.7], full.shape), atol=1e-6)
+    mosaic = generator(0).random((16, 16), dtype=np.float32)
+    full = deg.demosaic_bilinear(mosaic, green, red)
+    seen = (full * np.dstack([red, green, blue])).sum(axis=-1)
+    np.testing.assert_allclose(seen, mosaic, atol=1e-6)
 
 
 @few
@@ -288,6 +293,13 @@ def test_half_of_the_truth_of_camera_noise_is_rendered() -> None:
 def test_rain_only_brightens(seed: int, amount: float, layers: int, haze: float) -> None:
     clean = photo(48, 48)
     assert (deg.rain(clean, generator(seed), amount, layers, haze) >= clean - 1e-6).all()
+
+
+def test_haze_veils_what_no_streak_covers() -> None:
+    clean = flat(0.2)
+    hazy = deg.rain(clean, generator(2), 0.02, haze=0.2)
+    assert hazy.min() > 0.21
+    assert hazy.max() < 1
 
 
 def test_more_rain_covers_more() -> None:
@@ -378,13 +390,29 @@ def test_motion_blur_does_not_shift() -> None:
         assert abs((light.sum(axis=1) * steps).sum() / light.sum()) < 2
 
 
-def test_highlights_survive_a_blur_in_light() -> None:
+def test_highlights_survive_a_blur_in_light(monkeypatch: pytest.MonkeyPatch) -> None:
     lamp = flat(0.05)
     lamp[30:34, 30:34] = 1
-    seeds_tried = range(10)
-    in_light = [deg.motion_blur(lamp, generator(s), 12).mean() for s in seeds_tried]
-    encoded = [deg.motion_blur(lamp, generator(s), 12, in_light=False).mean() for s in seeds_tried]
-    assert np.mean(in_light) > np.mean(encoded)
+
+    def light(**how: bool) -> float:
+        return float(np.mean([deg.motion_blur(lamp, generator(s), 12, **how) for s in range(10)]))
+
+    brighter_than_white = light()
+    monkeypatch.setattr(deg, "HIGHLIGHT_GAIN", 0.0)
+    as_white = light()
+    assert brighter_than_white > 1.05 * as_white > 1.05 * light(in_light=False)
+
+
+def test_motion_blur_varies_over_the_image() -> None:
+    points = flat(0.1, 96)
+    points[16::32, 16::32] = 0.9
+
+    def varies(seed: int) -> bool:
+        traces = deg.motion_blur(points, generator(seed), 12, in_light=False)
+        corners = [traces[y : y + 32, x : x + 32] for y in (0, 64) for x in (0, 64)]
+        return bool(max(np.abs(corner - corners[0]).max() for corner in corners) > 0.02)
+
+    assert sum(varies(seed) for seed in range(10)) >= 3
 
 
 # --- Defocus and dual pixel ---
@@ -438,6 +466,14 @@ def test_the_mean_of_the_views_is_the_defocused_image(seed: int, radius: float) 
     assert np.abs(mean - defocused).mean() < 0.01
 
 
+def test_the_noise_of_the_views_is_independent() -> None:
+    views = deg.dual_pixel(flat(0.5, 96), generator(0), 0, noise=2)
+    left, right = views[..., :3].ravel() - 0.5, views[..., 3:].ravel() - 0.5
+    assert np.std(left) == pytest.approx(2 / 255, rel=0.05)
+    assert np.std(right) == pytest.approx(2 / 255, rel=0.05)
+    assert abs(np.corrcoef(left, right)[0, 1]) < 0.03
+
+
 def test_on_one_depth_the_mean_of_the_views_is_exact() -> None:
     scene = deg.to_linear(photo())
     for radius in (0.7, 4.0, 7.5):
@@ -448,6 +484,31 @@ def test_on_one_depth_the_mean_of_the_views_is_exact() -> None:
         ]
         whole = deg.blur_by_map(scene, depth, lambda r: deg.disk_kernel(abs(r)))
         np.testing.assert_allclose((views[0] + views[1]) / 2, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("near", "far"), [(-6, 0), (-2.5, 0), (-6, 6), (0, 6), (-6, -1), (2, 5)])
+def test_a_thing_in_front_covers_by_its_own_blur(near: float, far: float) -> None:
+    left = np.zeros((64, 64), np.float32)
+    left[:, :32] = 1
+    scene = np.where(left[..., None] > 0, np.float32([0.8, 0.5, 0.3]), np.float32([0.1, 0.2, 0.4]))
+    depth = np.where(left > 0, np.float32(near), np.float32(far))
+    blurred = deg.blur_by_map(scene, depth, lambda signed: deg.disk_kernel(abs(signed), 1.5))
+    cover = deg.convolve(left, deg.disk_kernel(abs(near), 1.5)) if near else left
+    seen = cover[..., None] * scene[0, 0] + (1 - cover[..., None]) * scene[0, 63]
+    np.testing.assert_allclose(blurred[8:-8, 8:-8], seen[8:-8, 8:-8], atol=0.01)
+
+
+@few
+@given(seed=seeds, radius=st.floats(0.1, deg.DEFOCUS_RADIUS))
+def test_no_disk_is_larger_than_the_map_asks_for(seed: int, radius: float) -> None:
+    used = [0.0]
+
+    def kernel(signed: float) -> deg.Image:
+        used.append(abs(signed))
+        return deg.disk_kernel(abs(signed))
+
+    deg.blur_by_map(photo(), deg.defocus_map(photo(), generator(seed), radius), kernel)
+    assert max(used) <= radius * 1.0001
 
 
 @few
