@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -24,6 +26,9 @@ from restormer_cli.recipe import Recipe
 from restormer_cli.shards import Shard
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
+
+#: A signal that comes so soon after another one is the same stop.
+SAME_STOP_SECONDS = 1.0
 
 
 def restore(
@@ -144,11 +149,21 @@ def _close(report: LineFile) -> None:
 
 @contextlib.contextmanager
 def _signals_stop() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`; a second one has its usual effect."""
+    """Turn SIGINT and SIGTERM into :class:`Stopped`; a later one has its usual effect."""
     previous: dict[int, Any] = {}
+    stopped_at = -math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
-        restore_handlers()
+        nonlocal stopped_at
+        # One stop comes twice where a service manager signals the script that has started this
+        # and all its children, and the script hands the signal on.
+        if time.monotonic() - stopped_at < SAME_STOP_SECONDS:
+            return
+        if stopped_at > -math.inf:
+            restore_handlers()
+            signal.raise_signal(number)
+            return
+        stopped_at = time.monotonic()
         raise Stopped(number)
 
     def restore_handlers() -> None:

@@ -11,7 +11,8 @@
 #     sbatch --array=0-63%32 --gres=gpu:1 slurm_array.sh denoise -r \
 #         --input-dir /data/photos --result-dir /data/restored --report /data/report.jsonl
 #
-# SHARDS is the number of parts, if it is not that of the tasks. To run some tasks again:
+# Arrays start at 0. SHARDS is the number of parts, if it is not that of the tasks. To run some
+# tasks again:
 #
 #     sbatch --array=3,17 --export=ALL,SHARDS=64 slurm_array.sh denoise …
 #
@@ -40,13 +41,10 @@ refuse() {
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     index=$SLURM_ARRAY_TASK_ID
     if [ -z "${SHARDS:-}" ]; then
-        first=${SLURM_ARRAY_TASK_MIN:-0}
-        step=${SLURM_ARRAY_TASK_STEP:-1}
         SHARDS=${SLURM_ARRAY_TASK_COUNT:?}
         # Tasks such as 3,17 are some of an earlier array, and nobody knows of how many.
-        [ $((first + (SHARDS - 1) * step)) -eq "${SLURM_ARRAY_TASK_MAX:?}" ] ||
-            refuse "the tasks of the array are not evenly spaced; say SHARDS=N, of how many they are"
-        index=$(((index - first) / step))
+        [ "$SHARDS" -eq $((${SLURM_ARRAY_TASK_MAX:?} + 1)) ] ||
+            refuse "the tasks of the array are not 0 to N-1; say SHARDS=N, of how many they are"
     fi
 elif [ -n "${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-}}" ]; then
     index=${PBS_ARRAY_INDEX:-$PBS_ARRAYID}

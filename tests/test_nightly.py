@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,15 +97,22 @@ def test_failures_are_printed_for_the_mail_and_logs_are_rotated(
     assert names(tmp_path / "logs") == kept
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_signal_reaches_the_run(
-    tmp_path: Path, nightly: list[str], environment: dict[str, str]
+    tmp_path: Path, nightly: list[str], environment: dict[str, str], send: Callable[..., None]
 ) -> None:
     write(tmp_path / "in" / "1.png", random_pixels(3000, 3000))
-    run = subprocess.Popen(nightly, env=environment, stderr=subprocess.PIPE, encoding="utf-8")
+    run = subprocess.Popen(
+        nightly,
+        env=environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
     while not (tmp_path / "out" / "0.png").exists():
         assert run.poll() is None
         time.sleep(0.05)
-    run.send_signal(signal.SIGTERM)
+    send(run.pid, signal.SIGTERM)  # the group's children get it twice: from it, and handed on
     _, said = run.communicate(timeout=30)
     assert run.returncode == 143
     assert "stopped by SIGTERM: 1 restored" in said

@@ -38,3 +38,28 @@ def test_a_signal_stops_inside_a_large_image(tmp_path: Path, number: signal.Sign
     assert names(out) == ["a.png"]
     assert "Traceback" not in errors
     assert f"stopped by {number.name}" in errors
+
+
+def test_a_later_signal_ends_what_the_first_did_not() -> None:
+    code = """
+import sys, time
+from restormer_cli import command
+from restormer_cli.errors import Stopped
+with command._signals_stop():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except Stopped:
+        print("stopping", flush=True)
+        time.sleep(60)  # as if closing hung
+"""
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    for said in ("ready", "stopping"):
+        assert run.stdout.readline().strip() == said
+        run.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # the second came too soon
+        run.wait(timeout=2)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=10) == -signal.SIGTERM
+    run.stdout.close()
