@@ -8,7 +8,7 @@ import enum
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -343,10 +343,18 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except Stopped as stop:
-        sys.exit(128 + stop.signal_number)
+        _end_at_once(128 + stop.signal_number)
     except BrokenPipeError:
         _flush_nowhere()
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End without Python's own end, which a thread that is inside a decoder would abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _flush_nowhere() -> None:

@@ -17,7 +17,7 @@ from restormer_cli import weights as weights_module
 from restormer_cli.batch import Engine, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
-from restormer_cli.files import LineFile
+from restormer_cli.files import LineFile, file_head
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Summary
@@ -108,6 +108,7 @@ def restore(
     with contextlib.ExitStack() as stack:
         stream = None
         if report is not None:
+            _check_report(report)
             try:
                 report.parent.mkdir(parents=True, exist_ok=True)
                 stream = LineFile(report)
@@ -136,6 +137,12 @@ def restore(
         console.close(f"{summary}{_peak(summary)}")
         summary.failed += console.incomplete
     return summary
+
+
+def _check_report(path: Path) -> None:
+    """Lines are appended to reports and to new files, never to a photo named by mistake."""
+    if path.is_file() and file_head(path)[:1] not in (b"", b"{"):
+        raise UsageError(f"{path}: exists and is no report; name another file for --report")
 
 
 def _peak(summary: Summary) -> str:

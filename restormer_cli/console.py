@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -144,4 +145,5 @@ class Console:
     def _say(self, text: str) -> None:
         if self.bar is not None:
             self.bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # results count, not what is said of them
+            print(text, file=sys.stderr, flush=True)

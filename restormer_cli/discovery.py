@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -19,6 +19,11 @@ from restormer_cli.files import file_mode, is_folder, kind
 from restormer_cli.shards import Shard
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+#: Photos of kinds that are not read. Whoever has them should know that they were passed over.
+OTHER_PHOTOS = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
+)
 RESULT_SUFFIX = ".png"
 STANDARD_INPUT = "-"
 
@@ -94,7 +99,10 @@ def find_work(
     if file_mode(result_dir) and not is_folder(result_dir):
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
     problems: Problems = []
+    passed_over: Counter[str] = Counter()
     root = Path(source)
+    if sides and source == STANDARD_INPUT:
+        raise UsageError("-: pairs of views come from a folder, not from a list")
     if sides:
         found = _find_pairs(root, recursive, sides, problems)
     elif source == STANDARD_INPUT:
@@ -102,7 +110,7 @@ def find_work(
         found = list(_listed(stdin or sys.stdin.buffer, null, problems))
     elif is_folder(root):
         found = []
-        for file, linked in _scan(root, recursive, result_dir, problems):
+        for file, linked in _scan(root, recursive, result_dir, problems, passed_over):
             name = PurePath(file).relative_to(root).as_posix()
             found.append(_Found((file,), name, name, linked))
     elif file_mode(root):
@@ -112,17 +120,24 @@ def find_work(
         raise UsageError(f"{root}: no such folder or file")
     inputs = _without_results(found, result_dir, origins)
     notices = []
+    if passed_over:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
+        notices.append(
+            f"passed over, since they are not read: {kinds}; convert them to PNG or TIFF"
+        )
     if len(inputs) < len(found):
-        notices = [f"{len(found) - len(inputs)} results of earlier runs are not taken for inputs"]
+        count = len(found) - len(inputs)
+        notices.append(f"{count} results of earlier runs are not taken for inputs")
         if not inputs and not problems:
             raise UsageError(
                 f"{source}: nothing but results of earlier runs; "
                 "to restore these, name another --result-dir"
             )
         found = inputs
-    if not found and not problems:
+    # A list may be empty: nothing has arrived since the last night.
+    if not found and not problems and source != STANDARD_INPUT:
         where = f" in {' and '.join(sides)}" if sides else ""
-        raise UsageError(f"{source}: no images found{where} ({_wanted()})")
+        raise UsageError("; ".join([f"{source}: no images found{where} ({_wanted()})", *notices]))
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
     work = _name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
@@ -166,7 +181,7 @@ def find_images(
     UsageError
         If the folder cannot be read.
     """
-    found = _scan(folder, recursive, excluded, [] if problems is None else problems)
+    found = _scan(folder, recursive, excluded, [] if problems is None else problems, Counter())
     return sorted((Path(file) for file, _ in found), key=_in_order)
 
 
@@ -176,35 +191,46 @@ def _in_order(path: PurePath) -> tuple[Any, str]:
 
 
 def _scan(
-    folder: Path, recursive: bool, excluded: Path | None, problems: Problems
+    folder: Path,
+    recursive: bool,
+    excluded: Path | None,
+    problems: Problems,
+    passed_over: Counter[str],
 ) -> Iterator[tuple[str, bool]]:
     """What :func:`find_images` finds, as it comes, and whether it is a link."""
     try:
         avoided = None if excluded is None else _real(excluded)
         if avoided == _real(folder):
             avoided = None
-        yield from _walk(folder, recursive, avoided, problems)
+        yield from _walk(folder, recursive, avoided, problems, passed_over)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
 
 def _walk(
-    folder: Path, recursive: bool, avoided: Path | None, problems: Problems
+    folder: Path,
+    recursive: bool,
+    avoided: Path | None,
+    problems: Problems,
+    passed_over: Counter[str],
 ) -> Iterator[tuple[str, bool]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - ten times as fast
             # A folder says of what kind its entries are, so most cost no call of their own: on
             # a network each would be a question to the server.
             if entry.is_dir(follow_symlinks=False):
                 path = Path(entry.path)
                 if recursive and (avoided is None or _real(path) != avoided):
                     try:
-                        yield from _walk(path, recursive, avoided, problems)
+                        yield from _walk(path, recursive, avoided, problems, passed_over)
                     except OSError as error:
                         problems.append((path, f"cannot be read ({error.strerror or error})"))
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - ten times as fast
+            elif suffix in OTHER_PHOTOS:
+                passed_over[suffix] += 1
+            elif suffix in SUFFIXES:
                 regular = entry.is_file(follow_symlinks=False)
                 trouble = None if regular else _trouble(Path(entry.path))
                 if trouble is None:
@@ -227,10 +253,12 @@ def _trouble(path: Path) -> str | None:
 
 
 def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Found]:
+    seen: set[bytes] = set()
     for raw in stream.read().split(b"\0" if null else b"\n"):
         name = raw if null else raw.rstrip(b"\r")
-        if not name:
+        if not name or name in seen:
             continue
+        seen.add(name)
         name, nul, _ = name.partition(b"\0")
         path = Path(os.fsdecode(name))
         if nul:

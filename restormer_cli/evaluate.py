@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.files import is_folder
+from restormer_cli.files import file_head, is_folder
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
@@ -25,6 +25,7 @@ from restormer_cli.process import encode_stdout
 from restormer_cli.units import json_number
 
 MEAN = "mean"
+CSV_COLUMNS = ("name", "psnr", "ssim", "mae")
 AUTO = "auto"
 #: For results of which it is not known which task made them.
 USUAL_PROTOCOL = "rgb"
@@ -185,6 +186,10 @@ def run(
     UsageError
         As :func:`evaluate_folder`, and if ``csv_file`` cannot be written.
     """
+    if csv_file is not None and csv_file.is_file():
+        head = file_head(csv_file)
+        if head and not head.startswith(",".join(CSV_COLUMNS).encode()):
+            raise UsageError(f"{csv_file}: exists and is no table of ours; name another for --csv")
     protocol, reason = choose_protocol(protocol, read_history(result_dir, report))
     with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
 
@@ -232,7 +237,7 @@ def as_table(evaluation: Evaluation) -> list[str]:
 def as_csv(evaluation: Evaluation) -> str:
     """The same as a table with a header; infinite is ``inf``, nothing is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ("name", "psnr", "ssim", "mae"), lineterminator="\n")
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_rows(evaluation))
     return text.getvalue()

@@ -181,6 +181,21 @@ def write_file(
         ) from error
 
 
+def file_head(path: Path) -> bytes:
+    """The first kilobyte of a file, to see whether it is of a kind that may be replaced.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 class LineFile:
     """A file that several processes, on several machines, append whole lines to.
 

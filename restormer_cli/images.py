@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import struct
 import warnings
@@ -38,10 +39,12 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-TIFF_BITS_PER_SAMPLE = 258
+TIFF_BITS_PER_SAMPLE, TIFF_X_RESOLUTION = 258, 282
 #: Bytes of a colour profile that name the colours it is for (ICC.1, 7.2).
 ICC_SPACE = slice(16, 20)
 METRES_PER_INCH = 0.0254
+# Damaged files are told of by us, by their names.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
@@ -130,6 +133,12 @@ def decode_image(
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
     pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray, header.alpha)
+    if alpha is None and header.transparent is not None:
+        alpha = np.where(pixels[..., 0] == header.transparent, 0, _white(pixels)).astype(
+            pixels.dtype
+        )
+    if alpha is not None and header.premultiplied:
+        pixels = _unmultiplied(pixels, alpha)
     if not header.upright:
         pixels = _turn_upright(pixels, header.orientation)
         alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
@@ -173,6 +182,10 @@ class _Header:
     dpi: tuple[float, float] | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    premultiplied: bool = False
+    """Whether colours are multiplied by alpha."""
+    transparent: int | None = None
+    """The gray that stands for nothing."""
 
 
 def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
@@ -186,8 +199,7 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         try:
             image: Any = PIL.Image.open(io.BytesIO(data))
         except PIL.UnidentifiedImageError:
-            _check_tiff(path, data)
-            return _Header()
+            return _Header(premultiplied=_check_tiff(path, data))
         except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
             raise ImageError(f"{path}: is damaged ({error})") from error
         check(image.height, image.width)
@@ -205,17 +217,22 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
     bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
     # Pillow would reduce deeper ones to 8 bit.
     by_pillow = tiff and max(bits) <= 8 and image.mode in _PILLOW_MODES
-    if tiff and not by_pillow:
-        _check_tiff(path, data)
+    premultiplied = tiff and not by_pillow and _check_tiff(path, data)
     deep_gray_alpha = image.format == "PNG" and data[PNG_COLOR_TYPE] == PNG_GRAY_ALPHA
-    dpi = image.info.get("dpi")
+    transparent = image.info.get("transparency")
+    # Of 1 to 4 bits, the shade is not told as it is decoded.
+    deep_png = image.format == "PNG" and data[PNG_BIT_DEPTH] >= 8
+    seen_through = deep_png and image.mode in _GRAY_MODES and isinstance(transparent, int)
+    # Pillow makes up a resolution for TIFF files that tell none.
+    tells_none = tiff and TIFF_X_RESOLUTION not in image.tag_v2
+    dpi = None if tells_none else image.info.get("dpi")
     kind = "pages" if tiff else "frames"
     notes = [f"only the first of {pages} {kind} is restored"] if pages > 1 else []
     if image.mode == "CMYK":
         notes.append("is CMYK; its result is RGB, by arithmetic and not by a colour profile")
     return _Header(
         image=_as_opencv(image) if by_pillow else None,
-        gray=deep_gray_alpha or image.mode in {"1", "L", "LA", "I;16", "I"},
+        gray=deep_gray_alpha or image.mode in _GRAY_MODES,
         alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
         orientation=orientation,
         # Both libraries turn TIFF files themselves, whatever they were asked for.
@@ -224,6 +241,8 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
         exif=noted,
         notes=tuple(notes),
+        premultiplied=premultiplied,
+        transparent=transparent if seen_through else None,
     )
 
 
@@ -235,8 +254,9 @@ def _too_large(width: int, height: int, max_pixels: int) -> str:
 #: 8-bit TIFF of these modes is decoded by Pillow: OpenCV multiplies colours by alpha, drops
 #: the alpha of gray images and refuses tiled files.
 _PILLOW_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
+_GRAY_MODES = {"1", "L", "LA", "I;16", "I"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa", "RGBX"}
-PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 25, 4
+PNG_BIT_DEPTH, PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 24, 25, 4
 
 
 def _as_opencv(image: PIL.Image.Image) -> Any:
@@ -247,19 +267,33 @@ def _as_opencv(image: PIL.Image.Image) -> Any:
     return array[..., order]
 
 
-def _check_tiff(path: Path, data: bytes) -> None:
-    """Refuse the kinds of deep TIFF that OpenCV decodes to wrong values without a word."""
+#: Gray that is inverted, and CIELAB.
+_UNUSUAL = {
+    tifffile.PHOTOMETRIC.MINISWHITE,
+    tifffile.PHOTOMETRIC.CIELAB,
+    tifffile.PHOTOMETRIC.ICCLAB,
+    tifffile.PHOTOMETRIC.ITULAB,
+}
+
+
+def _check_tiff(path: Path, data: bytes) -> bool:
+    """Refuse the kinds of TIFF that OpenCV decodes to wrong values without a word.
+
+    Tells whether colours are multiplied by alpha.
+    """
     if data[:2] not in (b"II", b"MM"):
-        return
+        return False
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
             planar = page.samplesperpixel > 1 and page.planarconfig != 1
-            unusual = planar or page.samplesperpixel == 2 or page.photometric == 0
+            unusual = planar or page.samplesperpixel == 2 or page.photometric in _UNUSUAL
+            premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
     except Exception as error:  # tifffile's parser raises whatever a damaged file provokes
-        raise ImageError(f"{path}: is damaged ({error})") from error
+        raise ImageError(f"{path}: is a damaged TIFF; copy it again from its source") from error
     if unusual:
         raise ImageError(f"{path}: is a TIFF of an unusual layout; convert it to PNG")
+    return premultiplied
 
 
 def _split(image: Any, gray: bool, has_alpha: bool) -> tuple[Any, Any]:
@@ -273,6 +307,17 @@ def _split(image: Any, gray: bool, has_alpha: bool) -> tuple[Any, Any]:
         return image, None
     pixels = image[..., :1] if gray else image[..., 2::-1]
     return pixels, alpha
+
+
+def _white(pixels: Pixels) -> int:
+    return int(np.iinfo(pixels.dtype).max)
+
+
+def _unmultiplied(pixels: Any, alpha: Any) -> Any:
+    """Colours as PNG has them, which alpha has not darkened."""
+    white = _white(pixels)
+    share = np.maximum(alpha, 1).astype(np.float32)[..., None] / np.float32(white)
+    return np.minimum(np.rint(pixels / share), white).astype(pixels.dtype)
 
 
 def _turn_upright(image: Any, orientation: int) -> Any:

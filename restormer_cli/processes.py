@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -41,7 +42,7 @@ class Processes:
         ours, theirs = self._context.Pipe()
         with theirs:
             process = self._context.Process(
-                target=serve, args=(theirs, self._job, self._recipes[worker]), daemon=True
+                target=_be_worker, args=(theirs, self._job, self._recipes[worker]), daemon=True
             )
             process.start()
         self._processes[worker], self._pipes[worker] = process, ours
@@ -73,6 +74,12 @@ class Processes:
         process.kill()
         process.join(LAST_SECONDS)
         return _ending(process.exitcode)
+
+
+def _be_worker(connection: Connection, job: Job, recipe: Recipe) -> None:
+    serve(connection, job, recipe)
+    # Threads may still be inside a decoder, where Python's own end would abort the process.
+    os._exit(0)
 
 
 def _ending(status: int | None) -> str:

@@ -219,7 +219,10 @@ class Record:
             return Verdict("skip", "not in the record of this folder")
         if entry.settings.task != self.settings.task:
             return Verdict("skip", f"made by {entry.settings.task}")
-        same = _same_content if checksum else _same_stamp
+        others = [path for path, _ in entry.sources]
+        moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+        # Another file may have the same size and time: frames of a scanner, files of an archive.
+        same = _same_content if checksum or moved else _same_stamp
         try:
             came_from_these = len(entry.sources) == len(item.sources) and all(
                 same(path, stamp)
@@ -228,8 +231,7 @@ class Record:
         except (OSError, ImageError):
             return RESTORE  # reading the input will say what is wrong
         if not came_from_these:
-            others = [path for path, _ in entry.sources]
-            if others != [os.path.abspath(path) for path in item.sources]:  # noqa: PTH100 - links stay
+            if moved:
                 return Verdict(
                     "refuse",
                     f"{item.result} is the result of {others[0]}; "

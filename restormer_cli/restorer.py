@@ -200,8 +200,11 @@ class Restorer:
         if len(views) != self.views:
             raise ImageError(f"this network takes {self.views} images at once, not {len(views)}")
         if len({view.shape for view in views}) > 1:
-            sizes = " and ".join(f"{v.shape[1]}×{v.shape[0]}" for v in views)
-            raise ImageError(f"the two views differ in size or channels ({sizes})")
+            kinds = " and ".join(
+                f"{v.shape[1]}×{v.shape[0]}, {'gray' if v.shape[2] == 1 else 'colour'}"
+                for v in views
+            )
+            raise ImageError(f"the two views differ in size or channels ({kinds})")
         planes = [normalise(view) for view in views]
         expected = self.config.inp_channels // self.views
         if views[0].shape[2] < expected:

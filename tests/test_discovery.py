@@ -137,13 +137,37 @@ def test_nothing_to_do_is_refused_with_a_sentence(tmp_path: Path) -> None:
         find_work(str(tmp_path / "in"), OUT)
     with pytest.raises(UsageError, match="no such folder or file"):
         find_work(str(tmp_path / "missing"), OUT)
-    with pytest.raises(UsageError, match="no images found"):
-        listed([])
     with pytest.raises(UsageError, match="is a file"):
         find_work(str(tmp_path / "in"), tmp_path / "file")
 
 
+def test_photos_of_kinds_that_are_not_read_are_told_of(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.HEIC", "in/sub/b.heic", "in/c.NEF", "in/d.txt")
+    with pytest.raises(UsageError, match=r"no images found .*: 1 \.heic, 1 \.nef; convert"):
+        find_work(str(tmp_path / "in"), OUT)
+    touch(tmp_path, "in/e.png")
+    work = find_work(str(tmp_path / "in"), OUT, recursive=True)
+    assert [item.source.name for item in work.items] == ["e.png"]
+    (notice,) = work.notices
+    assert "2 .heic, 1 .nef" in notice
+
+
 # --- standard input ----------------------------------------------------------------------
+
+
+def test_an_empty_list_is_nothing_to_do() -> None:
+    assert listed([]) == Work([])
+
+
+def test_a_file_that_is_listed_twice_is_taken_once() -> None:
+    work = listed(["x/a.png", "b.png", "x/a.png"])
+    assert [item.result.name for item in work.items] == ["a.png", "b.png"]
+    assert not work.problems
+
+
+def test_pairs_are_not_listed() -> None:
+    with pytest.raises(UsageError, match="not from a list"):
+        find_work("-", OUT, sides=("inputL", "inputR"), stdin=io.BytesIO(b"a.png"))
 
 
 def test_listed_files_keep_their_order_and_lose_their_folders() -> None:

@@ -214,6 +214,19 @@ def test_the_command_prints_a_table_or_json_and_writes_csv(folders: tuple[Path, 
     assert restormer(*command).status == 0
 
 
+def test_csv_replaces_no_other_file(folders: tuple[Path, Path]) -> None:
+    command = ("evaluate", "--result-dir", folders[0], "--target-dir", folders[1])
+    photo = folders[1] / "9.png"
+    before = photo.read_bytes()
+    ran = restormer(*command, "--csv", photo)
+    assert (ran.status, photo.read_bytes()) == (2, before)
+    assert ran.err == f"error: {photo}: exists and is no table of ours; name another for --csv\n"
+    table = folders[0].parent / "figures.csv"
+    for _ in range(2):  # our own is replaced
+        assert restormer(*command, "--csv", table).status == 1
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

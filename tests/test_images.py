@@ -253,6 +253,37 @@ def test_tiff_of_every_kind_is_read_exactly_or_refused_but_never_wrong(
         same(picture, pixels, alpha)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_that_alpha_has_darkened_are_as_bright_as_before(tmp_path: Path, bits: int) -> None:
+    white = 2**bits - 1
+    pixels = random_pixels(20, 30, 3, bits)
+    alpha = np.maximum(random_pixels(20, 30, 1, bits), white // 2)
+    stored = np.rint(pixels * (alpha / white)).astype(pixels.dtype)
+    path = tmp_path / "a.tif"
+    settings = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(path, np.dstack([stored, alpha]), **settings)
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.alpha, alpha[..., 0])
+    assert np.abs(picture.pixels.astype(int) - pixels).max() <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_cielab_is_refused(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_pixels(20, 30, 3, bits), photometric="cielab")
+    refused(path, "unusual layout", "convert it to PNG")
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_a_gray_that_stands_for_nothing_becomes_alpha(tmp_path: Path, mode: str) -> None:
+    dtype = np.uint8 if mode == "L" else np.uint16
+    gray = (np.arange(600, dtype=dtype) // 3 * (1 if mode == "L" else 300)).reshape(20, 30)
+    hidden = int(gray[7, 9])
+    path = save(tmp_path / "a.png", gray, transparency=hidden)
+    alpha = np.where(gray == hidden, 0, np.iinfo(dtype).max).astype(dtype)
+    same(read_image(path), gray[..., None], alpha)
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif", "no suffix", "ü ñ 写真 (1).png", "a'b;c&d.png"])
 def test_content_decides_the_format_and_names_may_hold_anything(tmp_path: Path, name: str) -> None:
     pixels = random_pixels(9, 14)
@@ -471,6 +502,11 @@ def test_what_is_written_is_read_back_exactly(
 def test_colour_profile_is_read(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), icc_profile=SRGB)
     assert read_image(path).icc == SRGB
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_no_resolution_is_made_up(tmp_path: Path, suffix: str) -> None:
+    assert read_image(save(tmp_path / f"a{suffix}", smooth_pixels(9, 14))).dpi is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])

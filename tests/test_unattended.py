@@ -438,6 +438,59 @@ def test_run_without_standard_streams_works(tmp_path: Path, weights: Path) -> No
 
 
 @posix
+def test_messages_that_cannot_be_written_cost_no_result(tmp_path: Path, weights: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    source = make_images(tmp_path / "in", 2)
+    (source / "bad.png").write_bytes(b"no image")
+    words = command("--input-dir", source, "--result-dir", tmp_path / "out", weights=weights)
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=full, check=False)
+    assert ran.returncode == 1
+    assert names(tmp_path / "out") == ["0.png", "1.png"]
+
+
+def test_report_is_appended_to_no_photo(tmp_path: Path, weights: Path) -> None:
+    source = make_images(tmp_path / "in", 2)
+    words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
+    photo = source / "0.png"
+    before = photo.read_bytes()
+    ran = restormer(*words, "--weights", weights, "--report", photo)
+    assert (ran.status, photo.read_bytes()) == (2, before)
+    assert f"error: {photo}: exists and is no report" in ran.err
+    for count in (2, 2):  # nothing is done the second time
+        assert restormer(*words, "--weights", weights, "--report", tmp_path / "r.jsonl").status == 0
+        assert len((tmp_path / "r.jsonl").read_text().splitlines()) >= count
+
+
+def test_a_list_without_names_is_no_failure(tmp_path: Path, weights: Path) -> None:
+    words = ("derain", "--input-dir", "-", "--result-dir", tmp_path / "out")
+    ran = restormer(*words, "--weights", weights, stdin=b"")
+    assert ran.status == 0, ran.err
+    assert "0 restored, 0 skipped, 0 failed" in ran.err
+
+
+def test_another_file_of_the_same_name_size_and_time_is_not_taken_for_done(
+    tmp_path: Path, weights: Path
+) -> None:
+    for folder, seed in (("x", 0), ("y", 1), ("moved", 0)):
+        path = write(tmp_path / folder / "0001.bmp", random_pixels(16, 16, seed=seed))
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+    def run(folder: str) -> Any:
+        words = ("--input-dir", tmp_path / folder, "--result-dir", tmp_path / "out")
+        return restormer("derain", *words, "--weights", weights)
+
+    assert run("x").status == 0
+    other = run("y")
+    assert other.status == 1
+    assert "is the result of " in other.err
+    moved = run("moved")
+    assert moved.status == 0
+    assert "1 skipped" in moved.err
+
+
+@posix
 def test_second_signal_is_immediate(tmp_path: Path, weights: Path) -> None:
     source = write(tmp_path / "in" / "a.png", random_pixels(8, 8)).parent
     # A result folder on which another run works: the run waits.

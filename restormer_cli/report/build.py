@@ -18,7 +18,7 @@ from tqdm import tqdm
 from restormer_cli import __version__
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluate import Score, choose_protocol, mean_score
-from restormer_cli.files import atomic_file
+from restormer_cli.files import atomic_file, file_head
 from restormer_cli.history import read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import Metrics, Protocol, find_protocol
@@ -144,16 +144,8 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
     for path in [output, *sheets]:
         if path.is_dir():
             raise UsageError(f"{path}: is a folder")
-        if path.exists() and not overwrite and MARK not in _head(path):
+        if path.exists() and not overwrite and MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(1024)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 # --- looking at files ---------------------------------------------------------------------------
