@@ -247,6 +247,8 @@ def folder(path: Path) -> None:
         started = time.perf_counter()
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         wall = time.perf_counter() - started
+    if ran.returncode:
+        raise SystemExit(f"{path}: not all images were restored\n{ran.stderr}")
     outcomes = [json.loads(line) for line in ran.stdout.splitlines()]
     network = sum(outcome["seconds"] or 0 for outcome in outcomes)
     pixels = sum((o["width"] or 0) * (o["height"] or 0) for o in outcomes if o["status"] == "done")
@@ -278,6 +280,8 @@ def compare_workers(path: Path) -> None:
                 assert run.stdout is not None
                 lines = [(time.perf_counter() - started, json.loads(line)) for line in run.stdout]
             wall = time.perf_counter() - started
+        if run.returncode or len(lines) < 2:
+            raise SystemExit(f"{path}: two images or more are needed, and all must be restored")
         moments, outcomes = zip(*lines, strict=True)
         seconds = moments[-1] - moments[0]
         network = sum(outcome["seconds"] for outcome in outcomes[1:])

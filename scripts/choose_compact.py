@@ -9,23 +9,18 @@ networks learn more from a step but make fewer of them, so ask with the time tha
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from patches import batches, read_photos
+from recipes import RECIPES
+from train_compact import Run, keep_freed_memory, load_config
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from patches import batches, read_photo, split_photos, validation_pairs  # noqa: E402
-from recipes import RECIPES  # noqa: E402
-from train_compact import Pairs, Run, keep_freed_memory, load_config  # noqa: E402
-
-from restormer_cli.architecture import Restormer, RestormerConfig  # noqa: E402
-from restormer_cli.streaming import StreamingRestormer  # noqa: E402
+from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.streaming import StreamingRestormer
 
 RECIPE = RECIPES["denoise_color"]
 #: The network of the recipe, and what to change of it.
@@ -35,7 +30,7 @@ CANDIDATES: dict[str, dict[str, object]] = {
     "narrower and deeper: dim 16, blocks 2 3 3 4": {"dim": 16, "num_blocks": (2, 3, 3, 4)},
     "wider and shallower: dim 32, blocks 1 1 1 1": {"dim": 32, "num_blocks": (1, 1, 1, 1)},
 }
-WARM_UP_STEPS, TIMED_STEPS = 2, 8
+UNTIMED_STEPS, TIMED_STEPS = 2, 8
 SPEED_SIZE = 512
 
 
@@ -57,9 +52,7 @@ class Contest:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._minutes, self._seed = arguments.minutes, arguments.seed
         self._bfloat16, self._device = arguments.bfloat16, torch.device(arguments.device)
-        training, held_out = split_photos(arguments.photos)
-        self._photos = [read_photo(path, RECIPE.with_margin(RECIPE.patch)) for path in training]
-        self._pairs: Pairs = validation_pairs(held_out, RECIPE)
+        self._photos, self._pairs = read_photos(arguments.photos, RECIPE)
 
     def _learn(self, config: RestormerConfig, folder: Path, steps: int) -> tuple[Run, float]:
         """A run of so many steps, and the seconds that each of them took."""
@@ -67,14 +60,14 @@ class Contest:
         began = time.monotonic()
         for degraded, clean in batches(self._photos, RECIPE, self._seed, range(steps)):
             run.learn(degraded, clean, self._bfloat16)
-            if run.step == WARM_UP_STEPS:
+            if run.step == UNTIMED_STEPS:
                 began = time.monotonic()
-        return run, (time.monotonic() - began) / max(1, steps - WARM_UP_STEPS)
+        return run, (time.monotonic() - began) / max(1, steps - UNTIMED_STEPS)
 
     def enter(self, config: RestormerConfig) -> tuple[int, dict[str, float]]:
         """Steps that fit into the time, and PSNR in dB after them by name of the degradation."""
         with tempfile.TemporaryDirectory() as folder:
-            _, seconds = self._learn(config, Path(folder, "probe"), WARM_UP_STEPS + TIMED_STEPS)
+            _, seconds = self._learn(config, Path(folder, "probe"), UNTIMED_STEPS + TIMED_STEPS)
             steps = max(1, round(60 * self._minutes / seconds))
             run, _ = self._learn(config, Path(folder, "run"), steps)
             return steps, run.figures(self._pairs)

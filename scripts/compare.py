@@ -12,23 +12,18 @@ nobody without the original can know.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import degradations as deg
 import numpy as np
+from demo_photos import PHOTOS, load
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-import degradations as deg  # noqa: E402 - the checkout is on the path only now
-from demo_photos import PHOTOS, load  # noqa: E402
-
-from restormer_cli import Restorer  # noqa: E402
-from restormer_cli.images import Pixels, normalise, quantise  # noqa: E402
-from restormer_cli.metrics import find_protocol  # noqa: E402
+from restormer_cli import Restorer
+from restormer_cli.images import Pixels, normalise, quantise
+from restormer_cli.metrics import find_protocol
 
 Remedy = Callable[[Pixels], Pixels]
 
@@ -192,6 +187,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="pictures of all tasks")
     arguments = parser.parse_args()
+    if arguments.sheet and not arguments.sheet.absolute().parent.is_dir():
+        parser.error(f"{arguments.sheet}: there is no such folder")
 
     print(
         "| input | command | degraded | usual remedy | embedded weights | official, in the paper |"

@@ -40,8 +40,8 @@ def ensure(extra: str = "") -> None:
         return
     extras = sorted({extra, *done[1:]} - {""})
     print(f"Installing into {FOLDER.name}; this takes a few minutes the first time.", flush=True)
-    if not command("python").exists():
-        venv.create(FOLDER, with_pip=True)
+    if not command("pip").exists():  # none is there, or one whose making was stopped
+        venv.create(FOLDER, with_pip=True, clear=True)
     target = str(ROOT) + (f"[{','.join(extras)}]" if extras else "")
     pip = [str(command("python")), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), "-e", target], check=True)

@@ -22,6 +22,8 @@ class Optimizer:
     FEATURES = 8
 
     def __init__(self, network: nn.Module, rate: float) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise SystemExit(f"training needs PyTorch 2.9 or newer, this is {torch.__version__}")
         matrices, rest = [], []
         for parameter in network.parameters():
             mixes = parameter.ndim == 4 and min(parameter.shape[:2]) >= self.FEATURES

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from recipes import Recipe
 from torch import Tensor
 
+#: Pairs of a degraded and a clean image, each ``(1, C, H, W)``, by name of the degradation.
+Pairs = dict[str, list[tuple[Tensor, Tensor]]]
+
 HELD_OUT = 12
 VALIDATION_SIZE = 256
 #: A crop is the most detailed of this many, or skies and soft backgrounds would prevail.
@@ -50,6 +53,13 @@ def read_photo(path: Path, least: int) -> NDArray[np.uint8]:
     if min(image.shape[:2]) < least:
         raise SystemExit(f"{path}: {least} pixels are needed on each side; take it out")
     return image  # type: ignore[return-value]
+
+
+def read_photos(folder: Path, recipe: Recipe) -> tuple[list[NDArray[np.uint8]], Pairs]:
+    """The photos that a network learns from, and the :data:`Pairs` that it is measured on."""
+    training, held_out = split_photos(folder)
+    photos = [read_photo(path, recipe.with_margin(recipe.patch)) for path in training]
+    return photos, validation_pairs(held_out, recipe)
 
 
 def detailed_crop(
@@ -123,11 +133,9 @@ def batches(
             yield batch
 
 
-def validation_pairs(
-    held_out: list[Path], recipe: Recipe
-) -> dict[str, list[tuple[Tensor, Tensor]]]:
+def validation_pairs(held_out: list[Path], recipe: Recipe) -> Pairs:
     """One fixed, detailed crop of each held-out photo under each validation degradation."""
-    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in recipe.validate}
+    pairs: Pairs = {name: [] for name in recipe.validate}
     for index, path in enumerate(held_out):
         size = recipe.with_margin(VALIDATION_SIZE)
         crop = detailed_crop([read_photo(path, size)], size, np.random.default_rng(index))

@@ -17,30 +17,25 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
+from optimizer import Optimizer
+from patches import Pairs, batches, read_photos
+from recipes import RECIPES, Recipe
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from optimizer import Optimizer  # noqa: E402 - the scripts are on the path only now
-from patches import batches, read_photo, split_photos, validation_pairs  # noqa: E402
-from recipes import RECIPES, Recipe  # noqa: E402
-
-from restormer_cli.architecture import Restormer, RestormerConfig  # noqa: E402
+from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.tasks import shipped_options
 
 EMA_DECAY = 0.999
 WARM_UP_STEPS = 200
 CLIP_NORM = 0.5
 SECONDS_BETWEEN_CHECKPOINTS = 300
-
-#: Pairs of a degraded and a clean image, each ``(1, C, H, W)``, by name of the degradation.
-Pairs = dict[str, list[tuple[Tensor, Tensor]]]
 
 
 @torch.inference_mode()
@@ -79,9 +74,7 @@ def keep_freed_memory() -> None:
 
 def load_config(options: str) -> RestormerConfig:
     """Hyper-parameters of ``Options/<options>.yml``."""
-    document = yaml.safe_load((ROOT / "Options" / f"{options}.yml").read_text(encoding="utf-8"))
-    network = {k: v for k, v in document["network_g"].items() if k != "type"}
-    return RestormerConfig.from_mapping(network)
+    return RestormerConfig.from_mapping(shipped_options(options).network)
 
 
 @torch.no_grad()
@@ -116,7 +109,7 @@ class Run:
     Raises
     ------
     SystemExit
-        If the folder holds a run of another degradation, other options or another seed.
+        If the folder holds a run of another recipe, other hyper-parameters or another seed.
     """
 
     def __init__(
@@ -161,11 +154,17 @@ class Run:
         self._forget_rows_after(self.step)
         print(f"continuing at step {self.step} after {self._seconds() / 3600:.2f} h", flush=True)
 
-    def _identity(self) -> dict[str, str | int]:
+    def _identity(self) -> dict[str, Any]:
         """What must stay the same when a run goes on."""
+        recipe = self._recipe
         return {
-            "degradation": self._recipe.degrade.__name__,
-            "options": self._recipe.options,
+            "degradation": recipe.degrade.__name__,
+            "options": recipe.options,
+            "hyper-parameters": asdict(self._network.config),
+            "steps": recipe.steps,
+            "batch": recipe.batch,
+            "patch": recipe.patch,
+            "rate": recipe.rate,
             "seed": self._seed,
         }
 
@@ -250,11 +249,14 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Train, or continue, one run to its last step or until it is stopped."""
     device = torch.device(arguments.device)
     run = Run(recipe, arguments.run, device, arguments.seed, arguments.init)
+    if run.step == recipe.steps:
+        print(
+            f"{arguments.run}: has made all its {recipe.steps} steps; --export writes its weights"
+        )
+        return
     if arguments.compile:
         run.compile()
-    training, held_out = split_photos(arguments.photos)
-    photos = [read_photo(path, recipe.with_margin(recipe.patch)) for path in training]
-    pairs = validation_pairs(held_out, recipe)
+    photos, pairs = read_photos(arguments.photos, recipe)
     end = time.monotonic() + arguments.minutes * 60
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -272,15 +274,18 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
 def export(recipe: Recipe, run: Path, target: Path) -> None:
     """Write the EMA weights of a run as float16 safetensors."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    learned, asked = state["degradation"], recipe.degrade.__name__
+    if learned != asked:
+        raise SystemExit(f"{run}: has learned {learned}, not {asked}")
     tensors = {name: tensor.half().contiguous() for name, tensor in state["ema"].items()}
-    save_file(tensors, target, metadata={"format": "pt", "options": f"{recipe.options}.yml"})
+    save_file(tensors, target, metadata={"format": "pt", "options": f"{state['options']}.yml"})
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB after {state['step']} steps")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", choices=sorted(RECIPES))
-    parser.add_argument("--photos", type=Path, required=True, help="folder of clean photos")
+    parser.add_argument("--photos", type=Path, help="folder of clean photos")
     parser.add_argument("--run", type=Path, required=True, help="folder of this run")
     parser.add_argument("--steps", type=int, help="length of the whole schedule")
     parser.add_argument(
@@ -305,8 +310,8 @@ def main() -> None:
     if arguments.export:
         export(recipe, arguments.run, arguments.export)
         return
-    if not hasattr(torch.optim, "Muon"):
-        parser.error(f"training needs PyTorch 2.9 or newer, this is {torch.__version__}")
+    if arguments.photos is None:
+        parser.error("--photos DIR is needed to train")
     keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -59,7 +59,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos, finished, tm
             assert torch.equal(state[which][name], tensor), name
 
 
-def test_a_stopped_training_goes_on_where_it_was(photos, finished, tmp_path):
+def test_a_stopped_training_goes_on_where_it_was(photos, tmp_path):
     run = tmp_path / "run"
     command = train_command(photos, run, "--report-every", "1", steps=100_000)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -87,6 +87,13 @@ def test_a_stopped_training_goes_on_where_it_was(photos, finished, tmp_path):
     [
         ("derain", [], "blind_gaussian, not blind_rain"),
         ("denoise_gray", ["--seed", "7"], "seed 1, not 7"),
+        ("denoise_gray", ["--steps", "9"], f"steps {STEPS}, not 9"),
+        (
+            "denoise_gray",
+            ["--options", "compact_denoise_color"],
+            "options compact_denoise_gray, not",
+        ),
+        ("derain", ["--export", "rain.safetensors"], "blind_gaussian, not blind_rain"),
     ],
 )
 def test_a_run_is_not_continued_as_another(photos, finished, recipe, options, named):
@@ -96,6 +103,31 @@ def test_a_run_is_not_continued_as_another(photos, finished, recipe, options, na
     assert done.returncode == 1
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_training_that_is_through_says_so(photos, finished):
+    log = (finished[0] / "log.csv").read_bytes()
+    assert f"has made all its {STEPS} steps" in train(photos, finished[0])
+    assert (finished[0] / "log.csv").read_bytes() == log
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (3, 6), (3, 1), (1, 3)])
+def test_what_was_learned_for_some_channels_holds_for_others(before, after):
+    """Equal channels, such as those of a gray photo, get what they got."""
+    learned = tiny_network(inp_channels=before, out_channels=before, seed=1)
+    kind = "dual_pixel" if after == 6 else "with_bias"
+    channels = {"inp_channels": after, "out_channels": min(after, 3)}
+    network = tiny_network(kind, seed=2, **channels)
+    state = learned.state_dict()
+    train_compact.warm_start(network, {name: tensor.clone() for name, tensor in state.items()})
+    for name, tensor in network.state_dict().items():
+        if name in state and name not in {"patch_embed.proj.weight", "output.weight"}:
+            assert torch.equal(tensor, state[name]), name
+    gray = torch.rand(1, 1, 16, 16)
+    features = learned.patch_embed(gray.expand(1, before, 16, 16))
+    torch.testing.assert_close(network.patch_embed(gray.expand(1, after, 16, 16)), features)
+    deep = torch.rand(1, learned.output.in_channels, 16, 16)
+    torch.testing.assert_close(network.output(deep).mean(1), learned.output(deep).mean(1))
 
 
 def test_stretched_patches_are_black_and_white_in_part():
