@@ -52,22 +52,22 @@ EXPOSURE_GAIN = (0.8, 1.6)
 COLOUR_SEPARATION = (0.0, 0.8)
 #: Share of noisy samples that the camera has smoothed already, by how much (σ in pixels), and how
 #: many times wider in chroma: eyes forgive blotches of colour less than lost detail.
-GRAIN_SHARE, GRAIN, CHROMA_GRAIN = 0.5, (0.4, 2.0), (1.0, 3.0)
+SMOOTHING_SHARE, SMOOTHING, CHROMA_SMOOTHING = 0.5, (0.4, 2.0), (1.0, 3.0)
 #: Share of clean photos that are rendered from a mosaic first. The others keep the network fit for
 #: photos that were reduced.
 DEMOSAICKED_SHARE = 0.5
 JPEG_SHARE, JPEG_QUALITY = 0.4, (60, 100)
 
-#: Streak width and length in pixels, and the least length in widths: shorter ones would be snow.
-#: Drops near the camera leave wide ones.
+#: Typical width and length of a layer's streaks in pixels, and the least length in widths: shorter
+#: ones would be snow. Drops near the camera leave wide ones.
 STREAK_WIDTH, STREAK_LENGTH, STREAK_ASPECT = (0.8, 4.0), (12.0, 100.0), 8.0
-#: How sharply a streak ends at its sides (2 is a Gaussian, larger is a bar), and how much of its
-#: length it fades over at each end.
+#: The exponent of a streak's super-Gaussian profile (2 is a Gaussian, larger is nearly a bar), and
+#: the share of its length that it fades over at each end.
 STREAK_FLATNESS, STREAK_FADE = (2.0, 6.0), (0.05, 0.4)
 #: Streaks of one layer differ: so many kinds, with this scatter of angle (degrees), and of length
 #: and width (shares).
 STREAK_KINDS, STREAK_ANGLES, STREAK_SIZES = 3, 2.0, 0.3
-#: Largest angle of rain from the vertical, in degrees.
+#: Largest typical angle of rain from the vertical, in degrees.
 RAIN_SLANT = 45.0
 #: Share of rainy samples under a veil, and the share of light it holds at most.
 HAZE_SHARE, HAZE = 0.3, 0.25
@@ -270,16 +270,16 @@ def camera_noise(
     rng: np.random.Generator,
     shot: float,
     read: float | None = None,
-    grain: float = 0.0,
-    chroma_grain: float = 1.0,
+    smoothing: float = 0.0,
+    chroma_smoothing: float = 1.0,
 ) -> Image:
     """Noise as a camera makes it, ``(H, W, 3)`` to the same shape, 8-bit.
 
     Shot and read noise of variance ``shot · raw + read`` in the Bayer mosaic of a camera with
     random exposure, white balance and colour matrix, demosaicked and developed to sRGB (Brooks
     et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019). ``read`` is by default
-    what goes with ``shot``; ``grain`` is the σ in pixels of a smoothing by the camera, and
-    ``chroma_grain`` how many times wider it smooths chroma, which leaves coarse blotches.
+    what goes with ``shot``; ``smoothing`` is the σ in pixels of a smoothing by the camera, and
+    ``chroma_smoothing`` how many times wider it smooths chroma, which leaves coarse blotches.
     """
     read = typical_read_noise(shot) if read is None else read
     develop = random_development(rng)
@@ -299,10 +299,10 @@ def camera_noise(
     deviation[(clean * seen).max(axis=-1) == 1] = 0  # saturated
     noise = deviation * rng.standard_normal(mosaic.shape, dtype=np.float32)
     noise = demosaic_bilinear(noise, green, red) @ develop.T
-    if grain:
+    if smoothing:
         luma = (noise @ LUMA)[..., None]
-        chroma = cv2.GaussianBlur(noise - luma, (0, 0), grain * chroma_grain)
-        noise = cv2.GaussianBlur(luma, (0, 0), grain)[..., None] + chroma
+        chroma = cv2.GaussianBlur(noise - luma, (0, 0), smoothing * chroma_smoothing)
+        noise = cv2.GaussianBlur(luma, (0, 0), smoothing)[..., None] + chroma
     return quantise(to_encoded(linear + noise))
 
 
@@ -311,13 +311,13 @@ def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
     if rng.random() < CLEAN_SHARE:
         return quantise(clean)
     shot = float(np.exp(rng.uniform(*np.log(SHOT_NOISE))))
-    grain = rng.uniform(*GRAIN) if rng.random() < GRAIN_SHARE else 0.0
+    smoothing = rng.uniform(*SMOOTHING) if rng.random() < SMOOTHING_SHARE else 0.0
     read = typical_read_noise(shot) * float(np.exp(READ_NOISE_SCATTER * rng.standard_normal()))
     # Cameras smooth what is noisy: what they leave is coarse, but not always weak. Smoothing
     # divides the variance of white noise by 4πσ²; this one is no longer white.
-    before = (1 + 4 * grain**2) ** rng.uniform(0, 1)
+    before = (1 + 4 * smoothing**2) ** rng.uniform(0, 1)
     shot, read = shot * before, read * before
-    noisy = camera_noise(clean, rng, shot, read, grain, rng.uniform(*CHROMA_GRAIN))
+    noisy = camera_noise(clean, rng, shot, read, smoothing, rng.uniform(*CHROMA_SMOOTHING))
     if rng.random() < JPEG_SHARE:
         return jpeg(noisy, rng, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
     return noisy

@@ -67,8 +67,9 @@ RECIPES = {
         degrade=deg.blind_camera_noise,
         validate={
             "clean": deg.unchanged,
-            "mild": _fixed(deg.camera_noise, shot=5e-4, grain=0.6),
-            "smoothed": _fixed(deg.camera_noise, shot=4e-3, grain=1, chroma_grain=2.5),  # PolyU, CC
+            "mild": _fixed(deg.camera_noise, shot=5e-4, smoothing=0.6),
+            # as PolyU and CC
+            "smoothed": _fixed(deg.camera_noise, shot=4e-3, smoothing=1, chroma_smoothing=2.5),
             "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
         },
         prepare=deg.camera_rendering,

@@ -20,7 +20,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No official weights: what the user of this machine may have downloaded is not seen."""
+    """No official weights in the home: what the user of this machine has there is not seen."""
     home = tmp_path_factory.getbasetemp() / "empty-home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("RESTORMER_HOME", str(home))

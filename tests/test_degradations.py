@@ -24,7 +24,7 @@ BLIND = {
 # One of each kind that is strong, so that it cannot happen to do nothing.
 STRONG = {
     "gaussian": lambda clean, rng: deg.gaussian_noise(clean, rng, 25, in_file=True),
-    "camera_noise": lambda clean, rng: deg.camera_noise(clean, rng, 0.006, grain=0.8),
+    "camera_noise": lambda clean, rng: deg.camera_noise(clean, rng, 0.006, smoothing=0.8),
     "rain": lambda clean, rng: deg.rain(clean, rng, 0.5, layers=3, haze=0.2),
     "motion_blur": lambda clean, rng: deg.motion_blur(clean, rng, 15, noise=1),
     "defocus_blur": lambda clean, rng: deg.defocus_blur(clean, rng, 5, noise=1),
@@ -202,7 +202,7 @@ def test_camera_noise_is_correlated_between_neighbours() -> None:
 
 
 def test_a_camera_that_smooths_chroma_leaves_coarse_blotches_of_colour() -> None:
-    noise = deg.camera_noise(flat(0.5, 128), generator(0), 0.01, grain=0.6, chroma_grain=3)
+    noise = deg.camera_noise(flat(0.5, 128), generator(0), 0.01, smoothing=0.6, chroma_smoothing=3)
     luma = noise @ deg.LUMA
     chroma = noise[..., 2] - luma
 
@@ -217,7 +217,7 @@ def test_a_camera_that_smooths_chroma_leaves_coarse_blotches_of_colour() -> None
 def test_a_saturated_sensor_has_no_noise() -> None:
     clean = flat(0.4, 64)
     clean[:, 32:] = 1
-    noisy = deg.camera_noise(clean, generator(0), 0.006, grain=0.5, chroma_grain=2)
+    noisy = deg.camera_noise(clean, generator(0), 0.006, smoothing=0.5, chroma_smoothing=2)
     assert np.abs(noisy[:, 40:] - 1).max() == 0
     far, near = (np.std(noisy[:, columns]) for columns in (slice(0, 16), slice(26, 30)))
     assert near < 1.5 * far

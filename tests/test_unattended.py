@@ -491,7 +491,7 @@ def test_another_file_of_the_same_name_size_and_time_is_not_taken_for_done(
 
 
 @posix
-def test_second_signal_is_immediate(tmp_path: Path, weights: Path) -> None:
+def test_a_run_that_waits_is_stopped_at_once(tmp_path: Path, weights: Path) -> None:
     source = write(tmp_path / "in" / "a.png", random_pixels(8, 8)).parent
     # A result folder on which another run works: the run waits.
     held = tmp_path / "out" / ".restormer"

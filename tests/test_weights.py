@@ -35,7 +35,7 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the test's own, and no checkout."""
+    """A home of the test's own."""
     folder = tmp_path / "home"
     monkeypatch.setenv("RESTORMER_HOME", str(folder))
     return folder
