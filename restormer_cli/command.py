@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -104,11 +105,12 @@ def restore(
         shard=None if shard is None else Shard.parse(shard),
         settings=recipe.settings().with_bit_depth(bit_depth),
     )
+    if report is not None:
+        _check_report(report)
     work = job.find_work()
     with contextlib.ExitStack() as stack:
         stream = None
         if report is not None:
-            _check_report(report)
             try:
                 report.parent.mkdir(parents=True, exist_ok=True)
                 stream = LineFile(report)
@@ -140,9 +142,11 @@ def restore(
 
 
 def _check_report(path: Path) -> None:
-    """Lines are appended to reports and to new files, never to a photo named by mistake."""
-    if path.is_file() and file_head(path)[:1] not in (b"", b"{"):
-        raise UsageError(f"{path}: exists and is no report; name another file for --report")
+    """Lines are appended to reports and to new files, never to a file named by mistake."""
+    if path.is_file() and os.access(path, os.R_OK):
+        head = file_head(path)
+        if head and not head.startswith(b'{"input": '):
+            raise UsageError(f"{path}: exists and is no report; name another file for --report")
 
 
 def _peak(summary: Summary) -> str:

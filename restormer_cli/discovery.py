@@ -104,7 +104,7 @@ def find_work(
     if sides and source == STANDARD_INPUT:
         raise UsageError("-: pairs of views come from a folder, not from a list")
     if sides:
-        found = _find_pairs(root, recursive, sides, problems)
+        found = _find_pairs(root, recursive, sides, problems, passed_over)
     elif source == STANDARD_INPUT:
         root = Path()
         found = list(_listed(stdin or sys.stdin.buffer, null, problems))
@@ -128,7 +128,7 @@ def find_work(
     if len(inputs) < len(found):
         count = len(found) - len(inputs)
         notices.append(f"{count} results of earlier runs are not taken for inputs")
-        if not inputs and not problems:
+        if not inputs and not problems and source != STANDARD_INPUT:
             raise UsageError(
                 f"{source}: nothing but results of earlier runs; "
                 "to restore these, name another --result-dir"
@@ -169,6 +169,7 @@ def find_images(
     recursive: bool,
     excluded: Path | None = None,
     problems: Problems | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> list[Path]:
     """Image files of a folder in natural order; hidden ones and ``excluded`` are passed over.
 
@@ -181,7 +182,9 @@ def find_images(
     UsageError
         If the folder cannot be read.
     """
-    found = _scan(folder, recursive, excluded, [] if problems is None else problems, Counter())
+    problems = [] if problems is None else problems
+    passed_over = Counter() if passed_over is None else passed_over
+    found = _scan(folder, recursive, excluded, problems, passed_over)
     return sorted((Path(file) for file, _ in found), key=_in_order)
 
 
@@ -253,17 +256,20 @@ def _trouble(path: Path) -> str | None:
 
 
 def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Found]:
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     for raw in stream.read().split(b"\0" if null else b"\n"):
         name = raw if null else raw.rstrip(b"\r")
-        if not name or name in seen:
+        if not name:
             continue
-        seen.add(name)
         name, nul, _ = name.partition(b"\0")
         path = Path(os.fsdecode(name))
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
+        place = os.path.abspath(path)  # noqa: PTH100 - links stay
+        if place in seen:
+            continue
+        seen.add(place)
         if not path.name:  # find prints "." first
             problems.append((path, "is a folder, not an image file"))
             continue
@@ -283,7 +289,11 @@ def _wanted() -> str:
 
 
 def _find_pairs(
-    source: Path, recursive: bool, sides: tuple[str, ...], problems: Problems
+    source: Path,
+    recursive: bool,
+    sides: tuple[str, ...],
+    problems: Problems,
+    passed_over: Counter[str],
 ) -> list[_Found]:
     """Pair the images of all sides by relative name without suffix."""
     by_side: list[dict[PurePath, list[Path]]] = []
@@ -292,7 +302,7 @@ def _find_pairs(
         if not is_folder(folder):
             raise UsageError(f"{folder}: no such folder; it should hold one view of each image")
         stems: dict[PurePath, list[Path]] = defaultdict(list)
-        for path in find_images(folder, recursive, problems=problems):
+        for path in find_images(folder, recursive, problems=problems, passed_over=passed_over):
             stems[path.relative_to(folder).with_suffix("")].append(path)
         by_side.append(stems)
     stems_in_order = sorted({s for stems in by_side for s in stems}, key=_in_order)

@@ -182,7 +182,7 @@ def write_file(
 
 
 def file_head(path: Path) -> bytes:
-    """The first kilobyte of a file, to see whether it is of a kind that may be replaced.
+    """The first kilobyte of a file, to see of what kind it is.
 
     Raises
     ------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import struct
 import warnings
@@ -43,8 +42,6 @@ TIFF_BITS_PER_SAMPLE, TIFF_X_RESOLUTION = 258, 282
 #: Bytes of a colour profile that name the colours it is for (ICC.1, 7.2).
 ICC_SPACE = slice(16, 20)
 METRES_PER_INCH = 0.0254
-# Damaged files are told of by us, by their names.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
@@ -220,9 +217,11 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
     premultiplied = tiff and not by_pillow and _check_tiff(path, data)
     deep_gray_alpha = image.format == "PNG" and data[PNG_COLOR_TYPE] == PNG_GRAY_ALPHA
     transparent = image.info.get("transparency")
-    # Of 1 to 4 bits, the shade is not told as it is decoded.
-    deep_png = image.format == "PNG" and data[PNG_BIT_DEPTH] >= 8
-    seen_through = deep_png and image.mode in _GRAY_MODES and isinstance(transparent, int)
+    seen_through = image.format == "PNG" and image.mode in _GRAY_MODES
+    if not (seen_through and isinstance(transparent, int)):
+        transparent = None
+    elif image.mode == "L":  # told as the file has it, which may be in 2 or 4 bits
+        transparent = transparent * 255 // ((1 << min(data[PNG_BIT_DEPTH], 8)) - 1)
     # Pillow makes up a resolution for TIFF files that tell none.
     tells_none = tiff and TIFF_X_RESOLUTION not in image.tag_v2
     dpi = None if tells_none else image.info.get("dpi")
@@ -242,7 +241,7 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         exif=noted,
         notes=tuple(notes),
         premultiplied=premultiplied,
-        transparent=transparent if seen_through else None,
+        transparent=transparent,
     )
 
 
@@ -290,7 +289,7 @@ def _check_tiff(path: Path, data: bytes) -> bool:
             unusual = planar or page.samplesperpixel == 2 or page.photometric in _UNUSUAL
             premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
     except Exception as error:  # tifffile's parser raises whatever a damaged file provokes
-        raise ImageError(f"{path}: is a damaged TIFF; copy it again from its source") from error
+        raise ImageError(f"{path}: is a damaged TIFF, or none ({error})") from error
     if unusual:
         raise ImageError(f"{path}: is a TIFF of an unusual layout; convert it to PNG")
     return premultiplied

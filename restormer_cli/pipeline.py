@@ -20,6 +20,8 @@ Token = TypeVar("Token")
 _TICK = 0.5
 #: And this often where there may be something to do meanwhile.
 _IDLE = 0.05
+#: How long the end of a run waits for what is being loaded, in seconds.
+CLOSING_SECONDS = 5.0
 
 
 class ReadAhead(Generic[Source, Loaded]):
@@ -50,7 +52,7 @@ class ReadAhead(Generic[Source, Loaded]):
         self._waiting: deque[Loaded] = deque()
         self._bytes = 0
         self._state = threading.Condition()
-        self._ended = self._closed = False
+        self._loading = self._ended = self._closed = False
         self._error: BaseException | None = None
         threading.Thread(target=self._work, name="reader", daemon=True).start()
 
@@ -71,18 +73,27 @@ class ReadAhead(Generic[Source, Loaded]):
         if self._error is not None:
             raise self._error
 
-    def close(self) -> None:
-        """Load nothing more; what is being loaded is dropped."""
+    def close(self, seconds: float = CLOSING_SECONDS) -> None:
+        """Load nothing more; what is being loaded is dropped.
+
+        Waits so long for it to end: Python's own end would abort a thread inside a decoder.
+        """
         with self._state:
             self._closed = True
             self._waiting.clear()
             self._state.notify_all()
+            self._state.wait_for(lambda: self._ended or not self._loading, seconds)
 
     def _work(self) -> None:
         try:
             for source in self._sources:
+                with self._state:
+                    if self._closed:
+                        break
+                    self._loading = True
                 value = self._load(source)
                 with self._state:
+                    self._loading = False
                     self._waiting.append(value)
                     self._bytes += self._size(value)
                     self._state.notify_all()

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import functools
 import io
+import logging
 import math
 import os
 import sys
@@ -20,9 +21,11 @@ from restormer_cli import cgroups
 def quiet_libraries() -> Iterator[None]:
     """Send what native code writes to stderr nowhere; ``sys.stderr`` goes on to where it went.
 
-    libpng, libtiff and others print to file descriptor 2 whatever Python is told. Does nothing
-    where ``sys.stderr`` is no file of the system, as in a test.
+    libpng, libtiff and others print to file descriptor 2 whatever Python is told. Does nothing to
+    it where ``sys.stderr`` is no file of the system, as in a test.
     """
+    # It logs what is wrong with a file, but not with which.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         native = sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):

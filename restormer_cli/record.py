@@ -221,8 +221,10 @@ class Record:
             return Verdict("skip", f"made by {entry.settings.task}")
         others = [path for path, _ in entry.sources]
         moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
-        # Another file may have the same size and time: frames of a scanner, files of an archive.
-        same = _same_content if checksum or moved else _same_stamp
+        # Where both files are there, size and time may be the same by chance: frames of a scanner,
+        # files of an archive.
+        twins = moved and any(map(_both_there, item.sources, others))
+        same = _same_content if checksum or twins else _same_stamp
         try:
             came_from_these = len(entry.sources) == len(item.sources) and all(
                 same(path, stamp)
@@ -434,6 +436,14 @@ def _line(name: str, entry: Entry) -> str:
     """An entry as it stands in a journal; its settings are those of the header above it."""
     sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
     return json.dumps([name, [entry.size, entry.mtime], sources])
+
+
+def _both_there(path: Path, other: str) -> bool:
+    """Whether these are two files, not one that was moved or is reached by another path."""
+    try:
+        return not path.samefile(other)
+    except OSError:
+        return False
 
 
 def _same_stamp(path: Path, stamp: Stamp) -> bool:

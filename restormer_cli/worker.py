@@ -14,7 +14,7 @@ from restormer_cli.files import Stamp, read_file
 from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
-from restormer_cli.pipeline import ReadAhead, WriteBehind
+from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
 from restormer_cli.record import Record
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
@@ -145,7 +145,7 @@ class _Pipeline:
             patience = LAST_WRITE_SECONDS
             raise
         finally:
-            reader.close()
+            reader.close(CLOSING_SECONDS if patience is None else 0)
             try:
                 # Also when stopped: what is restored is written.
                 self._report(self.writer.drain(patience))

@@ -559,7 +559,7 @@ def blur_by_map(linear: Image, defocus: Image, kernel: Callable[[float], Image])
     front of a sharp background does not end abruptly.
     """
     peak = max(float(np.abs(defocus).max()), 1e-6)
-    # The strongest blur is a level, so that no disk is larger than the map asks for.
+    # The strongest blur is a level, so that no disk is larger than the largest of the map.
     step = peak / np.ceil(peak / max(DEFOCUS_STEP, float(np.ptp(defocus)) / DEFOCUS_LEVELS))
     defocus = defocus / np.float32(step)
     reach = 2 * int(np.ceil(peak)) + 3

@@ -40,8 +40,11 @@ def ensure(extra: str = "") -> None:
         return
     extras = sorted({extra, *done[1:]} - {""})
     print(f"Installing into {FOLDER.name}; this takes a few minutes the first time.", flush=True)
-    if not command("pip").exists():  # none is there, or one whose making was stopped
-        venv.create(FOLDER, with_pip=True, clear=True)
+    if not command("python").exists():
+        venv.create(FOLDER, with_pip=True)
+    elif not command("pip").exists():  # its making was stopped, or another tool made it
+        ensurepip = [str(command("python")), "-m", "ensurepip", "--default-pip"]
+        subprocess.run(ensurepip, check=True, stdout=subprocess.DEVNULL)
     target = str(ROOT) + (f"[{','.join(extras)}]" if extras else "")
     pip = [str(command("python")), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), "-e", target], check=True)

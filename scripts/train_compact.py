@@ -144,7 +144,7 @@ class Run:
     def _go_on(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         for what, now in self._identity().items():
-            if state.get(what) != now:
+            if what in state and state[what] != now:
                 folder = self._checkpoint.parent
                 raise SystemExit(f"{folder}: was begun with {what} {state.get(what)}, not {now}")
         self._network.load_state_dict(state["network"])
@@ -271,13 +271,22 @@ def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
         run.save_if_due()
 
 
-def export(recipe: Recipe, run: Path, target: Path) -> None:
-    """Write the EMA weights of a run as float16 safetensors."""
+def export(recipe: Recipe, run: Path, target: Path, mean_with: Path | None = None) -> None:
+    """Write the EMA weights of a run as float16 safetensors.
+
+    With the weights that the run began with as ``mean_with``, their mean: where the data of the
+    run differ from those before, it is often good at both (Wortsman et al., "Robust Fine-Tuning
+    of Zero-Shot Models", CVPR 2022).
+    """
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     learned, asked = state["degradation"], recipe.degrade.__name__
     if learned != asked:
         raise SystemExit(f"{run}: has learned {learned}, not {asked}")
-    tensors = {name: tensor.half().contiguous() for name, tensor in state["ema"].items()}
+    tensors = state["ema"]
+    if mean_with is not None:
+        before = load_file(mean_with)
+        tensors = {name: (tensor + before[name].float()) / 2 for name, tensor in tensors.items()}
+    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, target, metadata={"format": "pt", "options": f"{state['options']}.yml"})
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB after {state['step']} steps")
 
@@ -302,13 +311,16 @@ def main() -> None:
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="only write the weights of --run"
     )
+    parser.add_argument(
+        "--mean-with", type=Path, metavar="FILE", help="export the mean with these weights"
+    )
     arguments = parser.parse_args()
 
     recipe = RECIPES[arguments.recipe]
     changes = {k: v for k in ("steps", "options") if (v := getattr(arguments, k)) is not None}
     recipe = Recipe(**{**vars(recipe), **changes})
     if arguments.export:
-        export(recipe, arguments.run, arguments.export)
+        export(recipe, arguments.run, arguments.export, arguments.mean_with)
         return
     if arguments.photos is None:
         parser.error("--photos DIR is needed to train")

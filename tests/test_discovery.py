@@ -160,7 +160,7 @@ def test_an_empty_list_is_nothing_to_do() -> None:
 
 
 def test_a_file_that_is_listed_twice_is_taken_once() -> None:
-    work = listed(["x/a.png", "b.png", "x/a.png"])
+    work = listed(["x/a.png", "b.png", "x/a.png", "./x//a.png", "y/../b.png"])
     assert [item.result.name for item in work.items] == ["a.png", "b.png"]
     assert not work.problems
 

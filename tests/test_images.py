@@ -284,6 +284,31 @@ def test_a_gray_that_stands_for_nothing_becomes_alpha(tmp_path: Path, mode: str)
     same(read_image(path), gray[..., None], alpha)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_gray_that_stands_for_nothing_may_have_few_bits(tmp_path: Path, bits: int) -> None:
+    shades = 2**bits
+    row = np.arange(8) % shades
+    packed = bytes(
+        sum(int(v) << (8 - bits * (i + 1)) for i, v in enumerate(row[j : j + 8 // bits]))
+        for j in range(0, 8, 8 // bits)
+    )
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(2 * (b"\0" + packed)))
+    hidden = chunk(b"tRNS", struct.pack(">H", 1))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + hidden + pixels + chunk(b"IEND", b""))
+    picture = read_image(path)
+    levels = np.tile(row * (255 // (shades - 1)), (2, 1)).astype(np.uint8)
+    alpha = np.where(np.tile(row, (2, 1)) == 1, 0, 255).astype(np.uint8)
+    same(picture, levels[..., None], alpha)
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif", "no suffix", "ü ñ 写真 (1).png", "a'b;c&d.png"])
 def test_content_decides_the_format_and_names_may_hold_anything(tmp_path: Path, name: str) -> None:
     pixels = random_pixels(9, 14)

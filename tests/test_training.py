@@ -14,7 +14,7 @@ import train_compact
 from helpers import make_images, names, restormer, tiny_network
 from optimizer import Optimizer
 from patches import stretched
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 STEPS = 3
 
@@ -161,6 +161,12 @@ def test_a_training_reports_and_its_export_restores(photos, finished, tmp_path):
     weights = tmp_path / "gray.safetensors"
     train(photos, run, "--export", str(weights))
     assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
+    before = tmp_path / "before.safetensors"
+    save_file({name: 3 * tensor for name, tensor in load_file(weights).items()}, before)
+    mean = tmp_path / "mean.safetensors"
+    train(photos, run, "--export", str(mean), "--mean-with", str(before))
+    for name, tensor in load_file(mean).items():
+        torch.testing.assert_close(tensor, 2 * load_file(weights)[name], atol=1e-3, rtol=2e-3)
     source, results = make_images(tmp_path / "in", 1), tmp_path / "out"
     ran = restormer(
         *("denoise", "--kind", "gray", "--weights", weights),
