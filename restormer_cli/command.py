@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ from restormer_cli import weights as weights_module
 from restormer_cli.batch import Engine, run
 from restormer_cli.console import Console
 from restormer_cli.errors import Stopped, UsageError
-from restormer_cli.files import LineFile, file_head
+from restormer_cli.files import LineFile, refuse_other_file
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Summary
@@ -106,7 +105,9 @@ def restore(
         settings=recipe.settings().with_bit_depth(bit_depth),
     )
     if report is not None:
-        _check_report(report)
+        refuse_other_file(
+            report, b'{"input": ', "exists and is no report; name another file for --report"
+        )
     work = job.find_work()
     with contextlib.ExitStack() as stack:
         stream = None
@@ -139,14 +140,6 @@ def restore(
         console.close(f"{summary}{_peak(summary)}")
         summary.failed += console.incomplete
     return summary
-
-
-def _check_report(path: Path) -> None:
-    """Lines are appended to reports and to new files, never to a file named by mistake."""
-    if path.is_file() and os.access(path, os.R_OK):
-        head = file_head(path)
-        if head and not head.startswith(b'{"input": '):
-            raise UsageError(f"{path}: exists and is no report; name another file for --report")
 
 
 def _peak(summary: Summary) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.files import file_head, is_folder
+from restormer_cli.files import is_folder, refuse_other_file
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
@@ -186,10 +186,11 @@ def run(
     UsageError
         As :func:`evaluate_folder`, and if ``csv_file`` cannot be written.
     """
-    if csv_file is not None and csv_file.is_file():
-        head = file_head(csv_file)
-        if head and not head.startswith(",".join(CSV_COLUMNS).encode()):
-            raise UsageError(f"{csv_file}: exists and is no table of ours; name another for --csv")
+    if csv_file is not None:
+        header = ",".join(CSV_COLUMNS).encode()
+        refuse_other_file(
+            csv_file, header, "exists and is no table of ours; name another for --csv"
+        )
     protocol, reason = choose_protocol(protocol, read_history(result_dir, report))
     with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
 

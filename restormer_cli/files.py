@@ -196,6 +196,22 @@ def file_head(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def refuse_other_file(path: Path, start: bytes, reason: str) -> None:
+    """Before output is written: a file of the user's, named by mistake, must not be harmed.
+
+    What cannot be read is left to the writing.
+
+    Raises
+    ------
+    UsageError
+        With ``reason``, if ``path`` is a file that is not empty and does not begin with ``start``.
+    """
+    if path.is_file() and os.access(path, os.R_OK):
+        head = file_head(path)
+        if head and not head.startswith(start):
+            raise UsageError(f"{path}: {reason}")
+
+
 class LineFile:
     """A file that several processes, on several machines, append whole lines to.
 
