@@ -23,6 +23,7 @@ from typing import Protocol
 from restormer_cli.course import Course
 from restormer_cli.discovery import Item
 from restormer_cli.errors import UsageError
+from restormer_cli.files import sweep
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Outcome
 from restormer_cli.record import Record
@@ -121,6 +122,8 @@ class Dispatcher:
         self.losses: dict[Item, list[int]] = {}
         #: And those of them that nobody has in hand.
         self.suspects: deque[Item] = deque()
+        #: Where workers that were lost may have left something half-written.
+        self.wrecks: set[Path] = set()
         self.halted = self.stopping = False
         self.last_ready = time.monotonic()
         try:
@@ -135,6 +138,8 @@ class Dispatcher:
                 self._stop()
             finally:
                 self.crew.close()
+        if job.shard is None:  # sister shards may be writing there
+            sweep(self.wrecks)
         record.gather()
 
     # Handing out
@@ -283,6 +288,7 @@ class Dispatcher:
             self.course.notice(
                 f"worker {number + 1} was lost ({reason}): {images} to be done again"
             )
+        self.wrecks.update(item.result.parent for item in unfinished)
         for item in unfinished:
             lost = self.losses.setdefault(item, [])
             lost.append(number)

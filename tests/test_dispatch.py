@@ -14,6 +14,7 @@ from restormer_cli.course import Course
 from restormer_cli.discovery import Item
 from restormer_cli.dispatch import CHUNKS_AHEAD, LONGEST_CHUNK, LOSSES, Dispatcher, Lost
 from restormer_cli.errors import UsageError
+from restormer_cli.files import TEMPORARY_SUFFIX
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Collector, Outcome, Summary
 from restormer_cli.record import Record, Settings
@@ -121,6 +122,19 @@ def test_first_failure_ends_it_if_asked_to(tmp_path: Path) -> None:
     outcomes, summary = restore(tmp_path, PaperCrew(2, {"0.png"}, set()), 2000, fail_fast=True)
     assert [o.status for o in outcomes].count("failed") == 1
     assert summary.left > 0
+
+
+@pytest.mark.parametrize("deaths", [set(), {7}])
+def test_what_lost_workers_left_half_written_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: set[int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wreck = tmp_path / "out" / f".half{TEMPORARY_SUFFIX}"
+    wreck.parent.mkdir()
+    wreck.write_bytes(b"half")
+    outcomes, _ = restore(tmp_path, PaperCrew(2, set(), deaths), 20)
+    assert [o.status for o in outcomes] == ["done"] * 20
+    assert wreck.exists() != bool(deaths)
 
 
 def test_workers_that_never_begin_are_given_up(tmp_path: Path) -> None:
