@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from restormer_cli import worker
 from restormer_cli.course import Course
-from restormer_cli.discovery import Item, Work
 from restormer_cli.files import sweep
 from restormer_cli.job import Job
 from restormer_cli.lock import folder_lock
@@ -20,6 +19,7 @@ from restormer_cli.outcomes import Collector, Labels, Observer, Outcome, Summary
 from restormer_cli.process import peak_memory
 from restormer_cli.record import FOLDER, Record
 from restormer_cli.shards import exclude_each_other
+from restormer_cli.work import Item, Work
 
 #: Seconds that no result takes from its first byte to its name.
 SISTERS_SECONDS = 600.0

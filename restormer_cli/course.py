@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from restormer_cli.discovery import Item
 from restormer_cli.images import image_size
 from restormer_cli.outcomes import Observer, Outcome, Summary
+from restormer_cli.work import Item
 
 #: Sizes that are looked up before work begins, to say how long it will take.
 SAMPLED_SIZES = 256

@@ -1,22 +1,20 @@
-"""Which files a run works on, which belong together, and what their results are called."""
+"""Which files a run works on, and which of them belong together."""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import IO, Any, NamedTuple
-
-from natsort import natsort_keygen, ns
+from typing import IO
 
 from restormer_cli.errors import UsageError
-from restormer_cli.files import file_mode, is_folder, kind
+from restormer_cli.files import file_mode, is_folder, kind, real_path
+from restormer_cli.naming import name_results, without_results
 from restormer_cli.shards import Shard
+from restormer_cli.work import Found, Origins, Problems, Work, in_order
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 #: Photos of kinds that are not read. Whoever has them should know that they were passed over.
@@ -24,39 +22,7 @@ OTHER_PHOTOS = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
 )
-RESULT_SUFFIX = ".png"
 STANDARD_INPUT = "-"
-
-#: Sorts names as people do: numbers by value, folder by folder, case aside.
-natural_key = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
-
-
-@dataclass(frozen=True, slots=True)  # a run may hold millions
-class Item:
-    """One image to restore, from one file or a left and a right one."""
-
-    sources: tuple[Path, ...]
-    result: Path
-
-    @property
-    def source(self) -> Path:
-        """The file that stands for the image in messages and reports."""
-        return self.sources[0]
-
-
-Problems = list[tuple[Path, str]]
-Origins = Callable[[Iterable[Path]], Mapping[Path, str]]
-"""Which of these files in the result folder are results, and of which input each."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that a run found to do."""
-
-    items: list[Item]
-    problems: Problems = field(default_factory=list)
-    """Files that cannot become results, each with one sentence that says why."""
-    notices: list[str] = field(default_factory=list)
 
 
 def find_work(
@@ -112,13 +78,13 @@ def find_work(
         found = []
         for file, linked in _scan(root, recursive, result_dir, problems, passed_over):
             name = PurePath(file).relative_to(root).as_posix()
-            found.append(_Found((file,), name, name, linked))
+            found.append(Found((file,), name, name, linked))
     elif file_mode(root):
-        found = [_Found((source,), root.name, root.name, root.is_symlink())]
+        found = [Found((source,), root.name, root.name, root.is_symlink())]
         root = root.parent
     else:
         raise UsageError(f"{root}: no such folder or file")
-    inputs = _without_results(found, result_dir, origins)
+    inputs = without_results(found, result_dir, origins)
     notices = []
     if passed_over:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
@@ -140,24 +106,8 @@ def find_work(
         raise UsageError("; ".join([f"{source}: no images found{where} ({_wanted()})", *notices]))
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
-    work = _name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
+    work = name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
     return Work(work.items, problems + work.problems, notices + work.notices)
-
-
-class _Found(NamedTuple):
-    """The files of one image. All that a shard leaves to others is held as well: mere strings."""
-
-    files: tuple[str, ...]
-    name: str
-    """What its result is named after, with ``/``."""
-    key: str
-    """What decides on its shard, with ``/``."""
-    linked: bool
-    """Whether one of the files is a symbolic link."""
-
-    @property
-    def stem(self) -> PurePath:
-        return PurePath(self.name).with_suffix("")
 
 
 def _below(root: Path, path: Path) -> PurePath:
@@ -185,12 +135,7 @@ def find_images(
     problems = [] if problems is None else problems
     passed_over = Counter() if passed_over is None else passed_over
     found = _scan(folder, recursive, excluded, problems, passed_over)
-    return sorted((Path(file) for file, _ in found), key=_in_order)
-
-
-def _in_order(path: PurePath) -> tuple[Any, str]:
-    text = path.as_posix()
-    return natural_key(text), text  # the latter where names differ in case alone
+    return sorted((Path(file) for file, _ in found), key=in_order)
 
 
 def _scan(
@@ -202,8 +147,8 @@ def _scan(
 ) -> Iterator[tuple[str, bool]]:
     """What :func:`find_images` finds, as it comes, and whether it is a link."""
     try:
-        avoided = None if excluded is None else _real(excluded)
-        if avoided == _real(folder):
+        avoided = None if excluded is None else real_path(excluded)
+        if avoided == real_path(folder):
             avoided = None
         yield from _walk(folder, recursive, avoided, problems, passed_over)
     except OSError as error:
@@ -226,7 +171,7 @@ def _walk(
             # a network each would be a question to the server.
             if entry.is_dir(follow_symlinks=False):
                 path = Path(entry.path)
-                if recursive and (avoided is None or _real(path) != avoided):
+                if recursive and (avoided is None or real_path(path) != avoided):
                     try:
                         yield from _walk(path, recursive, avoided, problems, passed_over)
                     except OSError as error:
@@ -255,7 +200,7 @@ def _trouble(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else f"is {kind(mode)}, not an image file"
 
 
-def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Found]:
+def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Found]:
     seen: set[str] = set()
     for raw in stream.read().split(b"\0" if null else b"\n"):
         name = raw if null else raw.rstrip(b"\r")
@@ -281,7 +226,7 @@ def _listed(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[_Foun
         except OSError as error:  # too long, say, or in a folder that is closed
             problems.append((path, f"cannot be looked at ({error.strerror or error})"))
             continue
-        yield _Found((str(path),), path.name, path.as_posix(), linked)
+        yield Found((str(path),), path.name, path.as_posix(), linked)
 
 
 def _wanted() -> str:
@@ -294,7 +239,7 @@ def _find_pairs(
     sides: tuple[str, ...],
     problems: Problems,
     passed_over: Counter[str],
-) -> list[_Found]:
+) -> list[Found]:
     """Pair the images of all sides by relative name without suffix."""
     by_side: list[dict[PurePath, list[Path]]] = []
     for side in sides:
@@ -305,7 +250,7 @@ def _find_pairs(
         for path in find_images(folder, recursive, problems=problems, passed_over=passed_over):
             stems[path.relative_to(folder).with_suffix("")].append(path)
         by_side.append(stems)
-    stems_in_order = sorted({s for stems in by_side for s in stems}, key=_in_order)
+    stems_in_order = sorted({s for stems in by_side for s in stems}, key=in_order)
     pairs = []
     for stem in stems_in_order:
         files = [stems.get(stem, []) for stems in by_side]
@@ -313,7 +258,7 @@ def _find_pairs(
             sources = [found[0] for found in files]
             name = stem.with_name(sources[0].name).as_posix()
             linked = any(path.is_symlink() for path in sources)
-            pairs.append(_Found(tuple(map(str, sources)), name, name, linked))
+            pairs.append(Found(tuple(map(str, sources)), name, name, linked))
             continue
         for side, found in zip(sides, files, strict=True):
             for path in found:
@@ -325,146 +270,3 @@ def _find_pairs(
                 )
                 problems.append((path, reason))
     return pairs
-
-
-def _without_results(found: list[_Found], result_dir: Path, origins: Origins) -> list[_Found]:
-    """Leave out what earlier runs made, where inputs and results share a folder."""
-    base = _real(result_dir)
-    within: dict[str, Path | None] = {}
-    """Folders of inputs, and where in the result folder they lie."""
-    places: dict[int, Path] = {}
-    for index, image in enumerate(found):
-        head, tail = os.path.split(image.files[0])
-        if head not in within:
-            folder = _real(Path(head))
-            inside = folder.is_relative_to(base)
-            within[head] = result_dir / folder.relative_to(base) if inside else None
-        place = within[head]
-        if place is not None and tail.endswith(RESULT_SUFFIX):
-            places[index] = place / tail
-    results = origins(places.values()) if places else {}
-    return [image for index, image in enumerate(found) if places.get(index) not in results]
-
-
-def _real(path: Path) -> Path:
-    """Free of links, as far as it can be looked at."""
-    return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
-
-
-def _name_results(
-    found: list[_Found], result_dir: Path, shard: Shard | None, origins: Origins, *, ordered: bool
-) -> Work:
-    """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
-
-    Of these, one that has the shorter name from an earlier run keeps it. Names that differ in
-    case or Unicode form alone are taken for equal, as some file systems do.
-    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
-    what would have the same name.
-
-    Parameters
-    ----------
-    ordered
-        Leave the images in their order, not in that of their names.
-    """
-    folded = [_folded(image.stem) for image in found]
-    clashes = _clashes(folded)
-    shared = {
-        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
-    }
-    owners = origins(shared.values()) if shared else {}
-    settled = {
-        index
-        for index, result in shared.items()
-        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
-    }
-    renamed: set[int] = set()
-    while fixable := [
-        index
-        for clash in clashes
-        for index in clash
-        if index not in settled and found[index].stem != PurePath(found[index].name)
-    ]:
-        for index in fixable:
-            folded[index] = _folded(PurePath(found[index].name))
-        renamed.update(fixable)
-        settled.update(fixable)
-        clashes = _clashes(folded)
-
-    def place_of(index: int) -> Any:
-        return index if ordered else _in_order(PurePath(found[index].files[0]))
-
-    firsts = {min(clash, key=place_of) for clash in clashes}
-    superfluous = {index for clash in clashes for index in clash} - firsts
-    inputs = _inputs_below(_real(result_dir), found)
-
-    chosen = [
-        index
-        for index, image in enumerate(found)
-        if shard is None or shard.takes(PurePath(image.key))
-    ]
-    work = Work([])
-    for index in sorted(chosen, key=place_of):
-        sources = tuple(map(Path, found[index].files))
-        name = found[index].name
-        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
-        result = result_dir / place
-        if index in renamed:
-            work.notices.append(
-                f"{name}: its result is called {place}, "
-                "since another image would share the shorter name"
-            )
-        if (inputs and _folded(place) in inputs) or _same_file(result, sources):
-            reason = f"its result would overwrite the input {result}"
-            work.problems.append((sources[0], reason))
-        elif index in superfluous:
-            work.problems.append((sources[0], f"another image has the same result {result}"))
-        else:
-            work.items.append(Item(sources, result))
-    return work
-
-
-def _with_suffix(stem: PurePath) -> PurePath:
-    return stem.with_name(stem.name + RESULT_SUFFIX)
-
-
-def _clashes(names: list[str]) -> list[list[int]]:
-    """Which names are the same, by their places in the list."""
-    first: dict[str, int] = {}
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        there = first.setdefault(name, index)
-        if there != index:
-            groups.setdefault(name, [there]).append(index)
-    return list(groups.values())
-
-
-def _inputs_below(target: Path, found: list[_Found]) -> set[str]:
-    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
-    base = PurePath(_folded(target))
-    folders: dict[str, PurePath] = {}
-    inputs: set[str] = set()
-    for image in found:
-        for file in image.files:
-            # Links are followed only up to the folder: a link is an input of its own.
-            head, tail = os.path.split(file)
-            folder = folders.get(head)
-            if folder is None:
-                folder = folders[head] = PurePath(_folded(_real(Path(head))))
-            places = []
-            if folder.is_relative_to(base):
-                places.append(folder / _folded(PurePath(tail)))
-            if image.linked:
-                places.append(PurePath(_folded(_real(Path(file)))))
-            inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
-    return inputs
-
-
-def _folded(path: PurePath) -> str:
-    return unicodedata.normalize("NFC", path.as_posix()).casefold()
-
-
-def _same_file(result: Path, sources: tuple[Path, ...]) -> bool:
-    try:
-        return any(result.samefile(source) for source in sources)
-    except OSError:  # one of them does not exist
-        return False

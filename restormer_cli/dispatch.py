@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Protocol
 
 from restormer_cli.course import Course
-from restormer_cli.discovery import Item
 from restormer_cli.errors import UsageError
 from restormer_cli.files import sweep
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Outcome
 from restormer_cli.record import Record
 from restormer_cli.remote import PATIENCE, Reply
+from restormer_cli.work import Item
 from restormer_cli.worker import LAST_WRITE_SECONDS
 
 #: Seconds that a worker should need for a chunk.

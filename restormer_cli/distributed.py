@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restormer_cli.discovery import Item
 from restormer_cli.dispatch import Lost
 from restormer_cli.errors import UsageError
 from restormer_cli.job import Job
 from restormer_cli.process import processors
 from restormer_cli.recipe import Recipe
 from restormer_cli.remote import Remote, Reply
+from restormer_cli.work import Item
 
 if TYPE_CHECKING:
     from restormer_cli.engines import Workforce

@@ -64,6 +64,11 @@ def kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
+def real_path(path: Path) -> Path:
+    """The path free of links, as far as it can be looked at."""
+    return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
+
+
 def file_mode(path: Path) -> int:
     """What is there, as ``st_mode`` tells it; 0 if nothing is.
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from restormer_cli.discovery import Work, find_work
+from restormer_cli.discovery import find_work
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.record import Settings, known_origins
 from restormer_cli.shards import WHOLE, Shard
+from restormer_cli.work import Work
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from restormer_cli.discovery import Item
 from restormer_cli.dispatch import Lost
 from restormer_cli.job import Job
 from restormer_cli.recipe import Recipe
 from restormer_cli.remote import Reply, serve
+from restormer_cli.work import Item
 
 #: Seconds that a process which is killed may take to be gone.
 LAST_SECONDS = 5.0

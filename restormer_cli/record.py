@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from restormer_cli import __version__
-from restormer_cli.discovery import Item
 from restormer_cli.errors import ImageError
 from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
 from restormer_cli.lock import try_lock
 from restormer_cli.shards import WHOLE, is_shard
+from restormer_cli.work import Item
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
 FOLDER = ".restormer"

@@ -16,13 +16,13 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 from restormer_cli import worker
-from restormer_cli.discovery import Item
 from restormer_cli.errors import RestormerError, Stopped
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Outcome
 from restormer_cli.process import peak_memory
 from restormer_cli.recipe import Recipe
 from restormer_cli.record import Record
+from restormer_cli.work import Item
 
 #: Seconds that a call waits for news at most.
 PATIENCE = 0.25

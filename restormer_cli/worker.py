@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from restormer_cli.discovery import Item
 from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError
 from restormer_cli.files import Stamp, read_file
 from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
@@ -16,6 +15,7 @@ from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
 from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
 from restormer_cli.record import Record
+from restormer_cli.work import Item
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
 #: disk. One image more is held on either side, however large.

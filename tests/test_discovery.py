@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restormer_cli.discovery import Origins, Work, find_images, find_work
+from restormer_cli.discovery import find_images, find_work
 from restormer_cli.errors import UsageError
+from restormer_cli.work import Origins, Work
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 OUT = Path("results")

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restormer_cli.course import Course
-from restormer_cli.discovery import Item
 from restormer_cli.dispatch import CHUNKS_AHEAD, LONGEST_CHUNK, LOSSES, Dispatcher, Lost
 from restormer_cli.errors import UsageError
 from restormer_cli.files import TEMPORARY_SUFFIX
@@ -19,6 +18,7 @@ from restormer_cli.job import Job
 from restormer_cli.outcomes import Collector, Outcome, Summary
 from restormer_cli.record import Record, Settings
 from restormer_cli.remote import Event, Reply
+from restormer_cli.work import Item
 
 
 class PaperCrew:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restormer_cli.discovery import Item
 from restormer_cli.files import Stamp, digest
 from restormer_cli.record import DONE, FOLDER, RESTORE, SPARE_LINES, Record, Settings, Verdict
+from restormer_cli.work import Item
 
 SETTINGS = Settings(task="derain", weights="w", precision="float32")
 

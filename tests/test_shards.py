@@ -23,13 +23,14 @@ from helpers import make_images, names, random_pixels, restormer, save, tiny_net
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restormer_cli.discovery import Item, Work, find_work
+from restormer_cli.discovery import find_work
 from restormer_cli.errors import BusyError
 from restormer_cli.files import LineFile, Stamp, atomic_file, sweep
 from restormer_cli.history import read_history
 from restormer_cli.lock import folder_lock
 from restormer_cli.record import DONE, FOLDER, SPARE_JOURNALS, Record, Settings
 from restormer_cli.shards import Shard, exclude_each_other
+from restormer_cli.work import Item, Work
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
 COMMAND = [sys.executable, "-m", "restormer_cli.cli"]

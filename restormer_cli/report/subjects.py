@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from restormer_cli.discovery import RESULT_SUFFIX, find_images, find_work, natural_key
+from restormer_cli.discovery import find_images, find_work
 from restormer_cli.errors import UsageError
 from restormer_cli.files import is_folder
 from restormer_cli.history import Entry, History
 from restormer_cli.metrics import Metrics
+from restormer_cli.naming import RESULT_SUFFIX
 from restormer_cli.pairing import Pairing, pair_names
 from restormer_cli.record import known_origins
+from restormer_cli.work import natural_key
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]

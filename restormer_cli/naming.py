@@ -1,0 +1,152 @@
+"""What results are called, so that none takes the place of another, or of an input."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path, PurePath
+from typing import Any
+
+from restormer_cli.files import real_path
+from restormer_cli.shards import Shard
+from restormer_cli.work import Found, Item, Origins, Work, in_order
+
+RESULT_SUFFIX = ".png"
+
+
+def without_results(found: list[Found], result_dir: Path, origins: Origins) -> list[Found]:
+    """Leave out what earlier runs made, where inputs and results share a folder."""
+    base = real_path(result_dir)
+    within: dict[str, Path | None] = {}
+    """Folders of inputs, and where in the result folder they lie."""
+    places: dict[int, Path] = {}
+    for index, image in enumerate(found):
+        head, tail = os.path.split(image.files[0])
+        if head not in within:
+            folder = real_path(Path(head))
+            inside = folder.is_relative_to(base)
+            within[head] = result_dir / folder.relative_to(base) if inside else None
+        place = within[head]
+        if place is not None and tail.endswith(RESULT_SUFFIX):
+            places[index] = place / tail
+    results = origins(places.values()) if places else {}
+    return [image for index, image in enumerate(found) if places.get(index) not in results]
+
+
+def name_results(
+    found: list[Found], result_dir: Path, shard: Shard | None, origins: Origins, *, ordered: bool
+) -> Work:
+    """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
+
+    Of these, one that has the shorter name from an earlier run keeps it. Names that differ in
+    case or Unicode form alone are taken for equal, as some file systems do.
+    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
+    what would have the same name.
+
+    Parameters
+    ----------
+    ordered
+        Leave the images in their order, not in that of their names.
+    """
+    folded = [_folded(image.stem) for image in found]
+    clashes = _clashes(folded)
+    shared = {
+        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
+    }
+    owners = origins(shared.values()) if shared else {}
+    settled = {
+        index
+        for index, result in shared.items()
+        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
+    }
+    renamed: set[int] = set()
+    while fixable := [
+        index
+        for clash in clashes
+        for index in clash
+        if index not in settled and found[index].stem != PurePath(found[index].name)
+    ]:
+        for index in fixable:
+            folded[index] = _folded(PurePath(found[index].name))
+        renamed.update(fixable)
+        settled.update(fixable)
+        clashes = _clashes(folded)
+
+    def place_of(index: int) -> Any:
+        return index if ordered else in_order(PurePath(found[index].files[0]))
+
+    firsts = {min(clash, key=place_of) for clash in clashes}
+    superfluous = {index for clash in clashes for index in clash} - firsts
+    inputs = _inputs_below(real_path(result_dir), found)
+
+    chosen = [
+        index
+        for index, image in enumerate(found)
+        if shard is None or shard.takes(PurePath(image.key))
+    ]
+    work = Work([])
+    for index in sorted(chosen, key=place_of):
+        sources = tuple(map(Path, found[index].files))
+        name = found[index].name
+        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
+        result = result_dir / place
+        if index in renamed:
+            work.notices.append(
+                f"{name}: its result is called {place}, "
+                "since another image would share the shorter name"
+            )
+        if (inputs and _folded(place) in inputs) or _same_file(result, sources):
+            reason = f"its result would overwrite the input {result}"
+            work.problems.append((sources[0], reason))
+        elif index in superfluous:
+            work.problems.append((sources[0], f"another image has the same result {result}"))
+        else:
+            work.items.append(Item(sources, result))
+    return work
+
+
+def _with_suffix(stem: PurePath) -> PurePath:
+    return stem.with_name(stem.name + RESULT_SUFFIX)
+
+
+def _clashes(names: list[str]) -> list[list[int]]:
+    """Which names are the same, by their places in the list."""
+    first: dict[str, int] = {}
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        there = first.setdefault(name, index)
+        if there != index:
+            groups.setdefault(name, [there]).append(index)
+    return list(groups.values())
+
+
+def _inputs_below(target: Path, found: list[Found]) -> set[str]:
+    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
+    base = PurePath(_folded(target))
+    folders: dict[str, PurePath] = {}
+    inputs: set[str] = set()
+    for image in found:
+        for file in image.files:
+            # Links are followed only up to the folder: a link is an input of its own.
+            head, tail = os.path.split(file)
+            folder = folders.get(head)
+            if folder is None:
+                folder = folders[head] = PurePath(_folded(real_path(Path(head))))
+            places = []
+            if folder.is_relative_to(base):
+                places.append(folder / _folded(PurePath(tail)))
+            if image.linked:
+                places.append(PurePath(_folded(real_path(Path(file)))))
+            inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
+    return inputs
+
+
+def _folded(path: PurePath) -> str:
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def _same_file(result: Path, sources: tuple[Path, ...]) -> bool:
+    try:
+        return any(result.samefile(source) for source in sources)
+    except OSError:  # one of them does not exist
+        return False
