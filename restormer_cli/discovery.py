@@ -59,14 +59,16 @@ def find_work(
     Raises
     ------
     UsageError
-        If ``source`` or a side does not exist, cannot be looked at or holds no image, or
-        ``result_dir`` is no folder.
+        If ``source`` or a side does not exist, cannot be looked at or holds no image,
+        ``result_dir`` is no folder, or ``null`` comes without a list.
     """
     if file_mode(result_dir) and not is_folder(result_dir):
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
     problems: Problems = []
     passed_over: Counter[str] = Counter()
     root = Path(source)
+    if null and source != STANDARD_INPUT:
+        raise UsageError(f"--null: is for paths on standard input, --input-dir -, not {source}")
     if sides and source == STANDARD_INPUT:
         raise UsageError("-: pairs of views come from a folder, not from a list")
     if sides:

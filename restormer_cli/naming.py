@@ -99,7 +99,9 @@ def name_results(
             reason = f"its result would overwrite the input {result}"
             work.problems.append((sources[0], reason))
         elif index in superfluous:
-            work.problems.append((sources[0], f"another image has the same result {result}"))
+            remedy = "give their common folder and --recursive" if ordered else "rename it"
+            reason = f"another image has the same result {result}; {remedy}"
+            work.problems.append((sources[0], reason))
         else:
             work.items.append(Item(sources, result))
     return work

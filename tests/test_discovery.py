@@ -193,6 +193,12 @@ def test_null_separated_lists_may_hold_line_feeds() -> None:
     assert [item.result.name for item in work.items] == ["a\nb.png", "c\r.png"]
 
 
+def test_null_is_refused_where_no_list_is_read(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="--null: is for paths on standard input"):
+        find_work(str(tmp_path), OUT, null=True)
+
+
 @pytest.mark.skipif(sys.platform in {"win32", "darwin"}, reason="such names cannot be there")
 def test_names_that_are_not_utf_8_pass_through() -> None:
     work = find_work("-", OUT, stdin=io.BytesIO(b"caf\xe9.jpg\n"))
@@ -205,6 +211,7 @@ def test_listed_files_of_one_name_never_share_a_result() -> None:
     names = [item.result for item in work.items]
     assert len(set(names)) == len(names) == 2
     assert [path for path, _ in work.problems] == [Path("y/a.png")]
+    assert "--recursive" in work.problems[0][1]
 
 
 def test_a_listed_path_that_cannot_be_looked_at_costs_no_other(tmp_path: Path) -> None:
