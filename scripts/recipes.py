@@ -92,6 +92,7 @@ RECIPES = {
         degrade=deg.blind_motion_blur,
         validate={
             "sharp": deg.unchanged,
+            "extent2": _fixed(deg.motion_blur, extent=2, noise=1),
             "extent8": _fixed(deg.motion_blur, extent=8, noise=1),
             "extent20": _fixed(deg.motion_blur, extent=20, noise=1),
         },
