@@ -14,7 +14,7 @@ import typer
 
 from restormer_cli import __version__
 from restormer_cli.common_options import BitDepth, Common, Precision, memory_size, with_common
-from restormer_cli.errors import BusyError, OutputError, RestormerError, Stopped
+from restormer_cli.errors import BusyError, ImageError, OutputError, RestormerError, Stopped
 
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
@@ -338,6 +338,9 @@ def main() -> None:
     except OutputError as error:
         print(f"error: {error}", file=sys.stderr)
         _flush_nowhere()
+        sys.exit(EXIT_SOME_FAILED)
+    except ImageError as error:  # of a command that cannot go on without it
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_SOME_FAILED)
     except RestormerError as error:
         print(f"error: {error}", file=sys.stderr)

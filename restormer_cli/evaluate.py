@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from restormer_cli.discovery import find_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.files import is_folder, refuse_other_file
+from restormer_cli.files import atomic_file, file_mode, is_file, is_folder, refuse_other_file
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
@@ -208,12 +208,21 @@ def run(
         print(line)
     if csv_file is not None:
         try:
-            csv_file.write_text(as_csv(evaluation), encoding="utf-8", errors="surrogateescape")
+            _write_table(csv_file, as_csv(evaluation))
         except OSError as error:
             raise UsageError(f"{csv_file}: cannot be written ({error.strerror})") from error
     for problem in evaluation.problems:
         print(f"error: {problem}", file=sys.stderr)
     return evaluation
+
+
+def _write_table(path: Path, text: str) -> None:
+    content = text.encode("utf-8", errors="surrogateescape")
+    if path.is_symlink() or (file_mode(path) and not is_file(path)):
+        path.write_bytes(content)  # /dev/stdout, say, must not be renamed away
+        return
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def as_json_lines(evaluation: Evaluation) -> list[str]:

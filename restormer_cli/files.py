@@ -90,6 +90,11 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(file_mode(path))
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there that can be looked at: not in a folder that is closed, say."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
+
+
 def read_file(path: Path) -> tuple[bytes, Stamp]:
     """Read a regular file that nobody writes to meanwhile.
 
@@ -211,7 +216,7 @@ def refuse_other_file(path: Path, start: bytes, reason: str) -> None:
     UsageError
         With ``reason``, if ``path`` is a file that is not empty and does not begin with ``start``.
     """
-    if path.is_file() and os.access(path, os.R_OK):
+    if is_file(path) and os.access(path, os.R_OK):
         head = file_head(path)
         if head and not head.startswith(start):
             raise UsageError(f"{path}: {reason}")

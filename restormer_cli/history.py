@@ -126,7 +126,7 @@ def _read_lines(path: Path, result_dir: Path) -> Iterator[Entry]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     folder = result_dir.resolve()
-    for line in text.splitlines():
+    for line in text.split("\n"):  # names may hold what splitlines() takes for an end of line
         try:
             values = json.loads(line)
         except ValueError:  # the last line of a run that was killed, say

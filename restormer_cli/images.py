@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import warnings
@@ -114,7 +115,15 @@ def decode_image(
     """
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
+    try:
+        return _decoded(path, data, max_pixels, check_size)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # the libraries' parsers raise whatever a damaged file provokes
+        raise ImageError(f"{path}: is damaged ({error})") from error
 
+
+def _decoded(path: Path, data: bytes, max_pixels: int, check_size: CheckSize | None) -> Picture:
     def check(height: int, width: int) -> None:
         if width * height > max_pixels:
             raise ImageError(f"{path}: {_too_large(width, height, max_pixels)}")
@@ -222,9 +231,12 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         transparent = None
     elif image.mode == "L":  # told as the file has it, which may be in 2 or 4 bits
         transparent = transparent * 255 // ((1 << min(data[PNG_BIT_DEPTH], 8)) - 1)
+    dpi = None
     # Pillow makes up a resolution for TIFF files that tell none.
-    tells_none = tiff and TIFF_X_RESOLUTION not in image.tag_v2
-    dpi = None if tells_none else image.info.get("dpi")
+    if not tiff or TIFF_X_RESOLUTION in image.tag_v2:
+        with contextlib.suppress(Exception):  # as above
+            x, y = map(float, image.info["dpi"])
+            dpi = (x, y) if min(x, y) > 0 and max(x, y) < math.inf else None
     kind = "pages" if tiff else "frames"
     notes = [f"only the first of {pages} {kind} is restored"] if pages > 1 else []
     if image.mode == "CMYK":
@@ -237,7 +249,7 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         # Both libraries turn TIFF files themselves, whatever they were asked for.
         upright=orientation == 1 or tiff,
         icc=image.info.get("icc_profile"),
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(d > 0 for d in dpi) else None,
+        dpi=dpi,
         exif=noted,
         notes=tuple(notes),
         premultiplied=premultiplied,

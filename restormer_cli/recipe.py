@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from restormer_cli import hashes
 from restormer_cli.errors import WeightsError
+from restormer_cli.files import is_file
 from restormer_cli.outcomes import Labels
 from restormer_cli.process import share_the_machine
 from restormer_cli.record import Settings, tiling
@@ -132,7 +133,7 @@ class Recipe:
             If it does not have them, or others under their name.
         """
         path: Path | None = self.file.path
-        if not self.file.path.is_file():
+        if not is_file(self.file.path):
             path = None if self.file.known is None else self.file.known.find()
         if path is None:
             raise WeightsError(f"{self.file.path}: not there; weights must be where workers see it")

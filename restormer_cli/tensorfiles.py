@@ -26,6 +26,7 @@ from typing import IO, Any
 from safetensors import SafetensorError, safe_open
 
 from restormer_cli.errors import WeightsError
+from restormer_cli.files import is_file
 from restormer_cli.pickles import Call, Global, PickleError, read_pickle
 
 #: Bytes of an element, under PyTorch's names.
@@ -102,7 +103,7 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
+        if not is_file(path):
             raise WeightsError(f"{path}: no such file of weights")
         try:
             self.size = path.stat().st_size

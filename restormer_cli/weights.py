@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from restormer_cli import hashes
 from restormer_cli.errors import OptionsError, WeightsError
+from restormer_cli.files import is_file
 from restormer_cli.tasks import (
     VARIANTS,
     Options,
@@ -88,7 +89,7 @@ class KnownFile:
 
     def find(self) -> Path | None:
         """Where it is on this machine."""
-        return next((path for path in self.places if path.is_file()), None)
+        return next((path for path in self.places if is_file(path)), None)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
     candidates = {"auto": [official, compact], "official": [official], "compact": [compact]}
     if choice in candidates:
         wanted = candidates[choice]
-    elif Path(choice).is_file():
+    elif is_file(Path(choice)):
         return WeightsFile(Path(choice), "file", described)
     elif (named := find_known(choice)) is not None:
         wanted = [named]

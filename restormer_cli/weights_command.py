@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from restormer_cli import hashes
 from restormer_cli.errors import Stopped, UsageError, WeightsError
+from restormer_cli.files import atomic_file, file_mode, is_file
 from restormer_cli.units import format_bytes
 from restormer_cli.weights import (
     OFFICIAL_LICENCE,
@@ -64,7 +65,7 @@ def list_weights() -> Iterator[str]:
 def _hash_state(known: KnownFile, path: Path | None) -> str:
     if known.sha256 is not None:
         return "known"
-    pinned = hashes.pin_of(path or home() / known.name).is_file()
+    pinned = is_file(hashes.pin_of(path or home() / known.name))
     return "pinned" if pinned else "not known"
 
 
@@ -246,7 +247,7 @@ def show_weights(name: str) -> Iterator[str]:
 
 def _path_of(name: str) -> Path:
     path = Path(name)
-    known = None if path.is_file() else find_known(name)
+    known = None if is_file(path) else find_known(name)
     found = known.find() if known is not None else None
     if known is not None and found is None:
         raise WeightsError(f"{known.name} is not on this machine")
@@ -320,14 +321,13 @@ def convert_weights(
     from safetensors.torch import save
 
     from restormer_cli.checkpoints import open_checkpoint
-    from restormer_cli.files import atomic_file
 
     source = _path_of(name)
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: should end in .safetensors")
-    if target.exists() and (not overwrite or target.samefile(source)):
-        raise UsageError(f"{target}: is there already")
     checkpoint = open_checkpoint(source)
+    if file_mode(target) and (not overwrite or target.samefile(source)):
+        raise UsageError(f"{target}: is there already")
     checkpoint.config()
     state = {key: tensor.contiguous() for key, tensor in checkpoint.read().items()}
     if half:

@@ -227,11 +227,27 @@ def test_csv_replaces_no_other_file(folders: tuple[Path, Path]) -> None:
     assert len(table.read_text(encoding="utf-8").splitlines()) == 4
 
 
+def test_csv_makes_its_folder_and_leaves_links_and_pipes_in_place(
+    folders: tuple[Path, Path],
+) -> None:
+    command = ("evaluate", "--result-dir", folders[0], "--target-dir", folders[1])
+    table = folders[0].parent / "new" / "table.csv"
+    restormer(*command, "--csv", table)
+    content = table.read_text(encoding="utf-8")
+    assert content.startswith("name,psnr")
+    table.write_text("", encoding="utf-8")
+    link = folders[0].parent / "link.csv"
+    link.symlink_to(table)
+    restormer(*command, "--csv", link)
+    assert link.is_symlink()
+    assert table.read_text(encoding="utf-8") == content
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--protocol", "yuv"), "no protocol 'yuv'"),
-        (("--csv", "no/such/folder.csv"), "folder.csv: cannot be written"),
+        (("--csv", "soll/9.png/folder.csv"), "folder.csv: cannot be written"),
         (("--report", "missing.jsonl"), "missing.jsonl: cannot be read"),
         (("--report", "soll/9.png"), "9.png: holds no line"),
     ],

@@ -499,6 +499,29 @@ def test_damaged_bytes_are_refused_or_read_but_never_crash(seed: int, suffix: st
         decode_image(Path("a.png"), content.tobytes(), max_pixels=10**6)
 
 
+def test_a_resolution_of_the_wrong_type_costs_only_itself(tmp_path: Path) -> None:
+    pixels = random_pixels(9, 7)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.tif", dpi=(72, 72))
+    content = (tmp_path / "a.tif").read_bytes()
+    x_resolution, rational, byte = 282, 5, 1
+    tag = struct.pack("<HH", x_resolution, rational)
+    assert content.count(tag) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(tag, struct.pack("<HH", x_resolution, byte)))
+    picture = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(picture.pixels, pixels)
+    assert picture.dpi is None
+
+
+def test_a_png_that_does_not_begin_with_its_header_is_refused(tmp_path: Path) -> None:
+    gray = PIL.Image.fromarray(random_pixels(9, 9, 1)[..., 0])
+    gray.save(tmp_path / "a.png", transparency=3)
+    content = (tmp_path / "a.png").read_bytes()
+    text = b"tEXt" + b"a\0" + bytes(20)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    (tmp_path / "a.png").write_bytes(content[:8] + chunk + content[8:])
+    refused(tmp_path / "a.png")
+
+
 # --- writing -----------------------------------------------------------------------------
 
 

@@ -153,6 +153,19 @@ def test_a_run_says_what_failed_and_how_it_was_made(tmp_path: Path) -> None:
     assert rows(out / "report.html")["later.png"]["status"] == "restored"
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "wait\u0085.png", "a\u2028b.png"])
+def test_failures_of_any_name_are_shown(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    write(tmp_path / "a.png", smooth_pixels(24, 24))
+    listed = f"{tmp_path / 'a.png'}\n{tmp_path / name}\n"
+    weights = save(zero_network("bias_free"), tmp_path / "zero.pth")
+    command = ("denoise", "--input-dir", "-", "--result-dir", out, "--weights", weights)
+    assert restormer(*command, "--report", out / "run.jsonl", stdin=listed.encode()).status == 1
+    assert restormer("report", out).status == 0
+    found = rows(out / "report.html")
+    assert [row["status"] for row in found.values()] == ["restored", "failed"]
+
+
 def test_a_moved_folder_still_finds_itself_in_its_lines(tmp_path: Path) -> None:
     write(tmp_path / "in" / "deep" / "a.png", smooth_pixels(16, 16))
     out, moved = tmp_path / "out", tmp_path / "moved"

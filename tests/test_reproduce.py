@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -399,6 +400,19 @@ def test_the_command_prints_our_figures_beside_the_papers(
     assert (rows[0]["table"], rows[0]["dataset"], rows[0]["images"]) == ("deraining", "Test100", 3)
     assert rows[0]["weights"] == "with_bias.pth"
     assert rows[-1]["paper"] == {"psnr": 33.96, "ssim": 0.935}
+
+
+def test_a_damaged_image_is_no_wrong_usage(
+    rain: Path, zeros: dict[str, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(rain, data)
+    damaged = sorted((data / "test" / "Rain100L" / "input").iterdir())[0]
+    damaged.write_bytes(b"no image")
+    words = ("reproduce", "1", "--data", data, "--weights", zeros["with_bias"])
+    ran = restormer(*words, "--only", "Rain100L")
+    assert ran.status == 1
+    assert ran.err.splitlines()[-1].startswith(f"error: {damaged}: is damaged")
 
 
 def test_the_command_adds_the_authors_noise(tmp_path: Path, zeros: dict[str, Path]) -> None:

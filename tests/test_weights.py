@@ -411,6 +411,17 @@ def test_conversion_overwrites_nothing_unasked(tmp_path: Path) -> None:
     assert restormer("weights", "convert", source, out, "--overwrite").status == 0
     assert len(load_file(out)) > 50
     assert restormer("weights", "convert", out, out, "--overwrite").status == 2
+    ran = restormer("weights", "convert", "missing.pth", out, "--overwrite")
+    assert ran.status == 2
+    assert ran.err == "error: missing.pth: no such file of weights\n"
+
+
+def test_paths_that_cannot_be_looked_at_are_one_line() -> None:
+    name = "x" * 300 + ".pth"
+    for words in (("weights", "show", name), ("weights", "convert", name, "a.safetensors")):
+        ran = restormer(*words)
+        assert ran.status == 2
+        assert ran.err == f"error: {name}: no such file of weights\n"
 
 
 # --- quickly -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from restormer_cli import __version__
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluate import Score, choose_protocol, mean_score
-from restormer_cli.files import atomic_file, file_head
+from restormer_cli.files import atomic_file, file_head, file_mode, is_folder
 from restormer_cli.history import read_history
 from restormer_cli.images import read_image
 from restormer_cli.metrics import Metrics, Protocol, find_protocol
@@ -142,9 +142,9 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
         if sheet.parent.resolve().is_relative_to(result_dir.resolve()):
             raise UsageError(f"{sheet}: lies among the results and would be taken for one")
     for path in [output, *sheets]:
-        if path.is_dir():
+        if is_folder(path):
             raise UsageError(f"{path}: is a folder")
-        if path.exists() and not overwrite and MARK not in file_head(path):
+        if file_mode(path) and not overwrite and MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from restormer_cli.discovery import find_images, find_work
 from restormer_cli.errors import UsageError
-from restormer_cli.files import is_folder
+from restormer_cli.files import is_file, is_folder
 from restormer_cli.history import Entry, History
 from restormer_cli.metrics import Metrics
 from restormer_cli.naming import RESULT_SUFFIX
@@ -142,7 +142,7 @@ def _add_entry(subjects: dict[str, Subject], entry: Entry) -> None:
         reason = (entry.error or "").removeprefix(f"{entry.input}: ")
         subject.status, subject.reason = "failed", reason or None
     source = Path(entry.input)
-    if source.is_file():
+    if is_file(source):
         subject.files["input"] = source
 
 
