@@ -350,6 +350,10 @@ def main() -> None:
     except BrokenPipeError:
         _flush_nowhere()
         sys.exit(EXIT_SOME_FAILED)
+    except OSError as error:  # of a print to a file on a full disk, say
+        print(f"error: {error}", file=sys.stderr)
+        _flush_nowhere()
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def _end_at_once(status: int) -> NoReturn:

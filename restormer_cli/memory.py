@@ -302,12 +302,33 @@ class FeatureMap:
 def allocate(
     shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype, storage: Storage
 ) -> FeatureMap:
-    """A feature map with undefined content. A scratch file vanishes with the last use of it."""
+    """A feature map with undefined content. A scratch file vanishes with the last use of it.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If there is no room for a scratch file.
+    """
     if storage == "scratch":
-        size = math.prod(shape) * dtype.itemsize
-        with tempfile.TemporaryFile(dir=scratch_folder(), prefix="restormer-") as file:
-            file.truncate(size)
-            mapping = mmap.mmap(file.fileno(), size)
+        mapping = _scratch_mapping(math.prod(shape) * dtype.itemsize)
         return FeatureMap(torch.frombuffer(mapping, dtype=dtype).view(shape), device, mapping)
     where = torch.device("cpu") if storage == "host" else device
     return FeatureMap(torch.empty(shape, dtype=dtype, device=where), device)
+
+
+def _scratch_mapping(size: int) -> mmap.mmap:
+    folder = scratch_folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix="restormer-") as file:
+            if hasattr(os, "posix_fallocate"):
+                # Where a disk that others fill has no block for a page, the process would die.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        reason = error.strerror or error
+        raise MemoryBudgetError(
+            f"needs {size / 1e9:.2f} GB in {folder}, which has no room ({reason}); "
+            "TMPDIR names another folder"
+        ) from error

@@ -25,7 +25,7 @@ LOADED_BYTES = 1 << 12
 #: Results in a row that a full disk, say, refuses before the run stops.
 REFUSED_WRITES = 2
 #: Seconds that a run which is stopped gives to what is being written.
-LAST_WRITE_SECONDS = 1.5
+LAST_WRITE_SECONDS = 10.0
 
 
 class Restore(Protocol):

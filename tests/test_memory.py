@@ -172,6 +172,19 @@ def test_smaller_plans_end_somewhere():
     assert tried[-1].storage == "host"
 
 
+def test_a_scratch_file_without_room_is_refused_before_it_is_used():
+    resource = pytest.importorskip("resource")  # Windows has no such limits
+    shape = (1, 1024, 1024, 4)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(MemoryBudgetError, match="has no room"):
+            memory.allocate(shape, CPU, torch.float32, "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    memory.allocate(shape, CPU, torch.float32, "scratch").write(0, 1, torch.ones(1, 1, 1024, 4))
+
+
 def test_control_groups_bound_free_memory(tmp_path: Path, monkeypatch):
     (tmp_path / "memory.max").write_text("1000000\n", encoding="ascii")
     (tmp_path / "memory.current").write_text("700000\n", encoding="ascii")

@@ -426,6 +426,13 @@ def test_output_that_takes_no_more_is_named(tmp_path: Path, weights: Path) -> No
     assert report.status == 1
     assert len(report.lines) == 2
     assert report.err.count("error: /dev/full: cannot be written") == 1
+    with Path("/dev/full").open("w") as full:
+        listing = [*COMMAND, "weights", "list"]
+        ran = subprocess.run(
+            listing, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "error: [Errno 28] No space left on device\n"
 
 
 @posix
