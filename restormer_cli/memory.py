@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -320,11 +321,8 @@ def _scratch_mapping(size: int) -> mmap.mmap:
     folder = scratch_folder()
     try:
         with tempfile.TemporaryFile(dir=folder, prefix="restormer-") as file:
-            if hasattr(os, "posix_fallocate"):
-                # Where a disk that others fill has no block for a page, the process would die.
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+            file.truncate(size)
+            _take_room(file.fileno(), size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
         reason = error.strerror or error
@@ -332,3 +330,14 @@ def _scratch_mapping(size: int) -> mmap.mmap:
             f"needs {size / 1e9:.2f} GB in {folder}, which has no room ({reason}); "
             "TMPDIR names another folder"
         ) from error
+
+
+def _take_room(descriptor: int, size: int) -> None:
+    """Have a file's blocks now: where others fill the disk, a page without one is a fatal error."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:  # not every disk can
+            raise
