@@ -6,27 +6,50 @@ bytes, each a tag, a type, a count, and a value or where it is.
 
 from __future__ import annotations
 
+import re
 import struct
 
-ORIENTATION, DIRECTORY = 0x0112, 0x8769
+ORIENTATION, DIRECTORY, PLACE, INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
 #: Values of the orientation that change width and height.
 TRANSPOSED = frozenset({5, 6, 7, 8})
-WIDTH, HEIGHT = 0xA002, 0xA003
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+#: Where width and height are noted: in the first directory and in that of the photo.
+SIZES = ((0x0100, 0x0101), (0xA002, 0xA003))
+#: Pairs of x and y, of the picture and of the camera's sensor.
+RESOLUTIONS = ((X_RESOLUTION, Y_RESOLUTION), (0xA20E, 0xA20F))
 THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
-SHORT = 3
+SHORT, LONG = 3, 4
+#: Whole numbers and directories of BigTIFF.
+EIGHT_BYTES = frozenset({16, 17, 18})
+BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+#: Tags of a TIFF file that speak of its photo and not of how the file holds it: description,
+#: maker, model, software, time, artist, computer, rights, ratings, and what Windows notes.
+ABOUT_THE_PHOTO = frozenset(
+    {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749}
+    | {*range(0x9C9B, 0x9CA0)}
+)
+DIRECTORIES = frozenset({DIRECTORY, PLACE, INTEROPERABILITY})
+Directory = dict[int, "tuple[int, int, bytes] | Directory"]
 
 
-def of_result(exif: bytes) -> bytes:
+def of_result(exif: bytes, width: int, height: int, transposed: bool = False) -> bytes:
     """EXIF as it holds for the upright result: orientation 1, its size, no thumbnail.
 
     Changed in place, since the maker's notes hold only where they were.
+
+    Parameters
+    ----------
+    width, height
+        Of the upright picture.
+    transposed
+        Whether what was stored had x for y.
 
     Raises
     ------
     KeyError, struct.error
         If it is damaged.
     """
-    tiff = bytearray(exif.removeprefix(b"Exif\0\0"))
+    tiff = bytearray(re.sub(rb"\A(Exif\0\0)+", b"", exif))
     order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(tiff[:4])]
 
     def number(place: int, kind: str = "I") -> int:
@@ -39,15 +62,17 @@ def of_result(exif: bytes) -> bytes:
 
     first = number(4)
     tags = entries(first)
+    photo = entries(number(tags[DIRECTORY] + 8)) if DIRECTORY in tags else {}
     if ORIENTATION in tags:
-        place = tags[ORIENTATION]
-        if number(place + 8, "H") in TRANSPOSED and DIRECTORY in tags:
-            more = entries(number(tags[DIRECTORY] + 8))
-            if WIDTH in more and HEIGHT in more:
-                # All but the tags change places: type, count, value.
-                width, height = (slice(more[tag] + 2, more[tag] + 12) for tag in (WIDTH, HEIGHT))
-                tiff[width], tiff[height] = tiff[height], tiff[width]
-        struct.pack_into(f"{order}HIHH", tiff, place + 2, SHORT, 1, 1, 0)
+        struct.pack_into(f"{order}HIHH", tiff, tags[ORIENTATION] + 2, SHORT, 1, 1, 0)
+    for places, names, resolutions in zip((tags, photo), SIZES, RESOLUTIONS, strict=True):
+        for tag, size in zip(names, (width, height), strict=True):
+            if tag in places:
+                struct.pack_into(f"{order}HII", tiff, places[tag] + 2, LONG, 1, size)
+        if transposed and places.keys() >= set(resolutions):
+            # All but the tags change places: type, count, value.
+            x, y = (slice(places[tag] + 2, places[tag] + 12) for tag in resolutions)
+            tiff[x], tiff[y] = tiff[y], tiff[x]
     link = first + 2 + 12 * number(first, "H")
     if len(tiff) >= link + 4 and number(link):
         thumbnail = entries(number(link))
@@ -57,3 +82,61 @@ def of_result(exif: bytes) -> bytes:
             tiff[start:stop] = bytes(max(0, stop - start))
         struct.pack_into(f"{order}I", tiff, link, 0)
     return bytes(tiff)
+
+
+def of_tiff(tiff: bytes) -> bytes | None:
+    """The EXIF of a TIFF file, which is spread over the file, in a structure of its own.
+
+    Returns
+    -------
+    bytes or None
+        None if the file says nothing about its photo.
+
+    Raises
+    ------
+    KeyError, struct.error
+        If it is damaged.
+    """
+    order = {b"II": "<", b"MM": ">"}[tiff[:2]]
+    big = tiff[2:4] in (b"\x2b\0", b"\0\x2b")
+    count_kind, offset_kind, inline, first = ("Q", "Q", 8, 8) if big else ("H", "I", 4, 4)
+
+    def number(place: int, kind: str) -> int:
+        return int(struct.unpack_from(order + kind, tiff, place)[0])
+
+    def read(start: int, depth: int) -> Directory:
+        count = min(number(start, count_kind), 1 << 16)
+        found: Directory = {}
+        start += struct.calcsize(count_kind)
+        for place in range(start, start + (4 + 2 * inline) * count, 4 + 2 * inline):
+            tag, kind, length = struct.unpack_from(f"{order}HH{offset_kind}", tiff, place)
+            value, size = place + 4 + inline, BYTES_OF_TYPE.get(kind, 0) * length
+            if tag in DIRECTORIES and depth:
+                inner = number(value, "Q" if kind in EIGHT_BYTES else "I")
+                found[tag] = read(inner, depth - 1)
+            elif size and (depth < 2 or tag in ABOUT_THE_PHOTO):
+                value = value if size <= inline else number(value, offset_kind)
+                if value + size <= len(tiff):
+                    found[tag] = kind, length, tiff[value : value + size]
+        return found
+
+    def packed(directory: Directory, start: int) -> bytes:
+        table, rest = struct.pack(f"{order}H", len(directory)), b""
+        free = start + 2 + 12 * len(directory) + 4
+        for tag, entry in sorted(directory.items()):
+            if isinstance(entry, dict):
+                kind, length, value = LONG, 1, struct.pack(f"{order}I", free + len(rest))
+                rest += packed(entry, free + len(rest))
+            else:
+                kind, length, value = entry
+                if len(value) > 4:
+                    value, content = struct.pack(f"{order}I", free + len(rest)), value
+                    rest += content + bytes(len(content) % 2)
+            table += struct.pack(f"{order}HHI", tag, kind, length) + value.ljust(4, b"\0")
+        return table + bytes(4) + rest
+
+    directory = read(number(first, offset_kind), 2)
+    if not directory:
+        return None
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    return head + struct.pack(f"{order}I", 8) + packed(directory, 8)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,14 @@ from numpy.typing import NDArray
 from restormer_cli import exif
 from restormer_cli.errors import ImageError
 from restormer_cli.files import read_file, write_file
+from restormer_cli.metadata import (
+    NO_METADATA,
+    PNG_SIGNATURE,
+    Found,
+    Metadata,
+    find_metadata,
+    png_chunk,
+)
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Floats = NDArray[np.float32]
@@ -39,10 +46,7 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-TIFF_BITS_PER_SAMPLE, TIFF_X_RESOLUTION = 258, 282
-#: Bytes of a colour profile that name the colours it is for (ICC.1, 7.2).
-ICC_SPACE = slice(16, 20)
-METRES_PER_INCH = 0.0254
+TIFF_BITS_PER_SAMPLE = 258
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
@@ -55,12 +59,8 @@ class Picture:
     """``(H, W, 3)`` RGB or ``(H, W, 1)`` gray."""
     alpha: Pixels | None = None
     """``(H, W)``, of the same dtype."""
-    icc: bytes | None = None
-    """Colour profile."""
-    dpi: tuple[float, float] | None = None
-    """Resolution in pixels per inch."""
-    exif: bytes | None = None
-    """What the camera noted, as it holds for the result: a TIFF structure."""
+    metadata: Metadata = NO_METADATA
+    """What the file says beside its pixels, as it holds for the result."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
 
@@ -134,7 +134,7 @@ def _decoded(path: Path, data: bytes, max_pixels: int, check_size: CheckSize | N
             raise ImageError(f"{path}: {error}") from error
 
     header = _read_header(path, data, check)
-    image, icc = (header.image, None) if header.image is not None else _decode(path, data)
+    image = header.image if header.image is not None else _decode(path, data)
     check(*image.shape[:2])  # of a kind that Pillow does not know
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
@@ -146,31 +146,27 @@ def _decoded(path: Path, data: bytes, max_pixels: int, check_size: CheckSize | N
     if alpha is not None and header.premultiplied:
         pixels = _unmultiplied(pixels, alpha)
     if not header.upright:
-        pixels = _turn_upright(pixels, header.orientation)
-        alpha = None if alpha is None else _turn_upright(alpha, header.orientation)
+        pixels = _turn_upright(pixels, header.found.orientation)
+        alpha = None if alpha is None else _turn_upright(alpha, header.found.orientation)
+    height, width, channels = pixels.shape
+    metadata, lost = header.found.of_result(width, height, gray=channels == 1)
     return Picture(
         np.ascontiguousarray(pixels),
         None if alpha is None else np.ascontiguousarray(alpha),
-        header.icc or icc,
-        header.dpi,
-        header.exif,
-        header.notes,
+        metadata,
+        header.notes + lost,
     )
 
 
-def _decode(path: Path, data: bytes) -> tuple[Any, bytes | None]:
-    """Pixels as OpenCV orders them, and the colour profile."""
+def _decode(path: Path, data: bytes) -> Any:
+    """Pixels as OpenCV orders them."""
     try:
-        image, kinds, blobs = cv2.imdecodeWithMetadata(
-            np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED
-        )
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ImageError(f"{path}: cannot be decoded; the file is damaged") from error
     if image is None:
         raise ImageError(f"{path}: is damaged or not an image; convert it to PNG, JPEG or TIFF")
-    metadata = dict(zip((int(kind) for kind in kinds), blobs, strict=True))
-    icc = metadata.get(cv2.IMAGE_METADATA_ICCP)
-    return image, bytes(icc) if icc is not None and len(icc) else None
+    return image
 
 
 @dataclass(frozen=True)
@@ -182,11 +178,8 @@ class _Header:
     gray: bool = False
     alpha: bool = True
     """Whether a fourth channel, if OpenCV gives one, is alpha."""
-    orientation: int = 1
     upright: bool = True
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    exif: bytes | None = None
+    found: Found = field(default_factory=Found)
     notes: tuple[str, ...] = ()
     premultiplied: bool = False
     """Whether colours are multiplied by alpha."""
@@ -205,7 +198,7 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         try:
             image: Any = PIL.Image.open(io.BytesIO(data))
         except PIL.UnidentifiedImageError:
-            return _Header(premultiplied=_check_tiff(path, data))
+            return _Header(premultiplied=_check_tiff(path, data), found=find_metadata(data))
         except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
             raise ImageError(f"{path}: is damaged ({error})") from error
         check(image.height, image.width)
@@ -214,11 +207,7 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
             image.load()
         except Exception as error:  # as above
             raise ImageError(f"{path}: is damaged or cut off ({error})") from error
-        orientation, noted = 1, None
-        with contextlib.suppress(Exception):  # damaged EXIF costs itself, not the image
-            orientation = int(image.getexif().get(exif.ORIENTATION, 1))
-            if "exif" in image.info and image.format != "TIFF":  # whose EXIF is the file itself
-                noted = exif.of_result(image.info["exif"])
+        found = find_metadata(data, image)
     tiff = image.format == "TIFF"
     bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
     # Pillow would reduce deeper ones to 8 bit.
@@ -231,12 +220,6 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         transparent = None
     elif image.mode == "L":  # told as the file has it, which may be in 2 or 4 bits
         transparent = transparent * 255 // ((1 << min(data[PNG_BIT_DEPTH], 8)) - 1)
-    dpi = None
-    # Pillow makes up a resolution for TIFF files that tell none.
-    if not tiff or TIFF_X_RESOLUTION in image.tag_v2:
-        with contextlib.suppress(Exception):  # as above
-            x, y = map(float, image.info["dpi"])
-            dpi = (x, y) if min(x, y) > 0 and max(x, y) < math.inf else None
     kind = "pages" if tiff else "frames"
     notes = [f"only the first of {pages} {kind} is restored"] if pages > 1 else []
     if image.mode == "CMYK":
@@ -245,12 +228,9 @@ def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
         image=_as_opencv(image) if by_pillow else None,
         gray=deep_gray_alpha or image.mode in _GRAY_MODES,
         alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
-        orientation=orientation,
         # Both libraries turn TIFF files themselves, whatever they were asked for.
-        upright=orientation == 1 or tiff,
-        icc=image.info.get("icc_profile"),
-        dpi=dpi,
-        exif=noted,
+        upright=found.orientation == 1 or tiff,
+        found=found,
         notes=tuple(notes),
         premultiplied=premultiplied,
         transparent=transparent,
@@ -268,6 +248,7 @@ _PILLOW_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA
 _GRAY_MODES = {"1", "L", "LA", "I;16", "I"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa", "RGBX"}
 PNG_BIT_DEPTH, PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 24, 25, 4
+PNG_FILTER_UP = 2
 
 
 def _as_opencv(image: PIL.Image.Image) -> Any:
@@ -365,9 +346,7 @@ def quantise(image: Floats, bit_depth: int) -> Pixels:
 
 
 def encode_png(picture: Picture, compression: int | None = None) -> bytes:
-    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha, profile, resolution and EXIF.
-
-    A profile that is for other colours than the file has is left out.
+    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha and metadata.
 
     ``compression`` is zlib's level, 0 to 9; by default OpenCV's choice, which is quick.
 
@@ -376,47 +355,42 @@ def encode_png(picture: Picture, compression: int | None = None) -> bytes:
     ImageError
         If the encoder refuses.
     """
-    image: Any = picture.pixels
-    if picture.alpha is not None:
-        color = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1]
-        image = np.concatenate([color, picture.alpha[..., None]], axis=2)
-    elif image.shape[2] == 3:
-        image = image[..., ::-1]
-    image = np.ascontiguousarray(image)
-    parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    space = b"GRAY" if image.shape[2] == 1 else b"RGB "
-    icc = picture.icc if picture.icc and picture.icc[ICC_SPACE] == space else None
-    metadata = {cv2.IMAGE_METADATA_ICCP: icc, cv2.IMAGE_METADATA_EXIF: picture.exif}
-    try:
-        encoded = _encode(image, parameters, {kind: m for kind, m in metadata.items() if m})
-    except cv2.error:
-        if icc is None:
-            raise ImageError("cannot be encoded as PNG") from None
-        # A damaged profile: nobody could have used it, so it is not worth the result.
-        return encode_png(replace(picture, icc=None), compression)
-    return encoded if picture.dpi is None else _with_resolution(encoded, picture.dpi)
-
-
-def _encode(image: Any, parameters: list[int], metadata: dict[int, bytes]) -> bytes:
-    if metadata:
-        blobs = [np.frombuffer(blob, np.uint8)[None] for blob in metadata.values()]
-        done, data = cv2.imencodeWithMetadata(".png", image, [*metadata], blobs, parameters)
+    gray = picture.pixels.shape[2] == 1
+    if picture.alpha is None:
+        image: Any = picture.pixels if gray else picture.pixels[..., ::-1]
     else:
-        done, data = cv2.imencode(".png", image, parameters)
-    if not done:
-        raise cv2.error("not encoded")
-    return data.tobytes()
+        image = np.concatenate([picture.pixels[..., ::-1], picture.alpha[..., None]], axis=2)
+    if gray and picture.alpha is not None:
+        png = memoryview(_gray_with_alpha(image, compression))
+    else:
+        parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
+        try:
+            done, data = cv2.imencode(".png", np.ascontiguousarray(image), parameters)
+        except cv2.error:
+            done = False
+        if not done:
+            raise ImageError("cannot be encoded as PNG")
+        png = memoryview(data.data)
+    chunks = picture.metadata.as_png(picture.bit_depth, gray)
+    return b"".join([png[:PNG_HEADER_END], chunks, png[PNG_HEADER_END:]])
 
 
-def _with_resolution(png: bytes, dpi: tuple[float, float]) -> bytes:
-    """Insert a pHYs chunk (PNG specification, 11.3.4.3) behind the header."""
-    x, y = (round(value / METRES_PER_INCH) for value in dpi)
-    if not (0 < x < 1 << 31 and 0 < y < 1 << 31):  # absurd, and more than the chunk can hold
-        return png
-    body = b"pHYs" + struct.pack(">IIB", x, y, 1)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    header_end = 8 + 25
-    return png[:header_end] + chunk + png[header_end:]
+#: Signature and header chunk.
+PNG_HEADER_END = len(PNG_SIGNATURE) + 25
+
+
+def _gray_with_alpha(image: Any, compression: int | None) -> bytes:
+    """A PNG of ``(H, W, 2)``, which no library writes with 16 bit; each row less the one above."""
+    height, width = image.shape[:2]
+    rows = image.astype(image.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
+    filtered = np.full((height, 1 + rows.shape[1]), PNG_FILTER_UP, np.uint8)
+    filtered[:, 1:] = rows
+    filtered[1:, 1:] -= rows[:-1]
+    depth = 8 * image.dtype.itemsize
+    header = struct.pack(">IIBBBBB", width, height, depth, PNG_GRAY_ALPHA, 0, 0, 0)
+    pixels = zlib.compress(filtered.data, 1 if compression is None else compression)
+    body = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
+    return PNG_SIGNATURE + b"".join(body)
 
 
 def write_png(

@@ -62,6 +62,7 @@ def make_restorable(folder: Path) -> dict[str, str]:
     frames, pages = ("only the first of 3 frames", "only the first of 3 pages")
     notices = {"animated.png": frames, "animated.webp": frames, "pages.tif": pages}
     notices["cmyk.jpg"] = "is CMYK"
+    notices["noisy.png"] = "colour profile is damaged"
     return {path.name: notices.get(path.name, "") for path in folder.iterdir()}
 
 

@@ -16,7 +16,7 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 import tifffile
-from helpers import random_pixels, read, smooth_pixels, write
+from helpers import random_pixels, smooth_pixels, write
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -33,6 +33,7 @@ from restormer_cli.images import (
     read_image,
     write_png,
 )
+from restormer_cli.metadata import Density, Metadata
 from restormer_cli.restorer import pad, tile_positions
 
 SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -509,7 +510,7 @@ def test_a_resolution_of_the_wrong_type_costs_only_itself(tmp_path: Path) -> Non
     (tmp_path / "a.tif").write_bytes(content.replace(tag, struct.pack("<HH", x_resolution, byte)))
     picture = read_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(picture.pixels, pixels)
-    assert picture.dpi is None
+    assert picture.metadata.density is None
 
 
 def test_a_png_that_does_not_begin_with_its_header_is_refused(tmp_path: Path) -> None:
@@ -534,126 +535,14 @@ def test_what_is_written_is_read_back_exactly(
     pixels = random_pixels(9, 14, channels, bits)
     mask = random_pixels(9, 14, 1, bits, seed=1)[..., 0] if alpha else None
     path = tmp_path / "deep" / "ü b.png"
-    write_png(path, Picture(pixels, mask, SRGB if channels == 3 else None, (300, 150)))
+    metadata = Metadata(icc=SRGB if channels == 3 else None, density=Density(11811, 5906))
+    write_png(path, Picture(pixels, mask, metadata))
     picture = read_image(path)
     np.testing.assert_array_equal(picture.alpha, mask)
-    expected = np.broadcast_to(pixels, picture.pixels.shape)
-    np.testing.assert_array_equal(picture.pixels, expected)
-    assert picture.pixels.dtype == pixels.dtype
-    assert picture.icc == (SRGB if channels == 3 else None)
-    assert picture.dpi == pytest.approx((300, 150), abs=0.02)
+    np.testing.assert_array_equal(picture.pixels, pixels, strict=True)
+    assert picture.metadata == metadata
     with PIL.Image.open(path) as image:
         image.verify()  # every checksum
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
-def test_colour_profile_is_read(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), icc_profile=SRGB)
-    assert read_image(path).icc == SRGB
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_no_resolution_is_made_up(tmp_path: Path, suffix: str) -> None:
-    assert read_image(save(tmp_path / f"a{suffix}", smooth_pixels(9, 14))).dpi is None
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
-def test_resolution_is_read(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), dpi=(300, 150))
-    assert read_image(path).dpi == pytest.approx((300, 150), abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "alpha", "profile"),
-    [
-        (random_pixels(9, 14, 1), None, SRGB),  # a colour profile in a gray photo is common
-        (random_pixels(9, 14, 1), random_pixels(9, 14, 1)[..., 0], SRGB),
-        (random_pixels(9, 14, 3), None, SRGB[:100]),
-        (random_pixels(9, 14, 3), None, b"no profile"),
-        (random_pixels(9, 14, 3), None, SRGB.replace(b"RGB XYZ", b"CMYKLab")),
-        (random_pixels(9, 14, 3), None, SRGB.replace(b"RGB XYZ", b"GRAYXYZ")),
-    ],
-    ids=["colour in gray", "colour in gray alpha", "cut", "text", "cmyk", "gray in colour"],
-)
-def test_profile_that_png_does_not_take_does_not_cost_the_result(
-    tmp_path: Path, pixels: Any, alpha: Any, profile: bytes
-) -> None:
-    write_png(tmp_path / "a.png", Picture(pixels, alpha, profile))
-    result = read(tmp_path / "a.png")
-    np.testing.assert_array_equal(result[..., : pixels.shape[2]], pixels)
-    with PIL.Image.open(tmp_path / "a.png") as image:
-        space = b"GRAY" if image.mode == "L" else b"RGB "
-        assert image.info.get("icc_profile", b"").ljust(20)[16:20] in (b"    ", space)
-
-
-CAMERA = {271: "Maker", 272: "Model", 306: "2026:05:01 12:00:00", 33432: "(c) me"}
-PHOTO = {33434: 0.01, 36867: "2026:05:01 12:00:00", 42036: "A lens", 37500: b"maker notes"}
-SIZE = {40962: 14, 40963: 9}
-PLACE = {1: "N", 2: (46.0, 5.0, 3.0)}
-
-
-def with_thumbnail(exif: bytes, endian: str, picture: bytes) -> bytes:
-    """Append a directory of a thumbnail, and link it to the first one."""
-    tiff = bytearray(exif[6:])
-    (first,) = struct.unpack_from(f"{endian}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{endian}H", tiff, first)
-    struct.pack_into(f"{endian}I", tiff, first + 2 + 12 * count, len(tiff))
-    place = len(tiff) + 2 + 2 * 12 + 4
-    directory = struct.pack(f"{endian}HHHIIHHIII", 2, 513, 4, 1, place, 514, 4, 1, len(picture), 0)
-    return exif[:6] + bytes(tiff) + directory + picture
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-@pytest.mark.parametrize("endian", ["<", ">"])
-def test_what_the_camera_noted_is_kept(tmp_path: Path, suffix: str, endian: str) -> None:
-    tags = PIL.Image.Exif()
-    tags.endian = endian
-    tags.update({**CAMERA, 0x0112: 6})
-    tags.get_ifd(0x8769).update({**PHOTO, **SIZE})
-    tags.get_ifd(0x8825).update(PLACE)
-    # Pillow writes ASCII alone; cameras write UTF-8.
-    noted = tags.tobytes().replace(b"(c) me", "© me".encode().ljust(6, b"\0"))
-    noted = with_thumbnail(noted, endian, b"the photo as it was")
-    path = save(tmp_path / f"a{suffix}", smooth_pixels(9, 14), exif=noted)
-    write_png(tmp_path / "b.png", read_image(path))
-    with PIL.Image.open(tmp_path / "b.png") as image:
-        assert image.size == (9, 14)  # upright
-        image.load()
-        kept = image.getexif()
-    assert kept.pop(33432).encode("latin-1").startswith("© me".encode())
-    expected = {**CAMERA, 0x0112: 1}
-    del expected[33432]
-    assert {t: v for t, v in kept.items() if t not in (0x8769, 0x8825)} == expected
-    assert kept.get_ifd(0x8769) == {**PHOTO, 40962: 9, 40963: 14}
-    assert kept.get_ifd(0x8825) == PLACE
-    assert not kept.get_ifd(1)
-    assert b"as it was" not in (tmp_path / "b.png").read_bytes()
-
-
-@given(st.binary(max_size=80), st.sampled_from([b"II*\0", b"MM\0*", b""]))
-def test_damaged_exif_costs_at_most_itself(rest: bytes, start: bytes) -> None:
-    image = PIL.Image.fromarray(smooth_pixels(9, 14))
-    file = io.BytesIO()
-    image.save(file, "PNG", exif=b"Exif\0\0" + start + rest)
-    decode_image(Path("a.png"), file.getvalue())
-
-
-def test_damaged_exif_does_not_cost_the_result(tmp_path: Path) -> None:
-    pixels = random_pixels(9, 14)
-    for damaged in (b"x", b"MM\0*\xff\xff\xff\xff", b"\0" * 70_000):
-        write_png(tmp_path / "a.png", Picture(pixels, icc=SRGB, exif=damaged))
-        np.testing.assert_array_equal(read(tmp_path / "a.png"), pixels)
-
-
-@pytest.mark.parametrize("dpi", [(0.01, 0.01), (4294967295.0, 4294967295.0)])
-def test_senseless_resolution_does_not_cost_the_result(
-    tmp_path: Path, dpi: tuple[float, float]
-) -> None:
-    pixels = random_pixels(9, 14)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        write_png(tmp_path / "a.png", Picture(pixels, dpi=dpi))
-    same(read_image(tmp_path / "a.png"), pixels)
 
 
 def test_compression_level_changes_the_size_alone() -> None:

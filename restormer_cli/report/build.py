@@ -241,7 +241,7 @@ def _row(one: Shown, store: Store, base: Path, embedded: bool) -> dict[str, Any]
 def _full(view: View, store: Store, base: Path, embedded: bool) -> str:
     """Where the browser finds a picture in full size."""
     if view.media is None:  # read once more rather than held in memory all the time
-        data = as_png(read_image(view.path).pixels)
+        data = as_png(read_image(view.path))
         return data_url(data, PNG[1]) if embedded else store.write_beside(data, PNG)
     if embedded:
         return data_url(view.path.read_bytes(), view.media)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_from_bytes
@@ -68,8 +68,10 @@ def eight_bit(pixels: Pixels) -> Any:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def as_png(pixels: Pixels) -> bytes:
-    return encode_png(Picture(eight_bit(pixels)))
+def as_png(picture: Picture) -> bytes:
+    """What a browser shows like the file: 8 bit, with its alpha and colour description."""
+    alpha = None if picture.alpha is None else eight_bit(picture.alpha)
+    return encode_png(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
 
 
 def url_of_file(path: Path, base: Path) -> str:
