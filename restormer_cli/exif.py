@@ -6,7 +6,7 @@ bytes, each a tag, a type, a count, and a value or where it is.
 
 from __future__ import annotations
 
-import re
+import math
 import struct
 
 ORIENTATION, DIRECTORY, PLACE, INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
@@ -28,8 +28,13 @@ ABOUT_THE_PHOTO = frozenset(
     {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749}
     | {*range(0x9C9B, 0x9CA0)}
 )
+#: How ``struct`` calls the types of numbers.
+WHOLE = {1: "B", 3: "H", 4: "I"}
+FRACTIONS = {5: "II", 11: "f", 12: "d"}
 DIRECTORIES = frozenset({DIRECTORY, PLACE, INTEROPERABILITY})
-Directory = dict[int, "tuple[int, int, bytes] | Directory"]
+Entry = tuple[int, bytes]
+Directory = dict[int, "Entry | Directory"]
+"""Type and value of each tag, or the directory that it points to."""
 
 
 def of_result(exif: bytes, width: int, height: int, transposed: bool = False) -> bytes:
@@ -49,7 +54,7 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
     KeyError, struct.error
         If it is damaged.
     """
-    tiff = bytearray(re.sub(rb"\A(Exif\0\0)+", b"", exif))
+    tiff = bytearray(exif)
     order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(tiff[:4])]
 
     def number(place: int, kind: str = "I") -> int:
@@ -84,13 +89,21 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
     return bytes(tiff)
 
 
-def of_tiff(tiff: bytes) -> bytes | None:
-    """The EXIF of a TIFF file, which is spread over the file, in a structure of its own.
+def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
+    """What the first directory of a TIFF file says, and those of the photo and the place in it.
+
+    Parameters
+    ----------
+    tiff
+        The file, also a BigTIFF.
+    wanted
+        Tags of the first directory; of the others all are given.
 
     Returns
     -------
-    bytes or None
-        None if the file says nothing about its photo.
+    order, directory
+        Order of bytes as for ``struct``, and types and values by tag. A value that is cut off is
+        as long as it is.
 
     Raises
     ------
@@ -100,13 +113,17 @@ def of_tiff(tiff: bytes) -> bytes | None:
     order = {b"II": "<", b"MM": ">"}[tiff[:2]]
     big = tiff[2:4] in (b"\x2b\0", b"\0\x2b")
     count_kind, offset_kind, inline, first = ("Q", "Q", 8, 8) if big else ("H", "I", 4, 4)
+    left = len(tiff)  # values do not overlap, or a small file could fill the memory
 
     def number(place: int, kind: str) -> int:
+        if place > len(tiff):  # perhaps more than struct can be told
+            raise struct.error("an offset beyond the end")
         return int(struct.unpack_from(order + kind, tiff, place)[0])
 
     def read(start: int, depth: int) -> Directory:
-        count = min(number(start, count_kind), 1 << 16)
+        nonlocal left
         found: Directory = {}
+        count = number(start, count_kind)
         start += struct.calcsize(count_kind)
         for place in range(start, start + (4 + 2 * inline) * count, 4 + 2 * inline):
             tag, kind, length = struct.unpack_from(f"{order}HH{offset_kind}", tiff, place)
@@ -114,29 +131,65 @@ def of_tiff(tiff: bytes) -> bytes | None:
             if tag in DIRECTORIES and depth:
                 inner = number(value, "Q" if kind in EIGHT_BYTES else "I")
                 found[tag] = read(inner, depth - 1)
-            elif size and (depth < 2 or tag in ABOUT_THE_PHOTO):
+            elif size and (depth < 2 or tag in wanted):
                 value = value if size <= inline else number(value, offset_kind)
-                if value + size <= len(tiff):
-                    found[tag] = kind, length, tiff[value : value + size]
+                content = tiff[value : value + size]
+                left -= len(content)
+                if left < 0:
+                    raise struct.error("values overlap")
+                found[tag] = kind, content
         return found
+
+    return order, read(number(first, offset_kind), 2)
+
+
+def content(entry: Entry | Directory | None) -> bytes | None:
+    """The value of a tag that holds bytes, whatever its type says of them."""
+    return entry[1] if isinstance(entry, tuple) else None
+
+
+def numbers(
+    order: str, entry: Entry | Directory | None, kinds: dict[int, str]
+) -> tuple[float, ...]:
+    """The numbers of a tag that has one of these types; none if it has another, or no sense."""
+    if not isinstance(entry, tuple) or entry[0] not in kinds:
+        return ()
+    form = order + kinds[entry[0]]
+    found = struct.iter_unpack(form, entry[1][: -(len(entry[1]) % struct.calcsize(form)) or None])
+    try:
+        return tuple(math.prod(value[:1]) / math.prod(value[1:]) for value in found)
+    except ZeroDivisionError:
+        return ()
+
+
+def of_tiff(order: str, directory: Directory) -> bytes | None:
+    """The EXIF of a TIFF file, which is spread over the file, in a structure of its own.
+
+    Returns
+    -------
+    bytes or None
+        None if the file says nothing about its photo.
+    """
 
     def packed(directory: Directory, start: int) -> bytes:
         table, rest = struct.pack(f"{order}H", len(directory)), b""
         free = start + 2 + 12 * len(directory) + 4
         for tag, entry in sorted(directory.items()):
+            place = struct.pack(f"{order}I", free + len(rest))
             if isinstance(entry, dict):
-                kind, length, value = LONG, 1, struct.pack(f"{order}I", free + len(rest))
+                kind, length, value = LONG, 1, place
                 rest += packed(entry, free + len(rest))
             else:
-                kind, length, value = entry
+                kind, value = entry
+                length = len(value) // BYTES_OF_TYPE[kind]
                 if len(value) > 4:
-                    value, content = struct.pack(f"{order}I", free + len(rest)), value
-                    rest += content + bytes(len(content) % 2)
+                    rest += value + bytes(len(value) % 2)
+                    value = place
             table += struct.pack(f"{order}HHI", tag, kind, length) + value.ljust(4, b"\0")
         return table + bytes(4) + rest
 
-    directory = read(number(first, offset_kind), 2)
-    if not directory:
+    about = {tag: directory[tag] for tag in directory.keys() & (ABOUT_THE_PHOTO | DIRECTORIES)}
+    if not about:
         return None
     head = b"II*\0" if order == "<" else b"MM\0*"
-    return head + struct.pack(f"{order}I", 8) + packed(directory, 8)
+    return head + struct.pack(f"{order}I", 8) + packed(about, 8)

@@ -9,7 +9,6 @@ change (tIME), histograms and palettes that nothing refers to.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import re
 import struct
@@ -20,7 +19,6 @@ from fractions import Fraction
 from typing import Any
 
 import PIL.Image
-import tifffile
 
 from restormer_cli import exif, icc
 
@@ -169,6 +167,7 @@ class Found:
 
     def read_exif(self, resolution: bool = True) -> None:
         """Take the orientation, and a resolution if none is known, from EXIF, else from XMP."""
+        self.exif = re.sub(rb"\A(Exif\0\0)+", b"", self.exif or b"") or None
         tags = PIL.Image.Exif()
         with contextlib.suppress(Exception):  # Pillow's parser raises whatever damage provokes
             tags.load(self.exif or b"")
@@ -255,7 +254,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def _read_png(found: Found, data: bytes) -> None:
-    header = palette = b""
+    header = palette = camera = b""
     pixels = False
     for name, body in _chunks(data):
         pixels = pixels or name == b"IDAT"
@@ -281,7 +280,7 @@ def _read_png(found: Found, data: bytes) -> None:
                 x, y, unit = struct.unpack(">IIB", body)
                 found.density = Density(x, y, metric=bool(unit)) if x and y else None
         elif name == b"eXIf":
-            found.exif = found.exif or body
+            camera = camera or body
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
             try:
                 _read_text(found, name, body)
@@ -289,6 +288,7 @@ def _read_png(found: Found, data: bytes) -> None:
                 found.lost.append(f"a text in it {error}; it is left out")
         elif len(body) <= MOST_TEXT and _may_be_copied(name):
             found.others.append((name, body))
+    found.exif = camera or found.exif  # the chunk before the text that was in its place once
     found.read_exif(resolution=False)
 
 
@@ -333,6 +333,8 @@ def _inflated(data: bytes, most: int) -> bytes:
 
 def _background(body: bytes, header: bytes, palette: bytes) -> tuple[int, int, int] | None:
     """The colour of a bKGD chunk, of 16 bits."""
+    if len(header) != 13 or not 1 <= header[8] <= 16:
+        return None
     depth, color_type = header[8:10]
     if color_type == 3:
         rgb = palette[3 * body[0] : 3 * body[0] + 3] if body else b""
@@ -427,47 +429,44 @@ def _comment(comment: bytes) -> Chunk:
 
 # --- TIFF -------------------------------------------------------------------------------------
 
-ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
-TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES, REFERENCE = 301, 318, 319, 532
+TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES = 301, 318, 319
 XMP, IPTC, PROFILE = 700, 33723, 34675
+OF_COLOR = {TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES, PROFILE}
+OF_SHAPE = {exif.ORIENTATION, exif.X_RESOLUTION, exif.Y_RESOLUTION, exif.RESOLUTION_UNIT}
+WANTED = exif.ABOUT_THE_PHOTO | OF_COLOR | OF_SHAPE | {XMP, IPTC}
 
 
 def _read_tiff(found: Found, data: bytes) -> None:
-    tags: dict[int, Any] = {}
-    # A file that tifffile cannot read, OpenCV may.
-    with contextlib.suppress(Exception), tifffile.TiffFile(io.BytesIO(data)) as file:
-        for tag in file.pages.first.tags:
-            with contextlib.suppress(Exception):  # damage of one tag costs that tag
-                tags[tag.code] = tag.value
-    with contextlib.suppress(KeyError, struct.error):
-        found.exif = exif.of_tiff(data)
-    found.xmp, found.icc = _bytes(tags.get(XMP)), _bytes(tags.get(PROFILE))
-    if PROFILE in tags and not found.icc:
-        found.lost.append("its colour profile is damaged; it is left out")
+    try:
+        order, tags = exif.tiff_tags(data, WANTED)
+    except (KeyError, struct.error):
+        found.lost.append("its metadata is damaged; it is left out")
+        return
+
+    def whole(tag: int, default: int) -> int:
+        numbers = exif.numbers(order, tags.get(tag), exif.WHOLE)
+        return int(numbers[0]) if numbers else default
+
+    def fractions(*names: int) -> list[float]:
+        entries = (exif.numbers(order, tags.get(tag), exif.FRACTIONS) for tag in names)
+        return [number for numbers in entries for number in numbers]
+
+    found.exif = exif.of_tiff(order, tags)
+    found.xmp, found.icc, record = (exif.content(tags.get(tag)) for tag in (XMP, PROFILE, IPTC))
     found.read_exif(resolution=False)
-    if ORIENTATION in tags:
-        found.orientation = _orientation(tags[ORIENTATION])
-    resolution = _ratios(tags.get(X_RESOLUTION)) + _ratios(tags.get(Y_RESOLUTION))
-    if len(resolution) == 2:
-        found.density = _density(*resolution, int(tags.get(RESOLUTION_UNIT, 2)))
-    if record := _bytes(tags.get(IPTC)):
+    if exif.ORIENTATION in tags:
+        found.orientation = _orientation(whole(exif.ORIENTATION, 1))
+    if record is not None:
         found.add_iptc(record)
-    xy = _ratios(tags.get(WHITE_POINT)) + _ratios(tags.get(PRIMARIES))
+    resolution = fractions(exif.X_RESOLUTION, exif.Y_RESOLUTION)
+    if len(resolution) == 2:
+        x, y = resolution
+        found.density = _density(x, y, whole(exif.RESOLUTION_UNIT, 2))
+    xy = fractions(WHITE_POINT, PRIMARIES)
     if len(xy) == 8:
         _add_chromaticities(found, xy)
     if found.icc is None and TRANSFER_FUNCTION in tags:
         found.lost.append("its TransferFunction, which few programs heed, is left out")
-
-
-def _bytes(value: Any) -> bytes | None:
-    return bytes(value) if isinstance(value, bytes) and value else None
-
-
-def _ratios(value: Any) -> tuple[float, ...]:
-    """The values of a tag that holds rational numbers; none if it does not."""
-    if not isinstance(value, tuple) or len(value) % 2 or 0 in value[1::2]:
-        return ()
-    return tuple(x / y for x, y in zip(value[::2], value[1::2], strict=True))
 
 
 def _add_chromaticities(found: Found, xy: Sequence[float]) -> None:
