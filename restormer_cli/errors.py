@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+logger = logging.getLogger(__name__)
+
 
 class RestormerError(Exception):
     """Base of all errors of this package; ``str()`` of one is a sentence for people."""
@@ -45,3 +49,13 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+
+def fault(error: Exception) -> ImageError:
+    """What becomes of an image when our own code fails: nobody may think that the file is damaged.
+
+    The traceback is logged, at the level of debugging.
+    """
+    logger.debug("a fault of restormer-cli", exc_info=error)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ImageError(f"is not restored for a fault of restormer-cli ({reason}); please report it")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from restormer_cli.errors import ImageError, ResultFolderError, UsageError
 from restormer_cli.lock import is_at, try_lock, unlock
@@ -95,8 +96,16 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
 
 
-def read_file(path: Path) -> tuple[bytes, Stamp]:
+def read_file(
+    path: Path, judge: Callable[[BinaryIO, int], None] | None = None
+) -> tuple[bytes, Stamp]:
     """Read a regular file that nobody writes to meanwhile.
+
+    Parameters
+    ----------
+    judge
+        Told the open file and its size in bytes before more than that is read; raises
+        ImageError to refuse it.
 
     Raises
     ------
@@ -110,7 +119,10 @@ def read_file(path: Path) -> tuple[bytes, Stamp]:
             raise ImageError(f"{path}: is {kind(mode)}, not an image file")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
-            data = file.read()
+            if judge is not None:
+                judge(file, before.st_size)
+                file.seek(0)
+            data = file.read(before.st_size + 1)  # one more tells that it grows
             after = os.fstat(file.fileno())
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -9,12 +9,11 @@ import contextlib
 import io
 import os
 import struct
-import warnings
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # OpenCV reads its settings when it is imported, so this stands before.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
@@ -23,22 +22,31 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 import PIL.Image
-import tifffile
 from numpy.typing import NDArray
 
-from restormer_cli import exif
-from restormer_cli.errors import ImageError
-from restormer_cli.files import read_file, write_file
-from restormer_cli.metadata import (
-    NO_METADATA,
-    PNG_SIGNATURE,
-    Found,
-    Metadata,
-    find_metadata,
-    png_chunk,
-)
+from restormer_cli.codecs import Codec, Pixels, find_codec, header_of
+from restormer_cli.codecs.base import CMYK_NOTE
+from restormer_cli.errors import ImageError, fault
+from restormer_cli.files import Stamp, read_file, write_file
+from restormer_cli.metadata import NO_METADATA, Metadata, find_metadata, png_chunk
+from restormer_cli.metadata.exif import TRANSPOSED
+from restormer_cli.metadata.png import SIGNATURE
+from restormer_cli.units import format_bytes
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+__all__ = [
+    "Floats",
+    "Picture",
+    "Pixels",
+    "decode_image",
+    "encode_png",
+    "image_size",
+    "load_image",
+    "normalise",
+    "quantise",
+    "read_image",
+    "write_png",
+]
+
 Floats = NDArray[np.float32]
 CheckSize = Callable[[int, int], None]
 """Told height and width in pixels; raises ImageError if they are too much."""
@@ -46,7 +54,15 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-TIFF_BITS_PER_SAMPLE = 258
+#: What libpng takes in width and in height.
+LARGEST_SIDE = 1_000_000
+#: A file of more bytes than these holds something else than one picture, and is not read.
+EXTRA_BYTES, BYTES_PER_PIXEL = 1 << 28, 64
+#: Bytes of a header that are read only to know how long a run will take.
+QUICK_BYTES = 1 << 20
+#: Signature and header chunk.
+PNG_HEADER_END = len(SIGNATURE) + 25
+PNG_GRAY_ALPHA, PNG_FILTER_UP = 4, 2
 # Pillow's own limit would hide from us what the header says; ours is checked before decoding.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
@@ -77,19 +93,40 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     ImageError
         If it cannot be read or decoded.
     """
-    data, _ = read_file(path)
-    return decode_image(path, data, max_pixels)
+    return load_image(path, max_pixels)[0]
+
+
+def load_image(
+    path: Path, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
+) -> tuple[Picture, Stamp]:
+    """Read an image file once its header has been judged, and stamp it.
+
+    Parameters and exceptions are those of :func:`decode_image`.
+    """
+
+    def judge(file: BinaryIO, size: int) -> None:
+        if not size:
+            return
+        with _blamed(path):
+            height, width = _measured(header_of(file), max_pixels, check_size)[1]
+            if size > EXTRA_BYTES + BYTES_PER_PIXEL * height * width:
+                raise ImageError(
+                    f"holds {format_bytes(size)}, far more than {width}×{height} pixels need; "
+                    "save this picture alone, as PNG or TIFF"
+                )
+
+    data, stamp = read_file(path, judge)
+    return decode_image(path, data, max_pixels, check_size), stamp
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height as the header of a file claims them; None if it cannot be told quickly."""
     if not path.is_file():
         return None
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # as in _read_header
-        warnings.simplefilter("ignore")
-        with PIL.Image.open(path) as image:
-            width, height = image.size
-            return width, height
+    with contextlib.suppress(ImageError, OSError), path.open("rb") as file:
+        header = header_of(file, QUICK_BYTES)
+        height, width = find_codec(header).measure(header)
+        return width, height
     return None
 
 
@@ -110,131 +147,62 @@ def decode_image(
     Raises
     ------
     ImageError
-        If it is damaged or cut off, has floating-point samples or more than ``max_pixels``
-        pixels.
+        If it is damaged or cut off, of a kind that cannot be read, or too large.
     """
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
-    try:
-        return _decoded(path, data, max_pixels, check_size)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # the libraries' parsers raise whatever a damaged file provokes
-        raise ImageError(f"{path}: is damaged ({error})") from error
-
-
-def _decoded(path: Path, data: bytes, max_pixels: int, check_size: CheckSize | None) -> Picture:
-    def check(height: int, width: int) -> None:
-        if width * height > max_pixels:
-            raise ImageError(f"{path}: {_too_large(width, height, max_pixels)}")
-        try:
-            if check_size is not None:
-                check_size(height, width)
-        except ImageError as error:
-            raise ImageError(f"{path}: {error}") from error
-
-    header = _read_header(path, data, check)
-    image = header.image if header.image is not None else _decode(path, data)
-    check(*image.shape[:2])  # of a kind that Pillow does not know
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: has {image.dtype} samples; convert it to 8 or 16 bit")
-    pixels, alpha = _split(image.reshape(*image.shape[:2], -1), header.gray, header.alpha)
-    if alpha is None and header.transparent is not None:
-        alpha = np.where(pixels[..., 0] == header.transparent, 0, _white(pixels)).astype(
-            pixels.dtype
-        )
-    if alpha is not None and header.premultiplied:
-        pixels = _unmultiplied(pixels, alpha)
-    if not header.upright:
-        pixels = _turn_upright(pixels, header.found.orientation)
-        alpha = None if alpha is None else _turn_upright(alpha, header.found.orientation)
+    with _blamed(path):
+        codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
+        decoded = codec.decode(data)
+        if decoded.pixels.shape[:2] != size:
+            raise ImageError(f"is damaged: its header claims another size than its {codec.name}")
+        found = find_metadata(data)
+    pixels, alpha = decoded.pixels, decoded.alpha
+    orientation = found.orientation if decoded.orientation is None else decoded.orientation
+    if orientation != 1:
+        pixels = _turn_upright(pixels, orientation)
+        alpha = None if alpha is None else _turn_upright(alpha, orientation)
+    if CMYK_NOTE in decoded.notes:
+        found.icc = None  # for colours that the pixels have no more, as the note says
     height, width, channels = pixels.shape
-    metadata, lost = header.found.of_result(width, height, gray=channels == 1)
+    metadata, lost = found.of_result(width, height, gray=channels == 1)
     return Picture(
         np.ascontiguousarray(pixels),
         None if alpha is None else np.ascontiguousarray(alpha),
         metadata,
-        header.notes + lost,
+        decoded.notes + lost,
     )
 
 
-def _decode(path: Path, data: bytes) -> Any:
-    """Pixels as OpenCV orders them."""
+@contextlib.contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Name the file in what is raised; a fault of our own is not the file's."""
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageError(f"{path}: cannot be decoded; the file is damaged") from error
-    if image is None:
-        raise ImageError(f"{path}: is damaged or not an image; convert it to PNG, JPEG or TIFF")
-    return image
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # nothing that a file holds should lead here
+        raise ImageError(f"{path}: {fault(error)}") from error
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What Pillow says of a file."""
-
-    image: Any = None
-    """Pixels in OpenCV's order, where OpenCV would not decode them right."""
-    gray: bool = False
-    alpha: bool = True
-    """Whether a fourth channel, if OpenCV gives one, is alpha."""
-    upright: bool = True
-    found: Found = field(default_factory=Found)
-    notes: tuple[str, ...] = ()
-    premultiplied: bool = False
-    """Whether colours are multiplied by alpha."""
-    transparent: int | None = None
-    """The gray that stands for nothing."""
-
-
-def _read_header(path: Path, data: bytes, check: CheckSize) -> _Header:
-    """Check a file with Pillow, which notices cut-off files where OpenCV fills in gray.
-
-    Pillow does not know every kind that OpenCV reads (16-bit colour TIFF, for one); of those
-    nothing is said, and OpenCV has the last word.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image: Any = PIL.Image.open(io.BytesIO(data))
-        except PIL.UnidentifiedImageError:
-            return _Header(premultiplied=_check_tiff(path, data), found=find_metadata(data))
-        except Exception as error:  # Pillow's parsers raise whatever a damaged file provokes
-            raise ImageError(f"{path}: is damaged ({error})") from error
-        check(image.height, image.width)
-        try:
-            pages = getattr(image, "n_frames", 1)
-            image.load()
-        except Exception as error:  # as above
-            raise ImageError(f"{path}: is damaged or cut off ({error})") from error
-        found = find_metadata(data, image)
-    tiff = image.format == "TIFF"
-    bits = image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)) if tiff else (8,)
-    # Pillow would reduce deeper ones to 8 bit.
-    by_pillow = tiff and max(bits) <= 8 and image.mode in _PILLOW_MODES
-    premultiplied = tiff and not by_pillow and _check_tiff(path, data)
-    deep_gray_alpha = image.format == "PNG" and data[PNG_COLOR_TYPE] == PNG_GRAY_ALPHA
-    transparent = image.info.get("transparency")
-    seen_through = image.format == "PNG" and image.mode in _GRAY_MODES
-    if not (seen_through and isinstance(transparent, int)):
-        transparent = None
-    elif image.mode == "L":  # told as the file has it, which may be in 2 or 4 bits
-        transparent = transparent * 255 // ((1 << min(data[PNG_BIT_DEPTH], 8)) - 1)
-    kind = "pages" if tiff else "frames"
-    notes = [f"only the first of {pages} {kind} is restored"] if pages > 1 else []
-    if image.mode == "CMYK":
-        notes.append("is CMYK; its result is RGB, by arithmetic and not by a colour profile")
-    return _Header(
-        image=_as_opencv(image) if by_pillow else None,
-        gray=deep_gray_alpha or image.mode in _GRAY_MODES,
-        alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
-        # Both libraries turn TIFF files themselves, whatever they were asked for.
-        upright=found.orientation == 1 or tiff,
-        found=found,
-        notes=tuple(notes),
-        premultiplied=premultiplied,
-        transparent=transparent,
-    )
+def _measured(
+    file: BinaryIO, max_pixels: int, check_size: CheckSize | None
+) -> tuple[Codec, tuple[int, int]]:
+    """The codec for a file, and its height and width if they are not too much."""
+    codec = find_codec(file)
+    height, width = codec.measure(file)
+    if width * height > max_pixels:
+        raise ImageError(_too_large(width, height, max_pixels))
+    if max(width, height) > LARGEST_SIDE:
+        raise ImageError(
+            f"is {width}×{height} pixels; its result would be a PNG, which takes no more than "
+            f"{LARGEST_SIDE} a side, so cut it into parts"
+        )
+    if check_size is not None:
+        check_size(height, width)
+    return codec, (height, width)
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
@@ -242,79 +210,9 @@ def _too_large(width: int, height: int, max_pixels: int) -> str:
     return f"claims {width}×{height} pixels, more than the limit of {limit}; see --max-megapixels"
 
 
-#: 8-bit TIFF of these modes is decoded by Pillow: OpenCV multiplies colours by alpha, drops
-#: the alpha of gray images and refuses tiled files.
-_PILLOW_MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
-_GRAY_MODES = {"1", "L", "LA", "I;16", "I"}
-_ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa", "RGBX"}
-PNG_BIT_DEPTH, PNG_COLOR_TYPE, PNG_GRAY_ALPHA = 24, 25, 4
-PNG_FILTER_UP = 2
-
-
-def _as_opencv(image: PIL.Image.Image) -> Any:
-    array = np.asarray(image.convert(_PILLOW_MODES[image.mode]))
-    if array.ndim == 2:
-        return array
-    order = {2: [0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[2]]
-    return array[..., order]
-
-
-#: Gray that is inverted, and CIELAB.
-_UNUSUAL = {
-    tifffile.PHOTOMETRIC.MINISWHITE,
-    tifffile.PHOTOMETRIC.CIELAB,
-    tifffile.PHOTOMETRIC.ICCLAB,
-    tifffile.PHOTOMETRIC.ITULAB,
-}
-
-
-def _check_tiff(path: Path, data: bytes) -> bool:
-    """Refuse the kinds of TIFF that OpenCV decodes to wrong values without a word.
-
-    Tells whether colours are multiplied by alpha.
-    """
-    if data[:2] not in (b"II", b"MM"):
-        return False
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = file.pages.first
-            planar = page.samplesperpixel > 1 and page.planarconfig != 1
-            unusual = planar or page.samplesperpixel == 2 or page.photometric in _UNUSUAL
-            premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
-    except Exception as error:  # tifffile's parser raises whatever a damaged file provokes
-        raise ImageError(f"{path}: is a damaged TIFF, or none ({error})") from error
-    if unusual:
-        raise ImageError(f"{path}: is a TIFF of an unusual layout; convert it to PNG")
-    return premultiplied
-
-
-def _split(image: Any, gray: bool, has_alpha: bool) -> tuple[Any, Any]:
-    """OpenCV's ``(H, W, 1|2|3|4)`` to RGB or gray, and alpha."""
-    channels = image.shape[2]
-    if channels == 2:
-        return image[..., :1], image[..., 1]
-    # Of CMYK, and of 32-bit BMP without a mask for it, OpenCV makes up an alpha.
-    alpha = image[..., 3] if channels == 4 and has_alpha else None
-    if channels == 1:
-        return image, None
-    pixels = image[..., :1] if gray else image[..., 2::-1]
-    return pixels, alpha
-
-
-def _white(pixels: Pixels) -> int:
-    return int(np.iinfo(pixels.dtype).max)
-
-
-def _unmultiplied(pixels: Any, alpha: Any) -> Any:
-    """Colours as PNG has them, which alpha has not darkened."""
-    white = _white(pixels)
-    share = np.maximum(alpha, 1).astype(np.float32)[..., None] / np.float32(white)
-    return np.minimum(np.rint(pixels / share), white).astype(pixels.dtype)
-
-
 def _turn_upright(image: Any, orientation: int) -> Any:
     """Undo what EXIF orientation 2 to 8 says was done to the picture."""
-    if orientation in exif.TRANSPOSED:
+    if orientation in TRANSPOSED:
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
@@ -375,10 +273,6 @@ def encode_png(picture: Picture, compression: int | None = None) -> bytes:
     return b"".join([png[:PNG_HEADER_END], chunks, png[PNG_HEADER_END:]])
 
 
-#: Signature and header chunk.
-PNG_HEADER_END = len(PNG_SIGNATURE) + 25
-
-
 def _gray_with_alpha(image: Any, compression: int | None) -> bytes:
     """A PNG of ``(H, W, 2)``, which no library writes with 16 bit; each row less the one above."""
     height, width = image.shape[:2]
@@ -390,7 +284,7 @@ def _gray_with_alpha(image: Any, compression: int | None) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, PNG_GRAY_ALPHA, 0, 0, 0)
     pixels = zlib.compress(filtered.data, 1 if compression is None else compression)
     body = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
-    return PNG_SIGNATURE + b"".join(body)
+    return SIGNATURE + b"".join(body)
 
 
 def write_png(

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError
-from restormer_cli.files import Stamp, read_file
-from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
+from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
+from restormer_cli.files import Stamp
+from restormer_cli.images import Picture, Pixels, load_image, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
 from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
 from restormer_cli.record import Record
+from restormer_cli.transparency import fill_invisible, with_alpha
 from restormer_cli.work import Item
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
@@ -100,13 +101,14 @@ class _Loaded:
     stamps: list[Stamp] = field(default_factory=list)
     error: str | None = None
 
-    @property
-    def views(self) -> tuple[Pixels, ...]:
-        return tuple(picture.pixels for picture in self.pictures)
+    views: tuple[Pixels, ...] = ()
+    """What the network is given of the pictures."""
 
     @property
     def bytes(self) -> int:
-        return LOADED_BYTES + sum(view.nbytes for view in self.views)
+        held = {id(view): view.nbytes for view in self.views}
+        held |= {id(picture.pixels): picture.pixels.nbytes for picture in self.pictures}
+        return LOADED_BYTES + sum(held.values())
 
 
 class _Pipeline:
@@ -158,14 +160,21 @@ class _Pipeline:
         loaded = _Loaded(item, last)
         check_size = getattr(self.restore, "check_size", None)
         try:
+            if item.result.is_dir():
+                raise ImageError(f"{item.result}: is a folder, so no result can be written there")
             for path in item.sources:
-                data, stamp = read_file(path)
-                loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check_size))
+                picture, stamp = load_image(path, self.job.max_pixels, check_size)
+                loaded.pictures.append(picture)
                 loaded.stamps.append(stamp)
+            loaded.views = tuple(
+                fill_invisible(picture.pixels, picture.alpha) for picture in loaded.pictures
+            )
         except ImageError as error:
             return _Loaded(item, last, error=str(error))
         except MemoryError:
             return _Loaded(item, last, error=f"{item.source}: not enough memory to decode it")
+        except Exception as error:  # it costs this image and no other
+            return _Loaded(item, last, error=f"{item.source}: {fault(error)}")
         return loaded
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
@@ -215,9 +224,7 @@ class _Pipeline:
             return
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
-            first = loaded.pictures[0]
-            alpha = _alpha_like(first.alpha, pixels)
-            picture = replace(first, pixels=pixels, alpha=alpha, notes=())
+            picture = with_alpha(loaded.pictures[0], pixels)
             outcome = replace(self._outcome(loaded), seconds=seconds)
             write = functools.partial(self._write, loaded.item, loaded.stamps, picture)
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)
@@ -282,10 +289,3 @@ def _alike(one: _Loaded, other: _Loaded) -> bool:
     """Whether two images can go through the network together."""
     kinds = [{(view.shape, view.dtype) for view in loaded.views} for loaded in (one, other)]
     return kinds[0] == kinds[1] and len(kinds[0]) == 1
-
-
-def _alpha_like(alpha: Pixels | None, pixels: Pixels) -> Pixels | None:
-    """Alpha in the bit depth of the result; untouched where that is the input's."""
-    if alpha is None or alpha.dtype == pixels.dtype:
-        return alpha
-    return quantise(normalise(alpha), 8 * pixels.dtype.itemsize)

@@ -272,7 +272,7 @@ def test_colours_that_alpha_has_darkened_are_as_bright_as_before(tmp_path: Path,
 def test_cielab_is_refused(tmp_path: Path, bits: int) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, random_pixels(20, 30, 3, bits), photometric="cielab")
-    refused(path, "unusual layout", "convert it to PNG")
+    refused(path, "CIELAB", "convert it to 8 or 16 bit RGB")
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16"])

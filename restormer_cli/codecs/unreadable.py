@@ -1,0 +1,116 @@
+"""What is no damaged picture but something else, told by its first bytes."""
+
+from __future__ import annotations
+
+import re
+
+#: Where the bytes stand, what they are, what that is, and what to do, if not to convert it.
+DEVELOP = "develop it to TIFF or JPEG first"
+EXPORT = "export its picture as PNG, JPEG or TIFF"
+NO_PICTURE = "it is no picture"
+SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
+    (0, b"\xff\x0a", "a JPEG XL picture", None),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", None),
+    (0, b"II\xbc", "a JPEG XR picture", None),
+    (0, b"\x8aMNG", "a MNG animation", None),
+    (0, b"\x8bJNG", "a JNG picture", None),
+    (0, b"8BPS", "a Photoshop document (PSD)", EXPORT),
+    (0, b"gimp xcf", "a GIMP document (XCF)", EXPORT),
+    (0, b"%PDF-", "a PDF document", EXPORT),
+    (0, b"%!PS", "a PostScript document", EXPORT),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript document (EPS)", EXPORT),
+    (0, b"v/1\x01", "an OpenEXR picture of floating-point samples", None),
+    (0, b"#?RADIANCE", "a Radiance HDR picture of floating-point samples (float32)", None),
+    (0, b"#?RGBE", "a Radiance HDR picture of floating-point samples (float32)", None),
+    (0, b"qoif", "a QOI picture", None),
+    (0, b"DDS ", "a DirectDraw texture (DDS)", None),
+    (0, b"BPG\xfb", "a BPG picture", None),
+    (0, b"SIMPLE  =", "a FITS picture", None),
+    (0, b"\0\0\1\0", "an icon (ICO)", None),
+    (0, b"\0\0\2\0", "a cursor (CUR)", None),
+    (0, b"icns", "an icon (ICNS)", None),
+    (0, b"BA", "an array of OS/2 bitmaps", None),
+    (0, b"\x59\xa6\x6a\x95", "a Sun raster picture", None),
+    (0, b"\x01\xda", "an SGI picture", None),
+    (0, b"FORM", "an IFF picture", None),
+    (128, b"DICM", "a DICOM picture", None),
+    (0, b"IIRO", "a camera's raw file (ORF)", DEVELOP),
+    (0, b"IIRS", "a camera's raw file (ORF)", DEVELOP),
+    (0, b"MMOR", "a camera's raw file (ORF)", DEVELOP),
+    (0, b"IIU\0", "a camera's raw file (RW2)", DEVELOP),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file (RAF)", DEVELOP),
+    (0, b"FOVb", "a camera's raw file (X3F)", DEVELOP),
+    (0, b"\0MRM", "a camera's raw file (MRW)", DEVELOP),
+    (6, b"HEAPCCDR", "a camera's raw file (CRW)", DEVELOP),
+    (8, b"CR\x02", "a camera's raw file (CR2)", DEVELOP),
+    (4, b"ftypcrx ", "a camera's raw file (CR3)", DEVELOP),
+    (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)", NO_PICTURE),
+    (0, b"\0\0\1\xba", "a video (MPEG)", NO_PICTURE),
+    (0, b"\0\0\1\xb3", "a video (MPEG)", NO_PICTURE),
+    (0, b"FLV\1", "a video (FLV)", NO_PICTURE),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "a video (WMV)", NO_PICTURE),
+    (8, b"AVI ", "a video (AVI)", NO_PICTURE),
+    (8, b"WAVE", "a sound", NO_PICTURE),
+    (0, b"ID3", "a sound (MP3)", NO_PICTURE),
+    (0, b"OggS", "a sound or video (Ogg)", NO_PICTURE),
+    (0, b"fLaC", "a sound (FLAC)", NO_PICTURE),
+    (0, b"PK\3\4", "a ZIP archive or a document of an office program", "unpack it first"),
+    (0, b"PK\5\6", "an empty ZIP archive", NO_PICTURE),
+    (0, b"Rar!", "a RAR archive", "unpack it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (0, b"BZh", "a bzip2 archive", "unpack it first"),
+    (0, b"\xfd7zXZ\0", "an xz archive", "unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it first"),
+    (257, b"ustar", "a tar archive", "unpack it first"),
+    (0, b"\x89HDF", "an HDF5 file", NO_PICTURE),
+    (0, b"\x93NUMPY", "a NumPy array", NO_PICTURE),
+    (0, b"SQLite format 3", "a database", NO_PICTURE),
+    (0, b"\x7fELF", "a program", NO_PICTURE),
+    (0, b"MZ", "a program", NO_PICTURE),
+    (0, b"\xd0\xcf\x11\xe0", "a document of an office program", EXPORT),
+    (0, b"\0\5\x16\7", "what macOS notes beside a file (AppleDouble)", "look for the file itself"),
+    (
+        0,
+        b"version https://git-lfs",
+        "only the pointer to a picture that Git LFS keeps",
+        "get it by `git lfs pull`",
+    ),
+    (
+        0,
+        b"/annex/objects/",
+        "only the pointer to a picture that git-annex keeps",
+        "get it by `git annex get`",
+    ),
+)
+HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"mif2"}
+NETPBM = re.compile(rb"P[1-7Ff]\s")
+WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.I | re.S)
+SVG = re.compile(rb"\s*(<\?xml.*?\?>\s*)?((<!--.*?-->|<!doctype[^>]*>)\s*)*<svg\b", re.I | re.S)
+NOT_TEXT = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
+CONVERT = "convert it to PNG, JPEG or TIFF"
+
+
+def describe(head: bytes) -> str:
+    """One sentence on what a file is that no codec takes, and what to do."""
+    for place, start, what, remedy in SIGNATURES:
+        if head[place : place + len(start)] == start:
+            return f"is {what}; {remedy or CONVERT}"
+    if head[4:8] == b"ftyp":
+        if head[8:12] in HEIF_BRANDS:
+            return f"is a HEIC photo (HEIF); {CONVERT}"
+        return f"is a video (MP4 or QuickTime); {NO_PICTURE}"
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return f"is a video (QuickTime); {NO_PICTURE}"
+    if NETPBM.match(head):
+        return f"is a Netpbm picture (PNM); {CONVERT}"
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    if SVG.match(text):
+        return f"is a drawing (SVG); {EXPORT}"
+    if WEB_PAGE.match(text):
+        return "is a web page and not an image; the download went wrong, so get it once more"
+    if not head.strip(b"\0"):
+        return "is empty inside (zero bytes alone), as copies are that failed; copy it once more"
+    if head.translate(None, NOT_TEXT) == head:
+        return f"is text and not an image; {NO_PICTURE}"
+    return f"is damaged from its first byte on, or not an image; {CONVERT}"
