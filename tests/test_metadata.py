@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
@@ -383,9 +384,7 @@ def test_profile_that_cannot_be_kept_is_told_and_does_not_cost_the_result(
     kind: str, channels: int, profile: bytes, said: str
 ) -> None:
     pixels = smooth_pixels(9, 14)
-    if channels == 1 and kind == "WEBP":
-        pytest.skip("there is no gray WebP")
-    image = PIL.Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
+    image = PIL.Image.fromarray(pixels).convert("L" if channels == 1 and kind != "WEBP" else "RGB")
     found, notes = restored(saved(image, kind, icc_profile=profile))
     assert b"iCCP" not in found
     assert len(notes) == 1
@@ -873,6 +872,78 @@ def test_gain_map_for_hdr_screens_is_told() -> None:
     _, notes = restored(jpeg_with(xmp_segment(gain)))
     assert len(notes) == 1
     assert "gain map" in notes[0]
+
+
+def test_what_goes_with_a_photo_beside_it_is_told() -> None:
+    motion = (XMP % 1).replace(b'xmp:Rating="5"', b'GCamera:MotionPhoto="1"')
+    stereo = saved(smooth_pixels(16, 24), "MPO", save_all=True)
+    for data, said in (
+        (jpeg_with(xmp_segment(motion)), "motion photo"),
+        (jpeg_with((2, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4))), "gain map"),
+        (jpeg_with((11, b"JP\0\1\0\0\0\1jumb....c2pa")), "C2PA"),
+        (png(random_pixels(5, 4), (b"caBX", b"jumb....c2pa")), "C2PA"),
+        (jpeg_with((1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(40))), "second part"),
+    ):
+        found, notes = restored(data)
+        assert len(notes) == 1
+        assert said in notes[0]
+        assert not found.keys() - {b"iTXt"}
+    assert restored(stereo)[1] == ()
+
+
+@pytest.mark.parametrize("kind", [0x000000, 0x010001, 0x010002, 0x020002])
+def test_further_pictures_of_a_file_are_told_but_thumbnails_are_not(kind: int) -> None:
+    pixels = PIL.Image.fromarray(smooth_pixels(16, 24))
+    data = saved(pixels, "MPO", save_all=True, append_images=[pixels.resize((12, 8))])
+    first = data.rindex(struct.pack("<I", 0x030000), 0, data.index(b"\xff\xdb"))
+    second = first + 16
+    data = data[:second] + struct.pack("<I", kind) + data[second + 4 :]
+    notes = restored(data)[1]
+    expected = ("only the first of 2 pictures in it is restored",)
+    assert notes == (() if kind in (0x010001, 0x010002) else expected)
+
+
+def test_tiff_with_a_thumbnail_in_front_has_its_own_profile_and_resolution(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    maker = [(271, "s", 0, "Maker", True)]
+    profile = [(34675, "B", len(SRGB), SRGB, True)]
+    with tifffile.TiffWriter(path) as file:
+        small = {"subfiletype": 1, "resolution": (72, 72), "resolutionunit": 2}
+        file.write(random_pixels(5, 4), photometric="rgb", extratags=maker, metadata=None, **small)
+        large = {"resolution": (100, 50), "resolutionunit": 3}
+        pixels = random_pixels(10, 8)
+        file.write(pixels, photometric="rgb", extratags=profile, metadata=None, **large)
+    np.testing.assert_array_equal(read_image(path).pixels, pixels)
+    found, notes = restored(path.read_bytes())
+    assert notes == ()
+    assert profile_in(found[b"iCCP"]) == SRGB
+    assert found[b"pHYs"] == struct.pack(">IIB", 10_000, 5_000, 1)
+    assert b"Maker" in found[b"eXIf"]
+
+
+@pytest.mark.parametrize("kind", ["lossless", "12 bit"])
+def test_jpeg_of_rare_kinds_keeps_its_metadata(kind: str) -> None:
+    pixels = random_pixels(16, 24, 3, 16) >> 4
+    settings = {"lossless": True} if kind == "lossless" else {}
+    data = imagecodecs.jpeg8_encode(pixels, bitspersample=12, **settings)
+    insert = (1, camera({271: "Maker", 274: 6})), (2, b"ICC_PROFILE\0\1\1" + SRGB)
+    start = 2 if data[2:4] != b"\xff\xe0" else 4 + int.from_bytes(data[4:6], "big")
+    segments = jpeg_with(*insert)
+    added = segments[2 : segments.index(b"\xff\xdb")]
+    found, notes = restored(data[:start] + added + data[start:])
+    assert notes == ()
+    assert set(found) == {b"iCCP", b"eXIf"}
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
+def test_formats_that_pillow_reads_keep_what_it_tells(kind: str) -> None:
+    settings = {"exif": camera({271: "Maker", 274: 6}), "xmp": XMP % 6, "icc_profile": SRGB}
+    data = saved(smooth_pixels(16, 24), kind, **settings)
+    found, notes = restored(data)
+    assert notes == ()
+    assert set(found) == {b"iCCP", b"eXIf", b"iTXt"}
+    picture = decode_image(Path("a"), data)
+    assert picture.pixels.shape == (24, 16, 3)
 
 
 # --- TIFF and BMP: colours ---------------------------------------------------------------

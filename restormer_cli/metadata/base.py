@@ -26,6 +26,7 @@ COLOR_CHUNKS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"mDCV": 24, b"
 METRES = {2: 0.0254, 3: 0.01}
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 IPTC_RESOURCE = 0x0404
+CREDENTIALS = "its content credentials (C2PA) hold for the unchanged file alone and are left out"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ ABOUT_THE_PHOTO = frozenset(
 WHOLE = {1: "B", 3: "H", 4: "I"}
 FRACTIONS = {5: "II", 11: "f", 12: "d"}
 DIRECTORIES = frozenset({DIRECTORY, PLACE, INTEROPERABILITY})
+OF_THE_PHOTO = ABOUT_THE_PHOTO | DIRECTORIES
+#: What a page is, of which one bit says that it is a smaller copy, another that it is a mask.
+SUB_FILE_TYPE, REDUCED_OR_MASK = 0x00FE, 1 | 4
+MOST_PAGES = 16
 Entry = tuple[int, bytes]
 Directory = dict[int, "Entry | Directory"]
 """Type and value of each tag, or the directory that it points to."""
@@ -90,14 +94,17 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
 
 
 def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
-    """What the first directory of a TIFF file says, and those of the photo and the place in it.
+    """What the directory of a TIFF file's picture says, and those of the photo and the place.
+
+    The picture is on the first page that is no thumbnail or mask. What such pages in front of it
+    say of the photo counts as well.
 
     Parameters
     ----------
     tiff
         The file, also a BigTIFF.
     wanted
-        Tags of the first directory; of the others all are given.
+        Tags of the picture's directory; of the others all are given.
 
     Returns
     -------
@@ -120,18 +127,21 @@ def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
             raise struct.error("an offset beyond the end")
         return int(struct.unpack_from(order + kind, tiff, place)[0])
 
+    def places(start: int) -> range:
+        """Where the entries of a directory are."""
+        size, begin = 4 + 2 * inline, start + struct.calcsize(count_kind)
+        return range(begin, begin + size * number(start, count_kind), size)
+
     def read(start: int, depth: int) -> Directory:
         nonlocal left
         found: Directory = {}
-        count = number(start, count_kind)
-        start += struct.calcsize(count_kind)
-        for place in range(start, start + (4 + 2 * inline) * count, 4 + 2 * inline):
+        for place in places(start):
             tag, kind, length = struct.unpack_from(f"{order}HH{offset_kind}", tiff, place)
             value, size = place + 4 + inline, BYTES_OF_TYPE.get(kind, 0) * length
             if tag in DIRECTORIES and depth:
                 inner = number(value, "Q" if kind in EIGHT_BYTES else "I")
                 found[tag] = read(inner, depth - 1)
-            elif size and (depth < 2 or tag in wanted):
+            elif size and (depth < 2 or tag in wanted or tag == SUB_FILE_TYPE):
                 value = value if size <= inline else number(value, offset_kind)
                 content = tiff[value : value + size]
                 left -= len(content)
@@ -140,7 +150,17 @@ def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
                 found[tag] = kind, content
         return found
 
-    return order, read(number(first, offset_kind), 2)
+    start = number(first, offset_kind)
+    about: Directory = {}
+    for _ in range(MOST_PAGES):
+        directory = read(start, 2)
+        kind = numbers(order, directory.pop(SUB_FILE_TYPE, None), WHOLE)
+        if not kind or not int(kind[0]) & REDUCED_OR_MASK:
+            break
+        about |= {tag: directory[tag] for tag in directory.keys() & OF_THE_PHOTO}
+        if not (start := number(places(start).stop, offset_kind)):
+            break
+    return order, about | directory
 
 
 def content(entry: Entry | Directory | None) -> bytes | None:
@@ -188,7 +208,7 @@ def of_tiff(order: str, directory: Directory) -> bytes | None:
             table += struct.pack(f"{order}HHI", tag, kind, length) + value.ljust(4, b"\0")
         return table + bytes(4) + rest
 
-    about = {tag: directory[tag] for tag in directory.keys() & (ABOUT_THE_PHOTO | DIRECTORIES)}
+    about = {tag: directory[tag] for tag in directory.keys() & OF_THE_PHOTO}
     if not about:
         return None
     head = b"II*\0" if order == "<" else b"MM\0*"

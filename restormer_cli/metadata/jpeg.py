@@ -6,15 +6,19 @@ import re
 import struct
 from collections.abc import Iterator
 
-from restormer_cli.metadata.base import IPTC_RESOURCE, Chunk, Found, density_of
+from restormer_cli.metadata import exif
+from restormer_cli.metadata.base import CREDENTIALS, IPTC_RESOURCE, Chunk, Found, density_of
 
 END, SCAN = 0xD9, 0xDA
 #: Markers without content, or none at all.
 BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
-JFIF, EXIF, ICC, PHOTOSHOP, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+JFIF, EXIF, ICC, JUMBF, PHOTOSHOP, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 SECOND_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"
 RESOLUTION_RESOURCE = 0x03ED
+GAIN_MAP = "has a gain map for HDR screens; the result is what other screens show"
+#: Pictures behind the first one (CIPA DC-007): their entries, and the kinds that are thumbnails.
+PICTURES, THUMBNAILS = 0xB002, {0x010001, 0x010002}
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -34,6 +38,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 def read_jpeg(found: Found, data: bytes) -> None:
     parts: dict[int, bytes] = {}
     resources = b""
+    pictures = 1
     for marker, body in _segments(data):
         if marker == JFIF and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, x, y = struct.unpack_from(">BHH", body, 7)
@@ -48,6 +53,12 @@ def read_jpeg(found: Found, data: bytes) -> None:
             found.tell("the second part of its XMP is left out")
         elif marker == ICC and body.startswith(b"ICC_PROFILE\0") and len(body) >= 14:
             parts.setdefault(body[12], body[13:])
+        elif marker == ICC and body.startswith(b"urn:iso:std:iso:ts:21496:-1\0"):
+            found.tell(GAIN_MAP)
+        elif marker == ICC and body.startswith(b"MPF\0"):
+            pictures = _count_pictures(body[4:])
+        elif marker == JUMBF and b"c2pa" in body:
+            found.tell(CREDENTIALS)
         elif marker == PHOTOSHOP and body.startswith(b"Photoshop 3.0\0"):
             resources += body.removeprefix(b"Photoshop 3.0\0")
         elif marker == COMMENT and (comment := body.rstrip(b"\0")):
@@ -61,8 +72,25 @@ def read_jpeg(found: Found, data: bytes) -> None:
         elif code == RESOLUTION_RESOURCE and len(content) >= 12 and found.density is None:
             x, _, _, y = struct.unpack_from(">IHHI", content)
             found.density = density_of(x / 65536, y / 65536, 2)
-    if found.xmp is not None and re.search(rb"hdrgm:Version|HDRGainMap", found.xmp):
-        found.tell("has a gain map for HDR screens; the result is what other screens show")
+    xmp = found.xmp or b""
+    if re.search(rb"hdrgm:Version|HDRGainMap", xmp):
+        found.tell(GAIN_MAP)
+    if re.search(rb":(MotionPhoto|MicroVideo)\s*=\s*[\"']1", xmp):
+        found.tell("is a motion photo; its result is the still picture alone")
+    if pictures > 1 and GAIN_MAP not in found.lost:
+        found.tell(f"only the first of {pictures} pictures in it is restored")
+
+
+def _count_pictures(index: bytes) -> int:
+    """How many pictures the file holds, thumbnails apart."""
+    try:
+        order, tags = exif.tiff_tags(index, frozenset({PICTURES}))
+    except (KeyError, struct.error):
+        return 1
+    entries = exif.content(tags.get(PICTURES)) or b""
+    whole = entries[: len(entries) // 16 * 16]
+    kinds = [kind & 0xFFFFFF for (kind,) in struct.iter_unpack(f"{order}I12x", whole)]
+    return sum(kind not in THUMBNAILS for kind in kinds)
 
 
 def _join_profile(found: Found, parts: dict[int, bytes]) -> None:

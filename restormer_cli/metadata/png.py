@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from restormer_cli.metadata import icc
-from restormer_cli.metadata.base import COLOR_CHUNKS, XMP_KEYWORD, Density, Found
+from restormer_cli.metadata.base import COLOR_CHUNKS, CREDENTIALS, XMP_KEYWORD, Density, Found
 from restormer_cli.metadata.jpeg import XMP_SEGMENT
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,6 +56,8 @@ def read_png(found: Found, data: bytes) -> None:
             if early and len(body) == 9 and body[8] <= 1 and found.density is None:
                 x, y, unit = struct.unpack(">IIB", body)
                 found.density = Density(x, y, metric=bool(unit)) if x and y else None
+        elif name == b"caBX":
+            found.tell(CREDENTIALS)
         elif name == b"eXIf":
             camera = camera or body
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
