@@ -158,9 +158,9 @@ def decode_image(
     with _blamed(path):
         codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
         decoded = codec.decode(data)
-        if decoded.pixels.shape[:2] != size:
-            raise ImageError(f"is damaged: its header claims another size than its {codec.name}")
-        header = _read_header(decoded.header or data, codec.name)
+        if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
+            raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
+        header = _read_header(decoded.header or data)
     pixels, alpha = decoded.pixels, decoded.alpha
     orientation = header.orientation if decoded.orientation is None else decoded.orientation
     if orientation != 1:
@@ -195,6 +195,8 @@ def _measured(
     """The codec for a file, and its height and width if they are not too much."""
     codec = find_codec(file)
     height, width = codec.measure(file)
+    if min(height, width) < 1:
+        raise ImageError(f"is a damaged {codec.name} file: it claims {width}×{height} pixels")
     if width * height > max_pixels:
         raise ImageError(_too_large(width, height, max_pixels))
     if max(width, height) > LARGEST_SIDE:
@@ -217,7 +219,7 @@ class _Header:
     exif: bytes | None = None
 
 
-def _read_header(data: bytes, kind: str) -> _Header:
+def _read_header(data: bytes) -> _Header:
     """Metadata, as far as Pillow knows the kind of file; damaged metadata costs only itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

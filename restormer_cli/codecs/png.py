@@ -56,7 +56,7 @@ def _decode(data: bytes) -> Decoded:
     for name, chunk in _chunks(data):
         again = name in seen and name != b"IDAT"
         seen.add(name)
-        if name == b"acTL" and len(chunk) >= 16:
+        if name == b"acTL" and len(chunk) >= 16 and b"IDAT" not in seen:
             frames = int.from_bytes(chunk[8:12], "big")
         still_moves |= name == b"fcTL" and b"IDAT" not in seen
         if again or name not in PIXELS | KEPT:
