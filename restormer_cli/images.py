@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import zlib
@@ -154,8 +155,8 @@ def decode_image(
     with _blamed(path):
         codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
         decoded = codec.decode(data)
-        if decoded.pixels.shape[:2] != size:
-            raise ImageError(f"is damaged: its header claims another size than its {codec.name}")
+        if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
+            raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
         found = find_metadata(data)
     pixels, alpha = decoded.pixels, decoded.alpha
     orientation = found.orientation if decoded.orientation is None else decoded.orientation
@@ -193,6 +194,8 @@ def _measured(
     """The codec for a file, and its height and width if they are not too much."""
     codec = find_codec(file)
     height, width = codec.measure(file)
+    if min(height, width) < 1:
+        raise ImageError(f"is a damaged {codec.name} file: it claims {width}×{height} pixels")
     if width * height > max_pixels:
         raise ImageError(_too_large(width, height, max_pixels))
     if max(width, height) > LARGEST_SIDE:

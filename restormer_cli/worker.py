@@ -160,8 +160,6 @@ class _Pipeline:
         loaded = _Loaded(item, last)
         check_size = getattr(self.restore, "check_size", None)
         try:
-            if item.result.is_dir():
-                raise ImageError(f"{item.result}: is a folder, so no result can be written there")
             for path in item.sources:
                 picture, stamp = load_image(path, self.job.max_pixels, check_size)
                 loaded.pictures.append(picture)

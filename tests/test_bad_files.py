@@ -12,6 +12,7 @@ import threading
 import unicodedata
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -283,3 +284,118 @@ def test_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+HEADS = {
+    "zeros.tif": b"",
+    "small.tif": cv2.imencode(".tif", random_pixels(9, 9))[1].tobytes(),
+    "far.tif": b"II*\0\xf0\xff\xff\xff",
+    "lies.tif": b"II+\0\x08\0\0\0"
+    + struct.pack("<QQ", 16, 4)
+    + b"".join(
+        struct.pack("<HHQQ", *tag)
+        for tag in ((256, 4, 1, 9), (257, 4, 1, 9), (273, 16, 1 << 31, 99), (279, 16, 1 << 31, 99))
+    ),
+    "a.png": cv2.imencode(".png", random_pixels(9, 9))[1].tobytes(),
+    "a.jpg": cv2.imencode(".jpg", smooth_pixels(9, 9))[1].tobytes(),
+    "open.jpg": b"\xff\xd8\xff\xe1\xff\xff",
+    "a.webp": cv2.imencode(".webp", random_pixels(9, 9))[1].tobytes(),
+    "a.bmp": cv2.imencode(".bmp", random_pixels(9, 9))[1].tobytes(),
+    "video.jpg": b"\0\0\0\x18ftypisom",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others may not make sparse files")
+def test_files_of_100_gb_cost_one_line_and_no_memory(tmp_path: Path, weights: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, head in HEADS.items():
+        (source / name).write_bytes(head)
+        os.truncate(source / name, 100 * 10**9)
+    write(source / "good.png", random_pixels(8, 8))
+    words = ["derain", "--weights", str(weights), "--input-dir", "in", "--result-dir", "out"]
+    # 100 GB could not be held, nor could 16 GB, which "lies.tif" claims of its directory.
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (12 << 30,) * 2); "
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{limit}from restormer_cli.cli import main; main()", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stderr
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(HEADS), ran.stderr
+    assert "not enough memory" not in ran.stderr
+    assert sum("holds 100.0 GB, far more than 9×9 pixels need" in line for line in errors) >= 5
+    assert ran.stdout == f"{Path('out', 'good.png')}\n"
+
+
+@pytest.mark.parametrize("where", ["turning", "transparency", "codec"])
+def test_a_fault_of_ours_is_not_called_damage_and_costs_one_image(
+    tmp_path: Path,
+    weights: Path,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("a bug\nof ours")
+
+    places = {
+        "turning": ("restormer_cli.images._turn_upright", "turned.jpg"),
+        "transparency": ("restormer_cli.worker.fill_invisible", "seen-through.png"),
+        "codec": ("restormer_cli.codecs.tiff._colours", "a.tif"),
+    }
+    place, name = places[where]
+    exif = PIL.Image.Exif()
+    exif[274] = 3
+    source = tmp_path / "in"
+    write(source / "good.png", random_pixels(8, 8))
+    PIL.Image.fromarray(smooth_pixels(8, 8)).save(source / name, exif=exif)
+    if where == "transparency":
+
+        def only_of_this(pixels: object, alpha: object) -> object:
+            return pixels if alpha is None else broken()
+
+        write(source / name, random_pixels(8, 8, 4))
+        monkeypatch.setattr(place, only_of_this)
+    else:
+        monkeypatch.setattr(place, broken)
+    with caplog.at_level("DEBUG", logger="restormer_cli"):
+        ran = restormer(
+            *("derain", "--input-dir", source, "--result-dir", tmp_path / "out"),
+            *("--weights", weights),
+        )
+    assert ran.status == 1
+    assert ran.lines == [str(tmp_path / "out" / "good.png")]
+    (line,) = (line for line in ran.err.splitlines() if line.startswith("error: "))
+    assert line.startswith(f"error: {source / name}: is not restored for a fault of restormer-cli")
+    assert "TypeError: a bug of ours" in line
+    assert "report" in line
+    assert "damaged" not in line
+    assert "Traceback" not in ran.err
+    (record,) = (record for record in caplog.records if record.exc_info)
+    assert isinstance(record.exc_info[1], TypeError)
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_001), (1_000_001, 1)])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".bmp"])
+def test_what_would_not_fit_into_a_png_is_refused_before_the_network_runs(
+    tmp_path: Path, weights: Path, suffix: str, size: tuple[int, int], monkeypatch: Any
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr("restormer_cli.restorer.Restorer._run", never)
+    image = PIL.Image.new("L", size[::-1])
+    (tmp_path / "in").mkdir()
+    image.save(tmp_path / "in" / f"a{suffix}")
+    ran = restormer(
+        *("derain", "--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out"),
+        *("--weights", weights),
+    )
+    assert ran.status == 1
+    assert f"is {size[1]}×{size[0]} pixels" in ran.err
+    assert "no more than 1000000 a side" in ran.err
+    assert "damaged" not in ran.err

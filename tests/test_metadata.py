@@ -899,7 +899,7 @@ def test_further_pictures_of_a_file_are_told_but_thumbnails_are_not(kind: int) -
     second = first + 16
     data = data[:second] + struct.pack("<I", kind) + data[second + 4 :]
     notes = restored(data)[1]
-    expected = ("only the first of 2 pictures in it is restored",)
+    expected = ("only the first of 2 frames is restored",)
     assert notes == (() if kind in (0x010001, 0x010002) else expected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from restormer_cli.errors import ImageError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
+#: How libraries speak of files that are whole but too much for them.
+UNSUPPORTED = re.compile(r"unsupported|unimplemented|not (yet )?(supported|implemented)", re.I)
 #: Bytes that may be read to learn what a file is: directories of TIFF files can be long.
 HEADER_BYTES = 1 << 28
 
@@ -32,10 +35,6 @@ class Decoded:
     """1 to 8 where the codec knows better than EXIF."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
-    header: bytes | None = None
-    """A file without pixels that holds the metadata, where the file itself would not do."""
-    icc: bytes | None = None
-    """The colour profile, where Pillow would not find it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,10 @@ def parsing(kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # parsers raise whatever a damaged file provokes
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, NotImplementedError) or UNSUPPORTED.search(reason):
+            raise ImageError(
+                f"is a {kind} file of a kind that cannot be read ({reason}); convert it to PNG"
+            ) from error
         raise ImageError(f"is a {kind} file that is damaged or cut off ({reason})") from error
 
 

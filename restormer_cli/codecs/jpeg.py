@@ -34,6 +34,9 @@ NOISE = b"".join(
     noise.tobytes() + bytes([0xFF, 0xD0 + number % 8])
     for number, noise in enumerate(np.random.default_rng(1).integers(1, 255, (9, 512), np.uint8))
 )
+ZEROS = re.compile(rb"\0{16,}\Z")
+#: Bytes that may stand between two segments.
+BETWEEN = 256
 CUT_OFF = "is a JPEG file that is cut off: its lower part is missing"
 
 
@@ -52,17 +55,14 @@ def _matches(head: bytes) -> bool:
 def _frame(file: BinaryIO) -> _Frame:
     file.seek(2)
     while True:
-        byte = file.read(1)
-        if not byte:
+        # Some writers leave a few bytes between segments.
+        between = file.read(BETWEEN)
+        found = NEXT_MARKER.search(between)
+        kind = END if found is None else found[1][0]
+        if found is None or kind in (END, SCAN):
             raise ImageError("is a JPEG file that is damaged or cut off (it holds no picture)")
-        if byte != b"\xff":  # some writers leave a few bytes between segments
-            continue
-        while (marker := file.read(1)) == b"\xff":
-            pass
-        kind = marker[0] if marker else END
-        if kind in (END, SCAN):
-            raise ImageError("is a JPEG file that is damaged or cut off (it holds no picture)")
-        if kind == 0 or kind in BARE:
+        file.seek(found.end() - len(between), 1)
+        if kind in BARE:
             continue
         length = int.from_bytes(file.read(2), "big")
         if kind in FRAMES:
@@ -101,10 +101,12 @@ def _decode(data: bytes) -> Decoded:
     else:
         image = _decoded_whole(data, frame)
     image = image.reshape(*image.shape[:2], -1)
+    pixels = scaled(image, frame.bits)
+    notes = []
     if frame.components == 4:
-        # Of CMYK, programs write the light and not the ink.
-        return Decoded(from_cmyk(inverted(scaled(image, frame.bits))), notes=(CMYK_NOTE,))
-    return Decoded(scaled(image, frame.bits))
+        pixels = from_cmyk(inverted(pixels))  # programs write the light and not the ink
+        notes.append(CMYK_NOTE)
+    return Decoded(pixels, notes=tuple(notes))
 
 
 def _decoded_whole(data: bytes, frame: _Frame) -> Any:
@@ -113,7 +115,10 @@ def _decoded_whole(data: bytes, frame: _Frame) -> Any:
     The decoder fills up with gray what is missing. Noise behind the compressed data changes
     nothing, unless the decoder still asks for more.
     """
-    coded = data[: _end(data)].rstrip(b"\xff")  # FF may fill up before a marker
+    stop = _end(data)
+    coded = data[:stop].rstrip(b"\xff")  # FF may fill up before a marker
+    if stop == len(data):  # zeros, as a copy that failed ends with, are compressed data, too
+        coded = ZEROS.sub(b"", coded)
     end = bytes([0xFF, END])
     with parsing("JPEG"):
         image = imagecodecs.jpeg8_decode(coded + end)

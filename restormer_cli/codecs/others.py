@@ -48,8 +48,8 @@ def _decoder(kind: str) -> Callable[[bytes], Decoded]:
                 f"is a {kind} file of an unusual depth ({image.mode}); "
                 "convert it to 8 or 16 bit PNG"
             )
-        if image.mode == "P" and "transparency" in image.info:
-            mode = "RGBA"
+        if "transparency" in image.info:
+            mode = "LA" if mode == "L" else "RGBA"
         with parsing(kind):
             frames = getattr(image, "n_frames", 1)
             pixels = np.asarray(image.convert(mode))

@@ -1,7 +1,7 @@
 """PNG (Portable Network Graphics, third edition).
 
-The decoder is given only the chunks that make the still image, and Pillow only those of the
-metadata that is kept. So text of any size, animation and damaged extras cost nothing.
+The decoder is given only the chunks that make the still image, so text of any size, animation
+and damaged extras cost nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ from restormer_cli.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
-#: Metadata: colour, resolution, what the camera noted.
-KEPT = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"sBIT", b"pHYs", b"eXIf"}
-#: More than any profile or EXIF takes; one of more bytes is left out.
-LARGEST_KEPT = 1 << 26
-#: Profiles of more bytes are kept from Pillow, which would refuse the image for them.
-LARGEST_FOR_PILLOW = 1 << 20
 
 
 def _matches(head: bytes) -> bool:
@@ -48,32 +42,22 @@ def _measure(file: BinaryIO) -> tuple[int, int]:
 
 def _decode(data: bytes) -> Decoded:
     picture: list[Any] = [SIGNATURE]
-    header: list[Any] = [SIGNATURE]
     notes: list[str] = []
-    icc: bytes | None = None
     seen = set[bytes]()
     frames, still_moves = 0, False
     for name, chunk in _chunks(data):
         again = name in seen and name != b"IDAT"
         seen.add(name)
-        if name == b"acTL" and len(chunk) >= 16:
+        if name == b"acTL" and len(chunk) >= 16 and b"IDAT" not in seen:
             frames = int.from_bytes(chunk[8:12], "big")
         still_moves |= name == b"fcTL" and b"IDAT" not in seen
-        if again or name not in PIXELS | KEPT:
+        if again or name not in PIXELS:
             continue
-        if name in PIXELS - {b"tRNS"}:  # if one of these is damaged, the decoder says so
+        # If another one is damaged, the decoder says so.
+        if name == b"tRNS" and not _is_whole(chunk):
+            notes.append("its transparency is damaged and left out")
+        else:
             picture.append(chunk)
-            if name == b"IHDR":
-                header.append(chunk)
-        elif not _is_whole(chunk):
-            if name == b"tRNS":
-                notes.append("its transparency is damaged and left out")
-        elif name == b"tRNS":
-            picture.append(chunk)
-        elif name == b"iCCP" and len(profile := _profile(bytes(chunk[8:-4]))) > LARGEST_FOR_PILLOW:
-            icc = profile
-        elif len(chunk) <= LARGEST_KEPT:
-            header.append(chunk)
     with parsing("PNG"):
         image = imagecodecs.png_decode(b"".join([*picture, _empty(b"IEND")]))
     if frames and not still_moves:
@@ -86,8 +70,6 @@ def _decode(data: bytes) -> Decoded:
         image[..., :colours],
         image[..., colours] if image.shape[2] > colours else None,
         notes=tuple(notes),
-        header=b"".join([*header, _empty(b"IDAT"), _empty(b"IEND")]),
-        icc=icc,
     )
 
 
@@ -121,16 +103,6 @@ def _empty(name: bytes) -> bytes:
 
 def _is_whole(chunk: memoryview) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-
-
-def _profile(body: bytes) -> bytes:
-    """Unpacked, or nothing if it is damaged or a bomb."""
-    try:
-        unpacker = zlib.decompressobj()
-        profile = unpacker.decompress(body[body.index(b"\0") + 2 :], LARGEST_KEPT)
-    except (ValueError, zlib.error):
-        return b""
-    return profile if unpacker.eof else b""
 
 
 CODEC = Codec("PNG", _matches, _measure, _decode)

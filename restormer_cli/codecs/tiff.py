@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -25,8 +26,8 @@ from restormer_cli.codecs.base import (
 )
 from restormer_cli.errors import ImageError
 
-SUB_FILE_TYPE, ORIENTATION, SUB_DIRECTORIES, INK_SET = 254, 274, 330, 332
-ICC_PROFILE, DNG_VERSION = 34675, 50706
+SUB_FILE_TYPE, ORIENTATION, SUB_DIRECTORIES, INK_SET, SUBSAMPLING = 254, 274, 330, 332, 530
+DNG_VERSION = 50706
 #: Bits of the sub-file type.
 REDUCED, MASK = 1, 4
 CMYK_INKS = 1
@@ -78,11 +79,13 @@ class _Page:
     known_compression: bool
     extras: tuple[int, ...]
     ink_set: Any
+    subsampling: Any
     raw: bool
     """Whether it, or what belongs to it, is what a sensor measured."""
     orientation: Any
-    icc: Any
     palette: Any
+    parts: int
+    """Strips or tiles that there should be."""
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
 
@@ -121,11 +124,12 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
         known_compression=page.compression == NONE
         or page.compression in tifffile.TIFF.DECOMPRESSORS,
         extras=tuple(page.extrasamples),
+        subsampling=tags.valueof(SUBSAMPLING, (2, 2)),
         ink_set=tags.valueof(INK_SET, CMYK_INKS),
         raw=DNG_VERSION in tags or any(each.photometric in RAW for each in (page, *below)),
         orientation=tags.valueof(ORIENTATION, 1),
-        icc=tags.valueof(ICC_PROFILE),
         palette=page.colormap,
+        parts=math.prod(page.chunked),
         offsets=tuple(page.dataoffsets),
         counts=tuple(page.databytecounts),
     )
@@ -178,6 +182,12 @@ def _refuse_unreadable(page: _Page) -> None:
         what = f"{page.samples} bands, of which none is said to be red, green or blue"
     elif page.photometric == PHOTOMETRIC.SEPARATED and page.ink_set != CMYK_INKS:
         what = "inks other than CMYK"
+    elif (
+        page.photometric == PHOTOMETRIC.YCBCR
+        and page.compression == NONE
+        and page.subsampling != (1, 1)
+    ):
+        what = "chroma of less resolution, without JPEG"
     elif page.photometric == PHOTOMETRIC.PALETTE and page.palette is None:
         raise ImageError("is a TIFF file that is damaged: it lacks its palette")
     if what is not None:
@@ -212,14 +222,13 @@ def _decode(data: bytes) -> Decoded:
             orientation = page.orientation if page.orientation in range(1, 9) else 1
     if page.count > 1:
         notes.insert(0, f"only the first of {page.count} pages is restored")
-    icc = bytes(page.icc) if isinstance(page.icc, (bytes, bytearray)) else None
-    return Decoded(pixels, alpha, orientation, tuple(notes), icc=icc)
+    return Decoded(pixels, alpha, orientation, tuple(notes))
 
 
 def _refuse_missing(page: _Page, size: int) -> None:
     """Raise ImageError if a strip or tile is not in the file; libraries may fill it with black."""
     offsets, counts = page.offsets, page.counts
-    if not offsets or len(offsets) != len(counts):
+    if len(offsets) != len(counts) or len(offsets) < page.parts:
         raise ImageError("is a TIFF file that is damaged: it does not say where its pixels are")
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("is a TIFF file that is cut off: a part of its pixels is missing")
@@ -232,9 +241,12 @@ def _by_pillow(data: bytes, number: int) -> Any:
     with parsing("TIFF"), PIL.Image.open(io.BytesIO(data)) as image:
         image.seek(number)
         image.load()
-    mode = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB"}.get(image.mode)
+    modes = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB"}
+    mode = modes.get(image.mode)
     if mode is None:
-        raise ImageError(f"is a TIFF of an unusual layout ({image.mode}); convert it to PNG")
+        raise ImageError(
+            f"is a TIFF that has colours of the kind {image.mode}; convert it to 8 bit RGB or gray"
+        )
     pixels = np.asarray(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], -1)
 

@@ -78,7 +78,7 @@ def read_jpeg(found: Found, data: bytes) -> None:
     if re.search(rb":(MotionPhoto|MicroVideo)\s*=\s*[\"']1", xmp):
         found.tell("is a motion photo; its result is the still picture alone")
     if pictures > 1 and GAIN_MAP not in found.lost:
-        found.tell(f"only the first of {pictures} pictures in it is restored")
+        found.tell(f"only the first of {pictures} frames is restored")
 
 
 def _count_pictures(index: bytes) -> int:
