@@ -143,9 +143,9 @@ def test_evaluation_tells_nothing_that_libraries_mutter(tmp_path: Path) -> None:
     interlaced[29:33] = struct.pack(">I", zlib.crc32(interlaced[12:29]))
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / "a.png").write_bytes(bytes(interlaced))
+    words = ["evaluate", "--result-dir", "results", "--target-dir", "targets"]
     ran = subprocess.run(
-        [sys.executable, "-m", "restormer_cli.cli", "evaluate"]
-        + "--result-dir results --target-dir targets".split(),
+        [sys.executable, "-m", "restormer_cli.cli", *words],
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
