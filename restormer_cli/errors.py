@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 
 class RestormerError(Exception):
     """Base of all errors of this package; ``str()`` of one is a sentence for people."""
@@ -45,3 +47,13 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+
+def fault(error: BaseException) -> str:
+    """What to say of an error that should not be; its traceback goes to the log.
+
+    To be called where it is handled. It is ours, not the user's, and costs one image at most.
+    """
+    logging.getLogger("restormer_cli").error("a fault of restormer-cli", exc_info=error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"a fault of restormer-cli ({what}); please report it"

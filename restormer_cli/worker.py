@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError
+from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
 from restormer_cli.files import Stamp, read_file
 from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
 from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
 from restormer_cli.record import Record
+from restormer_cli.stopping import interruptible, uninterrupted
 from restormer_cli.work import Item
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
@@ -24,8 +27,12 @@ AHEAD_BYTES = 64 * 2**20
 LOADED_BYTES = 1 << 12
 #: Results in a row that a full disk, say, refuses before the run stops.
 REFUSED_WRITES = 2
+#: Images in a row that the network fails on for no fault of theirs before the run stops.
+FAULTS = 3
 #: Seconds that a run which is stopped gives to what is being written.
 LAST_WRITE_SECONDS = 10.0
+#: Why a run stops that is asked to.
+FAIL_FAST = "--fail-fast stops at the first failure"
 
 
 class Restore(Protocol):
@@ -37,7 +44,13 @@ class Restore(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told what becomes of images, all in the thread that restores them."""
+    """Who is told what becomes of images, all in the thread that restores them.
+
+    Being told raises nothing; what should end the work comes out of :meth:`check`.
+    """
+
+    def check(self) -> None:
+        """Raise what should end the work; called between images and inside the network."""
 
     def notice(self, text: str, item: Item | None = None) -> None: ...
     def start(self, item: Item, megapixels: float) -> None:
@@ -57,31 +70,46 @@ def work(
     labels: Labels,
     chunks: Iterable[Sequence[Item]],
     listener: Listener,
-) -> bool:
+    *,
+    keep_on: bool = True,
+) -> str:
     """Restore images as they come, chunk by chunk, and note them in ``record``.
 
     Small images of one size go through the network together within a chunk. One image that
     fails costs no other its result.
 
+    Parameters
+    ----------
+    keep_on
+        Go on when the network fails for a reason that is none of the image: that is then one of
+        those that failed. Else raise it, so that somebody else may try.
+
     Returns
     -------
-    bool
-        Whether all of them were come to: not after a failure if the job is to fail fast, nor
-        when the disk is full.
+    str
+        Why not all of them were come to: after a failure if the job is to fail fast, or when
+        the disk is full. Empty if they were.
 
     Raises
     ------
     UsageError
         If the result folder cannot be written to.
     """
-    try:
-        record.open(replace(job.settings, precision=labels.precision or job.settings.precision))
-    except OSError as error:
-        raise unwritable(job, error) from error
-    try:
-        return _Pipeline(job, record, restore, labels, listener).run(chunks)
-    finally:
-        record.close()
+    with uninterrupted():
+        try:
+            record.open(replace(job.settings, precision=labels.precision or job.settings.precision))
+        except OSError as error:
+            raise unwritable(job, error) from error
+        try:
+            return _Pipeline(job, record, restore, labels, listener, keep_on).run(chunks)
+        finally:
+            try:
+                record.close()
+            except OSError as error:
+                listener.notice(
+                    f"{record.path}: what is done may not be known to the next run "
+                    f"({error.strerror or error})"
+                )
 
 
 def unwritable(job: Job, error: OSError) -> UsageError:
@@ -109,63 +137,85 @@ class _Loaded:
         return LOADED_BYTES + sum(view.nbytes for view in self.views)
 
 
+class _Ended(BaseException):
+    """Ends the network from inside its progress; no error, so that it is not taken for one."""
+
+
 class _Pipeline:
     """A reader, the network in the calling thread, a writer."""
 
     def __init__(
-        self, job: Job, record: Record, restore: Restore, labels: Labels, listener: Listener
+        self,
+        job: Job,
+        record: Record,
+        restore: Restore,
+        labels: Labels,
+        listener: Listener,
+        keep_on: bool,
     ) -> None:
         self.job, self.record, self.restore, self.labels = job, record, restore, labels
         self.listener = listener
+        self.keep_on = keep_on
         self.failed = False
-        self.refused = 0
+        self.refused = self.faults = 0
 
-    def run(self, chunks: Iterable[Sequence[Item]]) -> bool:
+    def run(self, chunks: Iterable[Sequence[Item]]) -> str:
         sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
         self.writer: WriteBehind[tuple[Item, Outcome]] = WriteBehind(AHEAD_BYTES)
-        reader = ReadAhead(
+        self.reader = ReadAhead(
             sources,
             self._read,
             lambda loaded: loaded.bytes,
             AHEAD_BYTES,
             # The next chunk may come only once the results of this one are reported.
-            idle=lambda: self._report(self.writer.finished()),
+            idle=self._look_up,
         )
         patience: float | None = None
         try:
-            for group in self._groups(reader):
+            for group in self._groups(self.reader):
                 self._restore(group)
-                self._report(self.writer.finished())
-                if self.failed and self.job.fail_fast:
-                    return False
-                if self.refused >= REFUSED_WRITES:
-                    self.listener.notice(f"{self.job.result_dir}: takes no more results; stopped")
-                    return False
+                self._look_up()
+                if reason := self._reason_to_stop():
+                    return reason
         except Stopped:
             patience = LAST_WRITE_SECONDS
             raise
         finally:
-            reader.close(CLOSING_SECONDS if patience is None else 0)
             try:
+                self.reader.close(CLOSING_SECONDS if patience is None else 0)
                 # Also when stopped: what is restored is written.
                 self._report(self.writer.drain(patience))
             finally:
                 self.writer.close()
-        return True
+                self._report(self.writer.finished())
+        return ""
+
+    def _look_up(self) -> None:
+        """Between two steps: say what has been written, and see whether to go on."""
+        self._report(self.writer.finished())
+        self.listener.check()
+
+    def _reason_to_stop(self) -> str:
+        if self.failed and self.job.fail_fast:
+            return FAIL_FAST
+        if self.refused >= REFUSED_WRITES:
+            return f"{self.job.result_dir} takes no more results; stopped"
+        if self.faults >= FAULTS:
+            return f"the network failed {FAULTS} times in a row"
+        return ""
 
     def _read(self, source: tuple[Item, bool]) -> _Loaded:
         item, last = source
         loaded = _Loaded(item, last)
         check_size = getattr(self.restore, "check_size", None)
+        path = item.source
         try:
             for path in item.sources:
                 data, stamp = read_file(path)
                 loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check_size))
                 loaded.stamps.append(stamp)
-        except ImageError as error:
-            return _Loaded(item, last, error=str(error))
-        except MemoryError:
-            return _Loaded(item, last, error=f"{item.source}: not enough memory to decode it")
+        except Exception as error:
+            return _Loaded(item, last, error=_sentence(path, error, "decode"))
         return loaded
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
@@ -192,35 +242,73 @@ class _Pipeline:
         if group[0].error is not None:
             self._fail(group[0], group[0].error)
             return
-        progress = self._announce(group)
         started = time.monotonic()
         try:
-            if len(group) > 1:  # so this is a restorer that takes several
-                results = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
-                    [loaded.views for loaded in group],
-                    bit_depth=self.job.bit_depth,
-                    progress=progress,
-                )
-            else:
-                results = [
-                    self.restore(*group[0].views, bit_depth=self.job.bit_depth, progress=progress)
-                ]
-        except ImageError as error:
+            results = self._through_network(group)
+        except (ImageError, MemoryError) as error:
             if len(group) > 1:  # find out whose fault it is
                 for loaded in group:
                     loaded.pictures = [replace(picture, notes=()) for picture in loaded.pictures]
                     self._restore([loaded])
             else:
-                self._fail(group[0], f"{group[0].item.source}: {error}")
+                self._fail(group[0], _sentence(group[0].item.source, error, "restore"))
             return
+        except Exception as error:
+            if not self.keep_on:
+                raise
+            self.faults += 1
+            for loaded in group:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+            return
+        self.faults = 0
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
             first = loaded.pictures[0]
-            alpha = _alpha_like(first.alpha, pixels)
+            try:
+                alpha = _alpha_like(first.alpha, pixels)
+            except MemoryError as error:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+                continue
             picture = replace(first, pixels=pixels, alpha=alpha, notes=())
             outcome = replace(self._outcome(loaded), seconds=seconds)
             write = functools.partial(self._write, loaded.item, loaded.stamps, picture)
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)
+
+    def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
+        """The results of a group. What is raised comes from the network, or ends the work."""
+        advance = self._announce(group)
+        told: list[BaseException] = []
+
+        def progress(share: float) -> None:
+            try:
+                with uninterrupted():
+                    advance(share)
+            except BaseException as error:
+                told.append(error)
+                raise _Ended from error
+
+        try:
+            with interruptible():
+                if len(group) > 1:  # so this is a restorer that takes several
+                    results: Sequence[Pixels] = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
+                        [loaded.views for loaded in group],
+                        bit_depth=self.job.bit_depth,
+                        progress=progress,
+                    )
+                else:
+                    views = group[0].views
+                    results = [
+                        self.restore(*views, bit_depth=self.job.bit_depth, progress=progress)
+                    ]
+        except BaseException:
+            if told:
+                raise told[0] from None
+            raise
+        if told:  # and it went on all the same
+            raise told[0]
+        if len(results) != len(group):
+            raise ValueError(f"{len(results)} results of {len(group)} images")
+        return results
 
     def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
         """Say what is in the network now; whom it tells which share of the work is done."""
@@ -235,7 +323,7 @@ class _Pipeline:
 
         def advance(share: float) -> None:
             # A result is reported when it is written, not when the next image is restored.
-            self._report(self.writer.finished())
+            self._look_up()
             nonlocal done
             if share > done:
                 self.listener.advance((share - done) * megapixels)
@@ -256,26 +344,36 @@ class _Pipeline:
         self.writer.put((loaded.item, self._outcome(loaded, error)), 0, lambda: None)
 
     def _write(self, item: Item, stamps: list[Stamp], picture: Picture) -> None:
-        write_png(
-            item.result,
-            picture,
-            self.job.png_compression,
-            lambda facts: self.record.add(item, stamps, facts.st_size, facts.st_mtime_ns),
-        )
+        def note(facts: os.stat_result) -> None:
+            self.writer.commit()  # or the file is not renamed
+            self.record.add(item, stamps, facts.st_size, facts.st_mtime_ns)
+
+        write_png(item.result, picture, self.job.png_compression, note)
 
     def _report(
         self, finished: Iterable[tuple[tuple[Item, Outcome], BaseException | None]]
     ) -> None:
         for (item, outcome), error in finished:
-            if error is None:
-                self.refused = 0 if outcome.status == "done" else self.refused
-            elif isinstance(error, ImageError):
-                outcome = replace(outcome, status="failed", error=str(error))
+            if error is not None:
+                reason = _sentence(item.result, error, "write")
+                outcome = replace(outcome, status="failed", error=reason)
                 self.refused += isinstance(error, ResultFolderError)
                 self.failed = True
-            else:
-                raise error
+            elif outcome.status == "done":
+                self.refused = 0
             self.listener.settle(item, outcome)
+
+
+def _sentence(path: Path, error: BaseException, doing: str) -> str:
+    """What to say of an error that an image has met, whatever it is; it names a file."""
+    if isinstance(error, ImageError):
+        text = str(error)
+        return text if text.startswith(f"{path}: ") else f"{path}: {text}"
+    if isinstance(error, MemoryError):
+        return f"{path}: not enough memory to {doing} it"
+    if isinstance(error, OSError):
+        return f"{path}: cannot {doing} it ({error.strerror or error})"
+    return f"{path}: {fault(error)}"
 
 
 def _alike(one: _Loaded, other: _Loaded) -> bool:

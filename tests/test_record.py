@@ -136,7 +136,7 @@ def test_journal_is_written_anew_when_most_of_it_is_out_of_date(folder: Path) ->
     record.add(items[0], [source], facts.st_size, facts.st_mtime_ns)
     record.close()
     before = record.path.stat().st_size
-    opened(folder).close()
+    loaded(folder).compact()
     assert record.path.stat().st_size < before / 100
     assert [loaded(folder).judge(i) for i in items] == [DONE] * 2
     assert os.listdir(folder / "out" / FOLDER) == ["run.jsonl"]  # noqa: PTH208 - hidden ones too
