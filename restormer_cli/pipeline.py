@@ -45,10 +45,7 @@ class ReadAhead(Generic[Source, Loaded]):
     idle
         Called now and then by the iteration while there is nothing to give.
 
-    Raises
-    ------
-    UsageError
-        If the system allows no further thread.
+    Iterate once; that raises UsageError if the system allows no further thread.
     """
 
     def __init__(
@@ -65,16 +62,16 @@ class ReadAhead(Generic[Source, Loaded]):
         self._waiting: deque[tuple[Loaded, int]] = deque()  # each with what loading it took
         self._bytes = 0
         self._state = threading.Condition()
-        self._loading = self._hungry = self._ended = self._closed = False
+        self._loading = self._hungry = self._blocked = self._ended = self._closed = False
         self._error: BaseException | None = None
         #: Bytes that the value which is being loaded takes, as reserved.
         self._reserved = 0
         #: Bytes reserved since there was a new word on how many there is room for.
         self._taken = 0
         self._room: Callable[[int], bool] | None = None
-        _start(self._work, "reader")
 
     def __iter__(self) -> Iterator[Loaded]:
+        _start(self._work, "reader")
         while True:
             while not self._waiting and not self._ended:
                 with self._state:
@@ -110,7 +107,10 @@ class ReadAhead(Generic[Source, Loaded]):
             If nobody waits for the value any more.
         """
         with self._state:
+            self._blocked = True
+            self._state.notify_all()
             self._state.wait_for(lambda: self._closed or self._may_take(size))
+            self._blocked = False
             if self._closed:
                 raise Closed
             self._reserved += size
@@ -141,7 +141,7 @@ class ReadAhead(Generic[Source, Loaded]):
     def finish_loading(self) -> None:
         """Wait for the value that is being loaded, if there was room for it."""
         with self._state:
-            while self._reserved and not self._ended:
+            while self._reserved and not (self._blocked or self._ended):
                 self._state.wait(_TICK)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:

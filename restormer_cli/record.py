@@ -348,8 +348,8 @@ class Record:
         if self._lines <= 2 * self._results + SPARE_LINES:
             return
         with contextlib.suppress(OSError), self.path.open("rb") as old:
-            headers: list[str] = []
-            numbers: dict[tuple[Any, ...], int] = {}
+            numbers: dict[str, int] = {}
+            number, of_these = 0, None
             # Of each result time, header and offset of its entries; journals that were put
             # together are not in the order of time.
             latest: dict[int, list[tuple[int, int, int]]] = {}
@@ -359,9 +359,10 @@ class Record:
                 if made is None or settings is None:
                     continue
                 name, entry = made
-                number = numbers.setdefault(dataclasses.astuple(settings), len(headers))
-                if number == len(headers):
-                    headers.append(_header(settings))
+                if settings is not of_these:
+                    of_these = settings
+                    header = _header(settings)
+                    number = numbers.setdefault(header, len(numbers))
                 several = latest.setdefault(hash(name), [])
                 if any(
                     (time, other) == (entry.mtime, number) and _line_at(old, at) == line
@@ -373,7 +374,7 @@ class Record:
                 del several[:-2]
             sweep([self.folder])
             with atomic_file(self.path) as new:
-                last = None
+                headers, last = list(numbers), None
                 places = (place[1:] for several in latest.values() for place in several)
                 for number, offset in sorted(places):
                     if number != last:
@@ -503,23 +504,20 @@ def _settings_of(values: object) -> Settings | None:
     return Settings(**values)
 
 
-def _entry_of_line(parsed: object, settings: Settings) -> tuple[str, Entry] | None:
-    match parsed:
-        case [name, [size, mtime], [*sources]] if jsonlines.is_name_inside(name):
-            stamped = [_source_of(source) for source in sources]
-            if jsonlines.is_whole(size) and jsonlines.is_whole(mtime) and stamped:
-                known = tuple(one for one in stamped if one is not None)
-                if len(known) == len(stamped):
-                    return name, Entry(size, mtime, known, settings)
-    return None
-
-
-def _source_of(parsed: object) -> tuple[str, Stamp] | None:
-    match parsed:
-        case [path, size, mtime, str(digest)] if jsonlines.is_path(path):
-            if jsonlines.is_whole(size) and jsonlines.is_whole(mtime):
-                return path, Stamp(size, mtime, digest)
-    return None
+def _entry_of_line(parsed: Any, settings: Settings) -> tuple[str, Entry] | None:
+    try:
+        name, (size, mtime), parts = parsed
+        sources = tuple((path, Stamp(*stamp)) for path, *stamp in parts)
+    except (TypeError, ValueError):
+        return None
+    sound = jsonlines.is_name_inside(name) and jsonlines.is_whole(size)
+    if not (sound and jsonlines.is_whole(mtime) and sources):
+        return None
+    for path, stamp in sources:
+        sound = jsonlines.is_path(path) and isinstance(stamp.digest, str)
+        if not (sound and jsonlines.is_whole(stamp.size) and jsonlines.is_whole(stamp.mtime)):
+            return None
+    return name, Entry(size, mtime, sources, settings)
 
 
 def _line_at(journal: IO[bytes], offset: int) -> bytes:

@@ -15,7 +15,7 @@ from restormer_cli.files import Stamp, read_file
 from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
-from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
+from restormer_cli.pipeline import CLOSING_SECONDS, SMALL_BYTES, ReadAhead, WriteBehind
 from restormer_cli.record import Record
 from restormer_cli.stopping import interruptible, uninterrupted
 from restormer_cli.work import Item
@@ -23,6 +23,10 @@ from restormer_cli.work import Item
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
 #: disk. One image more is held on either side, however large.
 AHEAD_BYTES = 64 * 2**20
+#: Bytes that decoding takes for each pixel at most, with 16 bit and alpha (measured: 17).
+DECODING_BYTES = 24
+#: Times its pixels that an image holds while it is encoded: copies, and the file.
+ENCODING_COPIES = 4
 #: What an image holds beside its pixels, at least: those that cannot be read count, too.
 LOADED_BYTES = 1 << 12
 #: Results in a row that a full disk, say, refuses before the run stops.
@@ -207,16 +211,57 @@ class _Pipeline:
     def _read(self, source: tuple[Item, bool]) -> _Loaded:
         item, last = source
         loaded = _Loaded(item, last)
-        check_size = getattr(self.restore, "check_size", None)
         path = item.source
         try:
             for path in item.sources:
                 data, stamp = read_file(path)
-                loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check_size))
+                check = self._before_decoding()
+                loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check))
                 loaded.stamps.append(stamp)
         except Exception as error:
             return _Loaded(item, last, error=_sentence(path, error, "decode"))
         return loaded
+
+    def _before_decoding(self) -> Callable[[int, int], None]:
+        """Refuses a size that can never fit, and lets the others wait until there is room."""
+        check_size = getattr(self.restore, "check_size", None)
+        waited = False
+
+        def check(height: int, width: int) -> None:
+            nonlocal waited
+            if check_size is not None:
+                check_size(height, width)
+            if not waited:
+                waited = True
+                self.reader.reserve(DECODING_BYTES * height * width)
+
+        return check
+
+    def _make_room(self, loaded: _Loaded) -> None:
+        """See that an image fits into memory beside what is being read and written.
+
+        Where it does not, that is waited for; and then no more is read beside it than fits.
+        """
+        room_for = getattr(self.restore, "room_for", None)
+        if room_for is None:
+            self.reader.allow(lambda size: True)
+            return
+        height, width = loaded.pictures[0].pixels.shape[:2]
+        small = DECODING_BYTES * height * width <= SMALL_BYTES
+
+        def spare() -> int:
+            available, needed = room_for(height, width)
+            beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
+            return int(available - needed - beside)
+
+        if small:  # of which there are many: the system is asked only for a large one
+            self.reader.allow(lambda size: size <= SMALL_BYTES or size <= spare())
+            return
+        if (left := spare()) < 0:
+            self.reader.finish_loading()
+            self._report(self.writer.drain())
+            left = spare()
+        self.reader.allow(lambda size: size <= left)
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
         """Images that go through the network together: neighbours of one size, if small."""
@@ -244,6 +289,7 @@ class _Pipeline:
             return
         started = time.monotonic()
         try:
+            self._make_room(group[0])
             results = self._through_network(group)
         except (ImageError, MemoryError) as error:
             if len(group) > 1:  # find out whose fault it is
