@@ -126,7 +126,7 @@ def restore(
         try:
             run(job, work, start, console, summary)
         except BaseException as error:
-            if isinstance(error, Stopped) or summary.done or summary.failed:
+            if isinstance(error, Stopped) or (summary.left and (summary.done or summary.failed)):
                 console.close(f"stopped {_cause(error)}: {summary}{_peak(summary)}", summary.left)
             raise
         if summary.left:

@@ -144,6 +144,10 @@ class _Loaded:
 class _Ended(BaseException):
     """Ends the network from inside its progress; no error, so that it is not taken for one."""
 
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
 
 class _Pipeline:
     """A reader, the network in the calling thread, a writer."""
@@ -184,6 +188,10 @@ class _Pipeline:
         except Stopped:
             patience = LAST_WRITE_SECONDS
             raise
+        except _Ended as ended:
+            if isinstance(ended.cause, Stopped):
+                patience = LAST_WRITE_SECONDS
+            raise ended.cause from None
         finally:
             try:
                 self.reader.close(CLOSING_SECONDS if patience is None else 0)
@@ -323,15 +331,15 @@ class _Pipeline:
     def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
         """The results of a group. What is raised comes from the network, or ends the work."""
         advance = self._announce(group)
-        told: list[BaseException] = []
+        ended: list[_Ended] = []
 
         def progress(share: float) -> None:
             try:
                 with uninterrupted():
                     advance(share)
             except BaseException as error:
-                told.append(error)
-                raise _Ended from error
+                ended.append(_Ended(error))
+                raise ended[0] from error
 
         try:
             with interruptible():
@@ -346,12 +354,9 @@ class _Pipeline:
                     results = [
                         self.restore(*views, bit_depth=self.job.bit_depth, progress=progress)
                     ]
-        except BaseException:
-            if told:
-                raise told[0] from None
-            raise
-        if told:  # and it went on all the same
-            raise told[0]
+        finally:
+            if ended:  # whatever has become of it on its way, and if it was eaten
+                raise ended[0]
         if len(results) != len(group):
             raise ValueError(f"{len(results)} results of {len(group)} images")
         return results
