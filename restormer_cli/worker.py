@@ -320,7 +320,7 @@ class _Pipeline:
             first = loaded.pictures[0]
             try:
                 alpha = _alpha_like(first.alpha, pixels)
-            except MemoryError as error:
+            except Exception as error:
                 self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
                 continue
             picture = replace(first, pixels=pixels, alpha=alpha, notes=())
