@@ -170,9 +170,10 @@ def _name(result: str, folder: Path) -> str:
     if not result:
         return ""
     path = real_path(Path(result).parent) / Path(result).name
+    if path.name in ("", ".."):  # no file
+        return ""
     if path.is_relative_to(folder):
-        inside = path.relative_to(folder).as_posix()
-        return inside if jsonlines.is_name_inside(inside) else ""
+        return path.relative_to(folder).as_posix()
     tails = [PurePath(*path.parts[start:]) for start in range(1, len(path.parts))]
     there = (tail for tail in tails if ".." not in tail.parts and is_file(folder / tail))
     return next(there, PurePath(path.name)).as_posix()
