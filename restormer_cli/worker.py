@@ -16,6 +16,7 @@ from restormer_cli.images import Picture, Pixels, decode_image, normalise, quant
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
 from restormer_cli.pipeline import CLOSING_SECONDS, SMALL_BYTES, ReadAhead, WriteBehind
+from restormer_cli.process import return_freed_memory
 from restormer_cli.record import Record
 from restormer_cli.stopping import interruptible, uninterrupted
 from restormer_cli.work import Item
@@ -268,6 +269,7 @@ class _Pipeline:
         if (left := spare()) < 0:
             self.reader.finish_loading()
             self._report(self.writer.drain())
+            return_freed_memory()
             left = spare()
         self.reader.allow(lambda size: size <= left)
 
