@@ -48,7 +48,8 @@ class Here:
         self._restore, self._labels = restore, labels
 
     def restore(self, job: Job, record: Record, items: list[Item], course: Course) -> None:
-        worker.work(job, record, self._restore, self._labels, [items], course)
+        reason = worker.work(job, record, self._restore, self._labels, [items], course)
+        course.summary.reason = reason
 
     def peak_memory(self) -> int:
         return peak_memory()
@@ -78,13 +79,14 @@ def run(
     summary.left = len(work.items) + len(work.problems)
     course = Course(summary, observer)
     with contextlib.ExitStack() as stack:
-        obstacle = None
+        obstacle, alone = None, False
         record = Record(job.result_dir, job.settings, job.journal)
         if not job.dry_run:
             try:
-                stack.enter_context(_occupy(job, observer.notice))
-                record.gather()
-                if job.shard is None:
+                alone = stack.enter_context(_occupy(job, observer.notice))
+                if alone:
+                    record.gather()
+                if alone and job.shard is None:
                     record.gather_shards()
             except OSError as error:
                 obstacle = error
@@ -93,6 +95,9 @@ def run(
             sweep({item.result.parent for item in work.items}, spare)
         record.load(None if job.shard is None else [item.result for item in work.items])
         todo = _survey(job, work, record, course)
+        record.forget()
+        if alone:  # where there are no locks, another run may be writing to the journals
+            record.compact()
         if todo:
             if obstacle is not None:
                 raise worker.unwritable(job, obstacle) from obstacle
@@ -102,20 +107,28 @@ def run(
                 engine.restore(job, record, todo, course)
             finally:
                 summary.peak_memory = engine.peak_memory()
+                if alone:
+                    with contextlib.suppress(OSError):  # the next run tries again
+                        record.gather()
     course.close()
     return summary
 
 
 @contextlib.contextmanager
-def _occupy(job: Job, notice: Callable[[str], None]) -> Iterator[None]:
-    """Hold the result folder; folders that were made for nothing are removed in the end."""
+def _occupy(job: Job, notice: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the result folder; folders that were made for nothing are removed in the end.
+
+    Gives whether nobody else can work there: where there are no locks, one may.
+    """
     folder = job.result_dir / FOLDER
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         excludes = functools.partial(exclude_each_other, job.journal)
-        with folder_lock(folder, name=job.journal, wait=job.wait, notice=notice, excludes=excludes):
-            yield
+        with folder_lock(
+            folder, name=job.journal, wait=job.wait, notice=notice, excludes=excludes
+        ) as alone:
+            yield alone
     finally:
         with contextlib.suppress(OSError):  # not empty, so not for nothing
             for path in made:
@@ -128,7 +141,9 @@ def _survey(job: Job, work: Work, record: Record, course: Course) -> list[Item]:
         course.notice(text)
     for path, reason in work.problems:
         course.finish(Outcome(str(path), "", "failed", error=f"{path}: {reason}"))
+        course.check()
         if job.fail_fast:
+            course.summary.reason = worker.FAIL_FAST
             return []
     todo = []
     again: Counter[str] = Counter()
@@ -139,6 +154,7 @@ def _survey(job: Job, work: Work, record: Record, course: Course) -> list[Item]:
         if verdict.action == "refuse":
             course.finish(Outcome(*facts, "failed", error=f"{item.source}: {verdict.reason}"))
             if job.fail_fast:
+                course.summary.reason = worker.FAIL_FAST
                 return []
         elif verdict.action == "skip":
             kept[verdict.reason] += 1
@@ -149,6 +165,7 @@ def _survey(job: Job, work: Work, record: Record, course: Course) -> list[Item]:
                 course.finish(Outcome(*facts, "planned"))
             else:
                 todo.append(item)
+        course.check()
     for reason, count in again.items():
         if reason:
             course.notice(f"{reason}: {_results(count)} to be made again")

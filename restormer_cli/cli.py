@@ -53,7 +53,7 @@ def _restore(
     values |= {"bit_depth": bit_depth, "precision": common.precision.value}
     values |= {"engine": common.engine.value}
     summary = restore(task=task, kind=kind, sigma=sigma, sides=sides, **values)
-    if summary.failed:
+    if summary.failed or summary.left:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from restormer_cli import engines
 from restormer_cli import weights as weights_module
 from restormer_cli.batch import Engine, run
 from restormer_cli.console import Console
-from restormer_cli.errors import Stopped, UsageError
+from restormer_cli.errors import RestormerError, Stopped, UsageError
 from restormer_cli.files import LineFile, refuse_other_file
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.job import Job
@@ -24,11 +18,9 @@ from restormer_cli.outcomes import Summary
 from restormer_cli.process import quiet_libraries
 from restormer_cli.recipe import Recipe
 from restormer_cli.shards import Shard
+from restormer_cli.stopping import signals_stop
 from restormer_cli.tasks import find_variant
 from restormer_cli.units import format_bytes
-
-#: A signal that comes so soon after another one is the same stop.
-SAME_STOP_SECONDS = 1.0
 
 
 def restore(
@@ -129,17 +121,28 @@ def restore(
                 workforce, job, recipe, console.notice if verbose else lambda text: None
             )
 
-        stack.enter_context(_signals_stop())
+        stack.enter_context(signals_stop())
         summary = Summary()
         try:
             run(job, work, start, console, summary)
-        except Stopped as stop:
-            name = signal.Signals(stop.signal_number).name
-            console.close(f"stopped by {name}: {summary}{_peak(summary)}")
+        except BaseException as error:
+            if isinstance(error, Stopped) or (summary.left and (summary.done or summary.failed)):
+                console.close(f"stopped {_cause(error)}: {summary}{_peak(summary)}", summary.left)
             raise
-        console.close(f"{summary}{_peak(summary)}")
+        if summary.left:
+            console.say(summary.what_is_left)
+        console.close(f"{summary}{_peak(summary)}", summary.left)
         summary.failed += console.incomplete
     return summary
+
+
+def _cause(error: BaseException) -> str:
+    """What has ended a run before its time."""
+    if isinstance(error, Stopped):
+        return f"by {signal.Signals(error.signal_number).name}"
+    if isinstance(error, BrokenPipeError):
+        return "since nobody reads standard output any more"
+    return "by an error" if isinstance(error, RestormerError) else f"by {type(error).__name__}"
 
 
 def _peak(summary: Summary) -> str:
@@ -149,36 +152,3 @@ def _peak(summary: Summary) -> str:
 def _close(report: LineFile) -> None:
     with contextlib.suppress(OSError):  # a line that did not fit, as has been said
         report.close()
-
-
-@contextlib.contextmanager
-def _signals_stop() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`; a later one has its usual effect."""
-    previous: dict[int, Any] = {}
-    stopped_at = -math.inf
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped_at
-        # One stop comes twice where a service manager signals the script that has started this
-        # and all its children, and the script hands the signal on.
-        if time.monotonic() - stopped_at < SAME_STOP_SECONDS:
-            return
-        if stopped_at > -math.inf:
-            restore_handlers()
-            signal.raise_signal(number)
-            return
-        stopped_at = time.monotonic()
-        raise Stopped(number)
-
-    def restore_handlers() -> None:
-        while previous:
-            number, handler = previous.popitem()
-            signal.signal(number, handler)
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore_handlers()

@@ -67,10 +67,10 @@ class Console:
 
     def notice(self, text: str) -> None:
         if not self.quiet:
-            self._say(text)
+            self.say(text)
 
     def error(self, text: str) -> None:
-        self._say(f"error: {text}")
+        self.say(f"error: {text}")
 
     def start(self, name: str) -> None:
         if self.bar is not None:
@@ -93,13 +93,13 @@ class Console:
             self.error(outcome.error)
         self._show(0.0)
 
-    def close(self, summary: str) -> None:
-        """End the bar and print the last line."""
+    def close(self, summary: str, left: int = 0) -> None:
+        """End the bar and print the last line; also if quiet, where images are left."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        if not self.quiet:
-            self._say(summary)
+        if left or not self.quiet:
+            self.say(summary)
 
     def _print(self, line: str) -> None:
         if self.bar is not None and sys.stdout.isatty():  # the same line of the same terminal
@@ -136,13 +136,14 @@ class Console:
         elif not self.quiet and now - self.spoke >= LINE_EVERY:
             self.spoke = now
             left = (self.total - self.done) / rate if rate > 0 else float("inf")
-            self._say(
+            self.say(
                 f"{self.finished} of {self.images} images, "
                 f"{self.done:.1f} of {self.total:.1f} megapixels, {rate:.3f} MP/s, "
                 f"{format_seconds(left)} left"
             )
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line for people, in any case."""
         if self.bar is not None:
             self.bar.clear()
         with contextlib.suppress(OSError):  # results count, not what is said of them

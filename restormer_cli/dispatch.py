@@ -27,8 +27,9 @@ from restormer_cli.job import Job
 from restormer_cli.outcomes import Outcome
 from restormer_cli.record import Record
 from restormer_cli.remote import PATIENCE, Reply
+from restormer_cli.stopping import uninterrupted
 from restormer_cli.work import Item
-from restormer_cli.worker import LAST_WRITE_SECONDS
+from restormer_cli.worker import FAIL_FAST, LAST_WRITE_SECONDS
 
 #: Seconds that a worker should need for a chunk.
 CHUNK_SECONDS = 2.0
@@ -45,6 +46,8 @@ CHUNKS_AHEAD = 2
 LOSSES = 3
 #: Seconds without any worker after which it is said.
 LONELY_SECONDS = 10.0
+#: Seconds that a worker may need, when it has written its last result, to say so.
+LAST_WORD_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,12 @@ class Dispatcher:
         #: Where workers that were lost may have left something half-written.
         self.wrecks: set[Path] = set()
         self.halted = self.stopping = False
+        with uninterrupted():
+            self._run()
+        if job.shard is None:  # sister shards may be writing there
+            sweep(self.wrecks)
+
+    def _run(self) -> None:
         self.last_ready = time.monotonic()
         try:
             for number in range(len(self.hands)):
@@ -133,14 +142,12 @@ class Dispatcher:
                 self._hand_out()
                 self._listen(PATIENCE)
                 self._see_who_is_there()
+                self.course.check()
         finally:
             try:
                 self._stop()
             finally:
                 self.crew.close()
-        if job.shard is None:  # sister shards may be writing there
-            sweep(self.wrecks)
-        record.gather()
 
     # Handing out
 
@@ -223,7 +230,8 @@ class Dispatcher:
                 self.hands[number] = _Hand(given_up=True)
                 self._blame(number, reply.reason)
             elif reply.state in {"halted", "ended"}:
-                self.halted, hand.ready = True, False
+                hand.ready = False
+                self._halt(self._as_typed(reply.reason, None))
             elif reply.state == "working" and not hand.ready:
                 hand.ready, hand.since, hand.stillborn = True, time.monotonic(), 0
 
@@ -261,7 +269,12 @@ class Dispatcher:
         outcome = replace(outcome, input=str(typed.source), result=str(typed.result))
         self.course.settle(typed, outcome)
         if outcome.status == "failed" and self.job.fail_fast:
-            self.halted = True
+            self._halt(FAIL_FAST)
+
+    def _halt(self, reason: str) -> None:
+        """Begin nothing more; the first reason counts."""
+        self.halted = True
+        self.course.summary.reason = self.course.summary.reason or reason
 
     def _as_typed(self, text: str, item: Item | None) -> str:
         """A sentence with paths as the person gave them; workers know absolute ones."""
@@ -324,7 +337,7 @@ class Dispatcher:
     def _stop(self) -> None:
         """Have all workers write what they have restored; those that need longer are ended."""
         self.stopping = True
-        until = time.monotonic() + LAST_WRITE_SECONDS + PATIENCE
+        until = time.monotonic() + LAST_WRITE_SECONDS + LAST_WORD_SECONDS
         while any(hand.ready for hand in self.hands) and time.monotonic() < until:
             for number, hand in enumerate(self.hands):
                 if hand.ready and not hand.waiting:

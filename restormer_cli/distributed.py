@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -154,7 +155,7 @@ def _connect(address: str | None) -> Any:
 def _cluster_of_this_machine() -> str | None:
     """The address of the cluster that ``ray start`` has made here, if it is up."""
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
-    with contextlib.suppress(OSError, UsageError):
+    with contextlib.suppress(OSError, ValueError, UsageError):
         address = note.read_text(encoding="utf-8").strip()
         _see_that_it_answers(address)
         return address
@@ -163,14 +164,14 @@ def _cluster_of_this_machine() -> str | None:
 
 def _see_that_it_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
+    number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else 0
+    if "://" in address or not host or not 0 < number < 1 << 16:
         raise UsageError(f"--ray-address {address}: say HOST:PORT, as `ray start` does, or auto")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except OSError as error:
-        raise UsageError(
-            f"--ray-address {address}: nobody answers ({error.strerror or error})"
-        ) from error
+        socket.create_connection((host.strip("[]"), number), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:  # the latter if it can be no name of a host
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--ray-address {address}: nobody answers ({reason})") from error
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import pooch
 import requests
 from urllib3.exceptions import MaxRetryError
 
-from restormer_cli import hashes
+from restormer_cli import hashes, jsonlines
 from restormer_cli.errors import WeightsError
 from restormer_cli.units import format_bytes
 from restormer_cli.weights import RELEASE, USUAL_SIZE, KnownFile, home
@@ -317,9 +317,11 @@ class _Transfer:
             return 0
         done = self.partial.stat().st_size
         try:
-            remembered = json.loads(self.validator.read_text(encoding="utf-8"))
+            remembered = jsonlines.parse(self.validator.read_bytes())
             validator = remembered["validator"] if remembered["url"] == url else None
         except (OSError, ValueError, KeyError, TypeError):
+            validator = None
+        if not (isinstance(validator, str) and validator.isascii() and validator.isprintable()):
             validator = None
         if not done or not (validator or self.expected):
             # Two halves of different files would go unnoticed.

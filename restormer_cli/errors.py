@@ -51,11 +51,11 @@ class Stopped(BaseException):
         self.signal_number = signal_number
 
 
-def fault(error: Exception) -> ImageError:
-    """What becomes of an image when our own code fails: nobody may think that the file is damaged.
+def fault(error: BaseException) -> str:
+    """What to say of an error that should not be; its traceback is logged, for debugging.
 
-    The traceback is logged, at the level of debugging.
+    To be called where it is handled. It is ours, not the user's, and costs one image at most.
     """
     logger.debug("a fault of restormer-cli", exc_info=error)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ImageError(f"is not restored for a fault of restormer-cli ({reason}); please report it")
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"a fault of restormer-cli ({what}); please report it"

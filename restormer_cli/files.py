@@ -12,8 +12,8 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +34,13 @@ _LASTING = {
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN")
     if hasattr(errno, name)  # Windows lacks some
 }
+#: What file systems say that know no flushing.
+_NO_SYNC = {
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
+    if hasattr(errno, name)
+}
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -139,17 +146,18 @@ def atomic_file(
 ) -> Iterator[io.BufferedWriter]:
     """A binary file under a temporary name in the same folder, renamed to ``path`` when whole.
 
+    Who may read and write it is what the system gives to any new file there: by the umask, or by
+    the folder's default access list. A file that is replaced hands down its permissions.
     ``before_rename`` is told size and time of the whole file; what it raises undoes the write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _locked_temporary(path.parent)
     try:
+        _hand_down_permissions(path, descriptor)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
-            # mkstemp lets only the owner read; results get what the umask allows.
-            temporary.chmod(0o666 & ~_umask())
+            sync_file(descriptor)
             if before_rename is not None:
                 before_rename(os.fstat(descriptor))
             if os.name != "nt":  # Windows does not rename open files
@@ -165,18 +173,33 @@ def _locked_temporary(folder: Path) -> tuple[int, Path]:
     """A new file, open and locked; another machine may sweep it before it is locked."""
     while True:
         # The name of the result is left out: with it, the temporary one could grow too long.
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX)
+        path = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         try:
-            if try_lock(descriptor) and is_at(descriptor, Path(name)):
-                return descriptor, Path(name)
+            descriptor = os.open(path, _NEW_FILE, 0o666)
+        except FileExistsError:
+            continue
+        try:
+            if try_lock(descriptor) and is_at(descriptor, path):
+                return descriptor, path
         except OSError:  # no locks here, and no sweeping either
-            return descriptor, Path(name)
+            return descriptor, path
         except BaseException:  # Ctrl-C as well: no empty file is left
             os.close(descriptor)
-            Path(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
         os.close(descriptor)
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _hand_down_permissions(path: Path, descriptor: int) -> None:
+    """Give a new file those of the one that it will replace, if they are others."""
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):  # nothing to replace, or a file system without any
+        old, new = path.stat(), os.fstat(descriptor)
+        differs = stat.S_IMODE(old.st_mode) ^ stat.S_IMODE(new.st_mode)
+        if stat.S_ISREG(old.st_mode) and differs & 0o777:
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & 0o777)
 
 
 def write_file(
@@ -274,6 +297,21 @@ class LineFile:
         os.close(self._descriptor)
 
 
+def sync_file(descriptor: int) -> None:
+    """Flush an open file to the disk, where the system can.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut, where the system can."""
     if os.name == "nt":
@@ -323,9 +361,3 @@ def _remove_if_dead(path: Path, newest: float) -> bool:
     except OSError:
         return False
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

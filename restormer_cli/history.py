@@ -8,15 +8,15 @@ know how results were made asks here.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from restormer_cli import jsonlines
 from restormer_cli.errors import UsageError
+from restormer_cli.files import is_file, real_path
 from restormer_cli.record import Record, Settings
 from restormer_cli.tasks import Variant, variant_of_weights
 
@@ -128,24 +128,35 @@ def _read_lines(path: Path, result_dir: Path) -> Iterator[Entry]:
     folder = result_dir.resolve()
     for line in text.split("\n"):  # names may hold what splitlines() takes for an end of line
         try:
-            values = json.loads(line)
+            values = jsonlines.parse(line)
         except ValueError:  # the last line of a run that was killed, say
             continue
-        if isinstance(values, dict) and values.keys() >= _OF_IMAGE:
-            if values["status"] in _NOTHING_NEW:
-                continue
-            with contextlib.suppress(ValueError):  # NUL in a path: no line of ours
-                yield _entry(values, folder)
+        if _is_ours(values) and values["status"] not in _NOTHING_NEW:
+            yield _entry(values, folder)
+
+
+def _is_ours(values: Any) -> bool:
+    """Whether a line looks like one of a report and can be one in every part."""
+    if not (isinstance(values, dict) and values.keys() >= _OF_IMAGE):
+        return False
+    seconds, error = values["seconds"], values["error"]
+    return (
+        values["status"] in ("done", "skipped", "failed", "planned")
+        and jsonlines.is_path(values["input"])
+        and (values["result"] in ("", None) or jsonlines.is_path(values["result"]))
+        and (error is None or isinstance(error, str))
+        and (seconds is None or (isinstance(seconds, (int, float)) and 0 <= seconds < 1e12))
+    )
 
 
 def _entry(values: Mapping[str, Any], folder: Path) -> Entry:
     seconds = values["seconds"]
     return Entry(
-        input=str(values["input"]),
-        name=_name(str(values["result"] or ""), folder),
+        input=values["input"],
+        name=_name(values["result"] or "", folder),
         failed=values["status"] == "failed",
-        error=None if values["error"] is None else str(values["error"]),
-        seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        error=values["error"],
+        seconds=None if seconds is None else float(seconds),
         settings={
             key: str(value)
             for key, value in values.items()
@@ -158,9 +169,11 @@ def _name(result: str, folder: Path) -> str:
     """A result relative to its folder, also where the folder has been moved since."""
     if not result:
         return ""
-    path = Path(result).parent.resolve() / Path(result).name
+    path = real_path(Path(result).parent) / Path(result).name
+    if path.name in ("", ".."):  # no file
+        return ""
     if path.is_relative_to(folder):
         return path.relative_to(folder).as_posix()
     tails = [PurePath(*path.parts[start:]) for start in range(1, len(path.parts))]
-    there = (tail for tail in tails if (folder / tail).is_file())
+    there = (tail for tail in tails if ".." not in tail.parts and is_file(folder / tail))
     return next(there, PurePath(path.name)).as_posix()

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from restormer_cli import jsonlines
 from restormer_cli.errors import BusyError
 
 if sys.platform == "win32":
@@ -93,8 +94,10 @@ def folder_lock(
     wait: bool = False,
     notice: Callable[[str], None] = lambda text: None,
     excludes: Callable[[str], bool] = lambda other: False,
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold the lock ``name`` of a folder, which exists; its file is removed in the end.
+
+    Gives whether it is held: not where the file system has no locks.
 
     Parameters
     ----------
@@ -114,9 +117,16 @@ def folder_lock(
     """
     path = folder / f"{name}{_SUFFIX}"
     told = False
+    there_are_locks = True
+
+    def say_that_there_are_none(text: str) -> None:
+        nonlocal there_are_locks
+        there_are_locks = False
+        notice(text)
+
     while True:
         with _gate(folder, notice):
-            descriptor, holder = _try_file(path, notice)
+            descriptor, holder = _try_file(path, say_that_there_are_none)
             if descriptor is not None:
                 try:
                     holder = _holder_of_another(folder, path, excludes)
@@ -137,7 +147,7 @@ def folder_lock(
             told = True
         time.sleep(POLL)
     try:
-        yield
+        yield there_are_locks
     finally:
         _release(path, descriptor)
 
@@ -248,7 +258,9 @@ def _describe(descriptor: int, path: Path) -> str:
     """Who holds a lock, as the file says."""
     name = path.name.removesuffix(_SUFFIX)
     part = "" if name == "run" else f"{name}, "
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        holder = json.loads(os.read(descriptor, 4096))
-        return f"{part}process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    with contextlib.suppress(OSError, ValueError):
+        match jsonlines.parse(os.read(descriptor, 4096)):
+            case {"pid": int(pid), "host": str(host), "since": str(since)}:
+                if jsonlines.is_whole(pid) and (host + since).isprintable():
+                    return f"{part}process {pid} on {host}, since {since}"
     return f"{part}it has only just begun"

@@ -46,6 +46,9 @@ OVERHEAD_BYTES = 128 * 2**20
 SPARE_WINDOW_ROWS = 8
 
 
+_CPU = torch.device("cpu")
+
+
 class MemoryBudgetError(ImageError):
     """An image cannot be restored within the memory that is allowed."""
 
@@ -145,6 +148,32 @@ def check_size(
     most = free_memory() + psutil.Process().memory_info().rss if max_memory is None else max_memory
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
+
+
+def room_for(
+    config: RestormerConfig,
+    height: int,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_memory: int | None,
+) -> tuple[int, int]:
+    """Main memory that may be taken now, and what an image will take of it; parameters as above.
+
+    The latter is all of the former where no plan fits.
+    """
+    available = _available(_CPU, max_memory if device.type == "cpu" else None)
+    try:
+        plan = plan_memory(config, height, width, device, dtype, max_memory)
+    except MemoryBudgetError:
+        return available, available
+    if device.type == "cpu":
+        return available, plan.peak_bytes
+    needed = OVERHEAD_BYTES + _image_bytes(config, height, width)
+    if plan.storage == "host":  # where the maps are, as they would be on a CPU
+        plan = replace(plan, storage="device")
+        needed += _predict(config, height, width, _CPU, dtype, plan).peak_bytes
+    return available, needed
 
 
 def _too_little(

@@ -43,6 +43,8 @@ class Summary:
     planned: int = 0
     left: int = 0
     """Images that were not come to."""
+    reason: str = ""
+    """Why, as half a sentence."""
     megapixels: float = 0.0
     seconds: float = 0.0
     peak_memory: int = 0
@@ -53,6 +55,13 @@ class Summary:
         self.left -= 1
         if outcome.status == "done" and outcome.width and outcome.height:
             self.megapixels += outcome.width * outcome.height / 1e6
+
+    @property
+    def what_is_left(self) -> str:
+        """A sentence on the images that were not come to; empty if there are none."""
+        images = "1 image was" if self.left == 1 else f"{self.left} images were"
+        reason = self.reason or "by a fault of restormer-cli; please report it"
+        return f"{images} not come to: {reason}" if self.left else ""
 
     def __str__(self) -> str:
         parts = [f"{self.done} restored", f"{self.skipped} skipped", f"{self.failed} failed"]

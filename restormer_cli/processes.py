@@ -57,8 +57,10 @@ class Processes:
             if pipe in ready:
                 try:
                     yield worker, pipe.recv()
-                except (EOFError, OSError):
-                    yield worker, Lost(self._end(worker))
+                except Exception as error:  # it has gone, or what it says makes no sense
+                    ended = self._end(worker)
+                    gone = isinstance(error, (EOFError, OSError))
+                    yield worker, Lost(ended if gone else f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         for worker in list(self._processes):

@@ -25,22 +25,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
-import shutil
 import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
-from restormer_cli import __version__
+from restormer_cli import __version__, jsonlines
 from restormer_cli.errors import ImageError
-from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_folder
-from restormer_cli.lock import try_lock
+from restormer_cli.files import Stamp, atomic_file, read_file, sweep, sync_file, sync_folder
+from restormer_cli.lock import is_at, try_lock
 from restormer_cli.shards import WHOLE, is_shard
 from restormer_cli.work import Item
 
@@ -94,6 +94,9 @@ class Settings:
         ]
 
 
+_SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
+
+
 def tiling(tile: int | None, overlap: int) -> str | None:
     """:attr:`Settings.tile` for squares of so many pixels."""
     return None if tile is None else f"{tile}, overlap {overlap}"
@@ -137,7 +140,7 @@ class Record:
         self.path = self.folder / f"{name}{SUFFIX}"
         self.settings = settings
         self.entries: dict[str, list[Entry]] = {}
-        self._lines = 0
+        self._lines = self._results = 0
         self._descriptor: int | None = None
         self._size = 0
         self._synced = time.monotonic()
@@ -147,7 +150,7 @@ class Record:
     @classmethod
     def of_worker(cls, result_dir: Path, settings: Settings, name: str) -> Record:
         """The record as a worker of the run ``name`` writes it, in a journal of its own."""
-        return cls(result_dir, settings, f"{name}{WORKER}{uuid.uuid4().hex}")
+        return cls(result_dir, settings, _worker_journal(name).removesuffix(SUFFIX))
 
     # Reading
 
@@ -166,35 +169,33 @@ class Record:
             paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem == WHOLE)
             for path in paths:
                 with contextlib.suppress(OSError):
-                    count = self._load(path, wanted)
-                    self._lines = count if path == self.path else self._lines
+                    self._load(path, wanted)
 
-    def _load(self, path: Path, wanted: set[bytes] | None = None) -> int:
+    def _load(self, path: Path, wanted: set[bytes] | None) -> None:
         settings: Settings | None = None
-        count = 0
+        count, names = 0, set()  # of the journal of this run alone, for its compaction
+        own = path == self.path
         with path.open("rb") as file:
-            for count, line in enumerate(file, 1):  # noqa: B007 - the last one is given back
+            for _, line in jsonlines.lines(file):
                 # What stands before the first comma behind a quotation mark is the name as it
                 # was written, unless the name itself has such marks.
-                if wanted is not None and line.startswith(b'["') and b"\0" not in line:
-                    key = line.partition(b'", [')[0]
-                    if key not in wanted and b"\\" not in key:
-                        continue
-                try:
-                    parsed = json.loads(line)
-                    if isinstance(parsed, dict):
-                        settings = Settings(**parsed["settings"])
-                    elif settings is not None:
-                        name, (size, mtime), sources = parsed
-                        if wanted is not None and _key(name) not in wanted:
-                            continue
-                        stamped = tuple((path, Stamp(*stamp)) for path, *stamp in sources)
-                        entry = Entry(int(size), int(mtime), stamped, settings)
-                        self.entries.setdefault(name, []).append(entry)
-                except (ValueError, TypeError, KeyError):
-                    # Cut off or damaged. If it was a header, what follows is not known.
-                    settings = None if line.startswith(b"{") or b"\0" in line else settings
-        return count
+                key = line.partition(b'", [')[0] if line.startswith(b'["') else None
+                if own:
+                    count += 1
+                    if key is not None:
+                        names.add(hash(key))
+                elsewhere = wanted is not None and key is not None and key not in wanted
+                if elsewhere and b"\0" not in line and b"\\" not in (key or b""):
+                    continue
+                settings, made = _understand(line, settings)
+                if made is not None and (wanted is None or _key(made[0]) in wanted):
+                    self.entries.setdefault(made[0], []).append(made[1])
+        if own:
+            self._lines, self._results = count, len(names)
+
+    def forget(self) -> None:
+        """Let go of what was loaded, which may be much, when all has been judged."""
+        self.entries = {}
 
     def judge(self, item: Item, *, checksum: bool = False, overwrite: bool = False) -> Verdict:
         """What is to be done about an image.
@@ -269,30 +270,56 @@ class Record:
     def gather(self) -> None:
         """Put what workers have noted into this journal, which must not be open, and end theirs.
 
-        Those of workers that live are locked, and left for the next time. Whoever calls this
-        holds the lock of the run, so where files cannot be locked none should live.
+        Those of workers that live are locked, and left for the next time; so are all where files
+        cannot be locked, since any may be alive. Whoever calls this holds the lock of the run;
+        that of a run which is not split excludes shards, so their workers are looked for, too.
 
         Raises
         ------
         OSError
             If this journal cannot be written to.
         """
-        for path in sorted(self.folder.glob(f"{self.path.stem}{WORKER}*{SUFFIX}")):
+        whose = "*" if self.path.stem == WHOLE else self.path.stem
+        for path in sorted(self.folder.glob(f"{whose}{WORKER}*{SUFFIX}")):
             with contextlib.ExitStack() as stack:
                 try:
-                    theirs = stack.enter_context(path.open("rb"))
-                except OSError:
-                    continue
-                try:
-                    if not try_lock(theirs.fileno()):
+                    # Network file systems lock only what is open for writing.
+                    theirs = stack.enter_context(path.open("r+b"))
+                    if not (try_lock(theirs.fileno()) and is_at(theirs.fileno(), path)):
                         continue
-                except OSError:
-                    pass
-                with self.path.open("ab") as ours:
-                    _copy(theirs, ours)
-                    ours.flush()
-                    os.fsync(ours.fileno())
+                except OSError:  # gone meanwhile, somebody else's, or no locks here
+                    continue
+                if not self._append_journal(theirs):
+                    continue
+                if os.name != "nt":  # Windows does not remove open files
+                    path.unlink(missing_ok=True)
+                    continue
             path.unlink(missing_ok=True)
+
+    def _append_journal(self, theirs: IO[bytes]) -> bool:
+        """Put all of a journal behind this one; False if it cannot be read."""
+        with self.path.open("ab") as ours:
+            before = ours.tell()
+            try:
+                # The line feed ends a line that a crash may have cut off; and entries that have
+                # lost their header must not come under another one.
+                ours.write(b"\n{}\n")
+                while True:
+                    try:
+                        part = theirs.read(1 << 20)
+                    except OSError:
+                        ours.truncate(before)
+                        return False
+                    if not part:
+                        break
+                    ours.write(part)
+                ours.flush()
+                sync_file(ours.fileno())
+            except OSError:  # nothing of what did not fit
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
+                raise
+        return True
 
     def gather_shards(self) -> None:
         """Put the journals of shards into that of this run, if there are many of them.
@@ -305,13 +332,57 @@ class Record:
             if len(parts) <= SPARE_JOURNALS:
                 return
             sweep([self.folder])
-            with atomic_file(self.path) as file:
-                for path in [self.path, *parts]:
-                    with contextlib.suppress(FileNotFoundError), path.open("rb") as part:
-                        _copy(part, file)
-            sync_folder(self.folder)
             for path in parts:
-                path.unlink()
+                with path.open("rb") as part:
+                    gone = self._append_journal(part)
+                if gone:
+                    path.unlink()
+
+    def compact(self) -> None:
+        """Write this journal anew if most of its lines count for nothing; :meth:`load` told.
+
+        Only for a run that holds its lock. The old journal is there until the new one is whole.
+        Of each result the last two entries stay: the last may not have become a file. They are
+        copied as they stand, so what is held meanwhile is a few numbers of each result.
+        """
+        if self._lines <= 2 * self._results + SPARE_LINES:
+            return
+        with contextlib.suppress(OSError), self.path.open("rb") as old:
+            numbers: dict[str, int] = {}
+            number, of_these = 0, None
+            # Of each result time, header and offset of its entries; journals that were put
+            # together are not in the order of time.
+            latest: dict[int, list[tuple[int, int, int]]] = {}
+            settings: Settings | None = None
+            for offset, line in jsonlines.lines(old):
+                settings, made = _understand(line, settings)
+                if made is None or settings is None:
+                    continue
+                name, entry = made
+                if settings is not of_these:
+                    of_these = settings
+                    header = _header(settings)
+                    number = numbers.setdefault(header, len(numbers))
+                several = latest.setdefault(hash(name), [])
+                if any(
+                    (time, other) == (entry.mtime, number) and _line_at(old, at) == line
+                    for time, other, at in several
+                ):
+                    continue
+                several.append((entry.mtime, number, offset))
+                several.sort()
+                del several[:-2]
+            sweep([self.folder])
+            with atomic_file(self.path) as new:
+                headers, last = list(numbers), None
+                places = (place[1:] for several in latest.values() for place in several)
+                for number, offset in sorted(places):
+                    if number != last:
+                        new.write(headers[number].encode("ascii") + b"\n")
+                        last = number
+                    new.write(_line_at(old, offset).rstrip(b"\n") + b"\n")
+            sync_folder(self.folder)
+            self._lines = 0
 
     def open(self, settings: Settings) -> None:
         """Begin to write; ``settings`` are those of this run with nothing left open.
@@ -321,12 +392,18 @@ class Record:
         OSError
             If the folder cannot be written to.
         """
-        self._compact()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._descriptor = os.open(self.path, flags, 0o666)
-        if WORKER in self.path.name:
+        while True:
+            self._descriptor = os.open(self.path, flags, 0o666)
+            if WORKER not in self.path.name:
+                break
             with contextlib.suppress(OSError):  # no locks here: see gather
-                try_lock(self._descriptor)
+                if not (try_lock(self._descriptor) and is_at(self._descriptor, self.path)):
+                    # Whoever puts journals together was faster, and takes it away.
+                    os.close(self._descriptor)
+                    self.path = self.path.with_name(_worker_journal(self.path.name))
+                    continue
+            break
         self._size = os.fstat(self._descriptor).st_size
         # The line feed ends a line that a crash may have cut off.
         self._append(("\n" if self._size else "") + _header(settings))
@@ -337,7 +414,7 @@ class Record:
         Raises
         ------
         OSError
-            If the line cannot be written; then none of it is.
+            If the line cannot be written, then none of it is; or if the record is closed.
         """
         paths = [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
         sources = tuple(zip(paths, stamps, strict=True))
@@ -345,20 +422,28 @@ class Record:
         with self._lock:
             self._append(line)
             self._touched.add(item.result.parent)
-            if time.monotonic() - self._synced >= SYNC_EVERY:
-                self._sync()
+            if self._descriptor is not None and time.monotonic() - self._synced >= SYNC_EVERY:
+                self._sync(self._descriptor)
 
     def close(self) -> None:
-        """Flush what was written to the disk."""
+        """Flush what was written to the disk; nothing can be noted any more.
+
+        Raises
+        ------
+        OSError
+            If the disk does not take it.
+        """
         with self._lock:
             if self._descriptor is not None:
-                self._sync()
-                os.close(self._descriptor)
-                self._descriptor = None
+                descriptor, self._descriptor = self._descriptor, None
+                try:
+                    self._sync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def _append(self, line: str) -> None:
-        if self._descriptor is None:
-            return
+        if self._descriptor is None:  # whoever writes so late must undo what he has written
+            raise OSError(errno.EBADF, "the record is closed")
         data = (line + "\n").encode("ascii")
         try:
             written = os.write(self._descriptor, data)
@@ -370,40 +455,12 @@ class Record:
             raise
         self._size += len(data)
 
-    def _sync(self) -> None:
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.fsync(self._descriptor)
+    def _sync(self, descriptor: int) -> None:
+        self._synced = time.monotonic()
         for folder in self._touched:
             sync_folder(folder)
         self._touched.clear()
-        self._synced = time.monotonic()
-
-    def _compact(self) -> None:
-        """Write this run's journal anew if most of its lines are replaced by later ones."""
-        if self._lines <= 2 * len(self.entries) + SPARE_LINES:
-            return
-        own = Record(self.result_dir, self.settings)
-        own._load(self.path)
-        sweep([self.folder])
-        with atomic_file(self.path) as file:
-            for line in own._latest_lines():
-                file.write(line.encode("ascii") + b"\n")
-
-    def _latest_lines(self) -> Iterator[str]:
-        """The last two entries of each result: the last may not have become a file."""
-        settings: Settings | None = None
-        # Journals that were put together are not in the order of time.
-        kept = (
-            (name, entry)
-            for name, entries in self.entries.items()
-            for entry in sorted(dict.fromkeys(entries), key=lambda entry: entry.mtime)[-2:]
-        )
-        for name, entry in sorted(kept, key=lambda pair: repr(pair[1].settings)):
-            if entry.settings != settings:
-                settings = entry.settings
-                yield _header(settings)
-            yield _line(name, entry)
+        sync_file(descriptor)
 
 
 def known_origins(result_dir: Path, results: Iterable[Path]) -> dict[Path, str]:
@@ -415,12 +472,61 @@ def known_origins(result_dir: Path, results: Iterable[Path]) -> dict[Path, str]:
     return {result: entry.sources[0][0] for result, entry in entries.items() if entry is not None}
 
 
-def _copy(journal: IO[bytes], other: IO[bytes]) -> None:
-    """Write a journal behind another one."""
-    # The line feed ends a line that a crash may have cut off; and entries that have lost their
-    # header must not come under another one.
-    other.write(b"\n{}\n")
-    shutil.copyfileobj(journal, other, 1 << 20)
+def _worker_journal(name: str) -> str:
+    """The file name of a new journal of a worker, from the name of the run or of another one."""
+    return f"{name.partition(WORKER)[0]}{WORKER}{uuid.uuid4().hex}{SUFFIX}"
+
+
+def _understand(
+    line: bytes, settings: Settings | None
+) -> tuple[Settings | None, tuple[str, Entry] | None]:
+    """What a line says under the header before it: the header from now on, and an entry if any.
+
+    Nothing that is not sound in every part is believed. If it may have been a header, what
+    follows is not known either.
+    """
+    doubtful = line.startswith(b"{") or b"\0" in line
+    try:
+        parsed = jsonlines.parse(line)
+    except ValueError:
+        return None if doubtful else settings, None
+    if isinstance(parsed, dict):
+        return _settings_of(parsed.get("settings")), None
+    made = None if settings is None else _entry_of_line(parsed, settings)
+    return None if doubtful else settings, made
+
+
+def _settings_of(values: object) -> Settings | None:
+    if not isinstance(values, dict) or not values.keys() <= _SETTINGS:
+        return None
+    if not all(isinstance(value, str) or value is None for value in values.values()):
+        return None
+    return Settings(**values)
+
+
+def _entry_of_line(parsed: Any, settings: Settings) -> tuple[str, Entry] | None:
+    try:
+        name, (size, mtime), parts = parsed
+        sources = tuple((path, Stamp(*stamp)) for path, *stamp in parts)
+    except (TypeError, ValueError):
+        return None
+    sound = jsonlines.is_name_inside(name) and jsonlines.is_whole(size)
+    if not (sound and jsonlines.is_whole(mtime) and sources):
+        return None
+    for path, stamp in sources:
+        sound = jsonlines.is_path(path) and isinstance(stamp.digest, str)
+        if not (sound and jsonlines.is_whole(stamp.size) and jsonlines.is_whole(stamp.mtime)):
+            return None
+    return name, Entry(size, mtime, sources, settings)
+
+
+def _line_at(journal: IO[bytes], offset: int) -> bytes:
+    """A line of a journal, which is then read on where it was."""
+    before = journal.tell()
+    journal.seek(offset)
+    line = journal.readline(jsonlines.LONGEST_LINE)
+    journal.seek(before)
+    return line
 
 
 def _key(name: str) -> bytes:

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 from restormer_cli import worker
-from restormer_cli.errors import RestormerError, Stopped
+from restormer_cli.errors import RestormerError, Stopped, fault
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Outcome
 from restormer_cli.process import peak_memory
@@ -45,7 +45,7 @@ class Reply:
 
     state: State
     reason: str = ""
-    """Why it was refused or is broken."""
+    """Why it was halted or refused, or is broken."""
     events: list[Event] = field(default_factory=list)
     """Since the last call."""
     peak_memory: int = 0
@@ -98,17 +98,24 @@ class Remote:
             self._become("working")
             record = Record.of_worker(self._job.result_dir, self._job.settings, self._job.journal)
             chunks = iter(self._chunks.get, None)
-            whole = worker.work(
-                self._job, record, loaded.restorer, loaded.labels, chunks, _Told(self)
+            reason = worker.work(
+                self._job,
+                record,
+                loaded.restorer,
+                loaded.labels,
+                chunks,
+                _Told(self),
+                keep_on=False,
             )
         except Stopped:
             self._become("ended")
         except RestormerError as error:
             self._become("refused", str(error))
         except BaseException as error:
+            fault(error)
             self._become("broken", f"{type(error).__name__}: {error}".splitlines()[0])
         else:
-            self._become("ended" if whole else "halted")
+            self._become("halted" if reason else "ended", reason)
 
     def _become(self, state: State, reason: str = "") -> None:
         with self._change:
@@ -140,12 +147,13 @@ class _Told:
     def notice(self, text: str, item: Item | None = None) -> None:
         self._remote.tell(("notice", (text, item)), news=True)
 
-    def start(self, item: Item, megapixels: float) -> None:
+    def check(self) -> None:
         self._remote.check()
+
+    def start(self, item: Item, megapixels: float) -> None:
         self._remote.tell(("start", (item, megapixels)), news=False)
 
     def advance(self, megapixels: float) -> None:
-        self._remote.check()
         self._remote.tell(("advance", (megapixels,)), news=False)
 
     def settle(self, item: Item, outcome: Outcome) -> None:

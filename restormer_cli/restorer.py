@@ -14,7 +14,7 @@ from restormer_cli import devices
 from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images import Floats, Pixels, normalise, quantise
-from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory
+from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory, room_for
 from restormer_cli.recipe import Recipe
 from restormer_cli.record import Settings, tiling
 from restormer_cli.streaming import Progress, StreamingRestormer
@@ -162,6 +162,21 @@ class Restorer:
             If an image of this size takes more than there is.
         """
         check_size(self.config, height, width, self.engine.device, self.max_memory)
+
+    def room_for(self, height: int, width: int) -> tuple[int, int]:
+        """Main memory that may be taken now, and what an image of this size will take of it."""
+        engine, tile = self.engine, self.tile or max(height, width)
+        rows, columns = (min(size, tile) for size in (height, width))
+        available, needed = room_for(
+            self.config,
+            rows + -rows % SIZE_MULTIPLE,
+            columns + -columns % SIZE_MULTIPLE,
+            engine.device,
+            engine.dtype,
+            self.max_memory,
+        )
+        whole = 0 if self.tile is None else 8 * height * width * self.config.out_channels
+        return available, needed + whole
 
     def images_together(self, height: int, width: int, channels: int) -> int:
         """How many images of this size are best restored together; 1 if it gains nothing."""

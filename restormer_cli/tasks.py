@@ -100,6 +100,11 @@ def variant_of_weights(label: str) -> Variant | None:
     return None
 
 
+#: Bytes of a file of options at most: those of the authors, with all of their training, have four
+#: thousand.
+_LARGEST_OPTIONS = 1 << 20
+
+
 @dataclass(frozen=True)
 class Options:
     """What a YAML file says of a network."""
@@ -135,16 +140,30 @@ def read_options(path: Path) -> Options:
         If the file cannot be read, is not YAML or does not describe a Restormer.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_OPTIONS + 1)
+        if len(text) > _LARGEST_OPTIONS:
+            raise OptionsError(f"{path}: too large for a file of hyper-parameters")
+        document = yaml.safe_load(text.decode("utf-8-sig"))
     except OSError as error:
         raise OptionsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
+        # No UTF-8, a date or number that is none, lists in lists without end.
         raise OptionsError(f"{path}: not a YAML file") from error
     network = document.get(NETWORK_BLOCK) if isinstance(document, dict) else None
     if not isinstance(network, dict):
         raise OptionsError(f"{path}: has no block {NETWORK_BLOCK!r} with hyper-parameters")
+    weights = document.get("weights") or {}
+    for name, block in ((NETWORK_BLOCK, network), ("weights", weights)):
+        if not (isinstance(block, dict) and all(map(_is_plain, block, block.values()))):
+            raise OptionsError(f"{path}: the block {name!r} holds more than names and plain values")
     kind = network.get("type", NETWORK_TYPE)
     if kind != NETWORK_TYPE:
         raise OptionsError(f"{path}: describes a {kind}, not a {NETWORK_TYPE}")
-    weights = document.get("weights") or {}
     return Options(path.stem, {k: v for k, v in network.items() if k != "type"}, weights)
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether it is a name with a value or a list of values, in which nothing is nested."""
+    values = value if isinstance(value, list) else [value]
+    return isinstance(key, str) and not any(isinstance(one, (list, dict, set)) for one in values)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
@@ -13,20 +15,30 @@ from restormer_cli.files import Stamp
 from restormer_cli.images import Picture, Pixels, load_image, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
-from restormer_cli.pipeline import CLOSING_SECONDS, ReadAhead, WriteBehind
+from restormer_cli.pipeline import CLOSING_SECONDS, SMALL_BYTES, ReadAhead, WriteBehind
+from restormer_cli.process import return_freed_memory
 from restormer_cli.record import Record
+from restormer_cli.stopping import interruptible, uninterrupted
 from restormer_cli.transparency import fill_invisible, with_alpha
 from restormer_cli.work import Item
 
 #: Bytes of decoded images that wait for the network, and of restored ones that wait for the
 #: disk. One image more is held on either side, however large.
 AHEAD_BYTES = 64 * 2**20
+#: Bytes that decoding takes for each pixel at most, with 16 bit and alpha (measured: 17).
+DECODING_BYTES = 24
+#: Times its pixels that an image holds while it is encoded: copies, and the file.
+ENCODING_COPIES = 4
 #: What an image holds beside its pixels, at least: those that cannot be read count, too.
 LOADED_BYTES = 1 << 12
 #: Results in a row that a full disk, say, refuses before the run stops.
 REFUSED_WRITES = 2
+#: Images in a row that the network fails on for no fault of theirs before the run stops.
+FAULTS = 3
 #: Seconds that a run which is stopped gives to what is being written.
 LAST_WRITE_SECONDS = 10.0
+#: Why a run stops that is asked to.
+FAIL_FAST = "--fail-fast stops at the first failure"
 
 
 class Restore(Protocol):
@@ -38,7 +50,13 @@ class Restore(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told what becomes of images, all in the thread that restores them."""
+    """Who is told what becomes of images, all in the thread that restores them.
+
+    Being told raises nothing; what should end the work comes out of :meth:`check`.
+    """
+
+    def check(self) -> None:
+        """Raise what should end the work; called between images and inside the network."""
 
     def notice(self, text: str, item: Item | None = None) -> None: ...
     def start(self, item: Item, megapixels: float) -> None:
@@ -58,31 +76,46 @@ def work(
     labels: Labels,
     chunks: Iterable[Sequence[Item]],
     listener: Listener,
-) -> bool:
+    *,
+    keep_on: bool = True,
+) -> str:
     """Restore images as they come, chunk by chunk, and note them in ``record``.
 
     Small images of one size go through the network together within a chunk. One image that
     fails costs no other its result.
 
+    Parameters
+    ----------
+    keep_on
+        Go on when the network fails for a reason that is none of the image: that is then one of
+        those that failed. Else raise it, so that somebody else may try.
+
     Returns
     -------
-    bool
-        Whether all of them were come to: not after a failure if the job is to fail fast, nor
-        when the disk is full.
+    str
+        Why not all of them were come to: after a failure if the job is to fail fast, or when
+        the disk is full. Empty if they were.
 
     Raises
     ------
     UsageError
         If the result folder cannot be written to.
     """
-    try:
-        record.open(replace(job.settings, precision=labels.precision or job.settings.precision))
-    except OSError as error:
-        raise unwritable(job, error) from error
-    try:
-        return _Pipeline(job, record, restore, labels, listener).run(chunks)
-    finally:
-        record.close()
+    with uninterrupted():
+        try:
+            record.open(replace(job.settings, precision=labels.precision or job.settings.precision))
+        except OSError as error:
+            raise unwritable(job, error) from error
+        try:
+            return _Pipeline(job, record, restore, labels, listener, keep_on).run(chunks)
+        finally:
+            try:
+                record.close()
+            except OSError as error:
+                listener.notice(
+                    f"{record.path}: what is done may not be known to the next run "
+                    f"({error.strerror or error})"
+                )
 
 
 def unwritable(job: Job, error: OSError) -> UsageError:
@@ -111,69 +144,139 @@ class _Loaded:
         return LOADED_BYTES + sum(held.values())
 
 
+class _Ended(BaseException):
+    """Ends the network from inside its progress; no error, so that it is not taken for one."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 class _Pipeline:
     """A reader, the network in the calling thread, a writer."""
 
     def __init__(
-        self, job: Job, record: Record, restore: Restore, labels: Labels, listener: Listener
+        self,
+        job: Job,
+        record: Record,
+        restore: Restore,
+        labels: Labels,
+        listener: Listener,
+        keep_on: bool,
     ) -> None:
         self.job, self.record, self.restore, self.labels = job, record, restore, labels
         self.listener = listener
+        self.keep_on = keep_on
         self.failed = False
-        self.refused = 0
+        self.refused = self.faults = 0
 
-    def run(self, chunks: Iterable[Sequence[Item]]) -> bool:
+    def run(self, chunks: Iterable[Sequence[Item]]) -> str:
         sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
         self.writer: WriteBehind[tuple[Item, Outcome]] = WriteBehind(AHEAD_BYTES)
-        reader = ReadAhead(
+        self.reader = ReadAhead(
             sources,
             self._read,
             lambda loaded: loaded.bytes,
             AHEAD_BYTES,
             # The next chunk may come only once the results of this one are reported.
-            idle=lambda: self._report(self.writer.finished()),
+            idle=self._look_up,
         )
         patience: float | None = None
         try:
-            for group in self._groups(reader):
+            for group in self._groups(self.reader):
                 self._restore(group)
-                self._report(self.writer.finished())
-                if self.failed and self.job.fail_fast:
-                    return False
-                if self.refused >= REFUSED_WRITES:
-                    self.listener.notice(f"{self.job.result_dir}: takes no more results; stopped")
-                    return False
+                self._look_up()
+                if reason := self._reason_to_stop():
+                    return reason
         except Stopped:
             patience = LAST_WRITE_SECONDS
             raise
+        except _Ended as ended:
+            if isinstance(ended.cause, Stopped):
+                patience = LAST_WRITE_SECONDS
+            raise ended.cause from None
         finally:
-            reader.close(CLOSING_SECONDS if patience is None else 0)
             try:
+                self.reader.close(CLOSING_SECONDS if patience is None else 0)
                 # Also when stopped: what is restored is written.
                 self._report(self.writer.drain(patience))
             finally:
                 self.writer.close()
-        return True
+                self._report(self.writer.finished())
+        return ""
+
+    def _look_up(self) -> None:
+        """Between two steps: say what has been written, and see whether to go on."""
+        self._report(self.writer.finished())
+        self.listener.check()
+
+    def _reason_to_stop(self) -> str:
+        if self.failed and self.job.fail_fast:
+            return FAIL_FAST
+        if self.refused >= REFUSED_WRITES:
+            return f"{self.job.result_dir} takes no more results; stopped"
+        if self.faults >= FAULTS:
+            return f"the network failed {FAULTS} times in a row"
+        return ""
 
     def _read(self, source: tuple[Item, bool]) -> _Loaded:
         item, last = source
         loaded = _Loaded(item, last)
-        check_size = getattr(self.restore, "check_size", None)
+        path = item.source
         try:
             for path in item.sources:
-                picture, stamp = load_image(path, self.job.max_pixels, check_size)
+                check = self._before_decoding()
+                picture, stamp = load_image(path, self.job.max_pixels, check)
                 loaded.pictures.append(picture)
                 loaded.stamps.append(stamp)
             loaded.views = tuple(
                 fill_invisible(picture.pixels, picture.alpha) for picture in loaded.pictures
             )
-        except ImageError as error:
-            return _Loaded(item, last, error=str(error))
-        except MemoryError:
-            return _Loaded(item, last, error=f"{item.source}: not enough memory to decode it")
-        except Exception as error:  # it costs this image and no other
-            return _Loaded(item, last, error=f"{item.source}: {fault(error)}")
+        except Exception as error:
+            return _Loaded(item, last, error=_sentence(path, error, "decode"))
         return loaded
+
+    def _before_decoding(self) -> Callable[[int, int], None]:
+        """Refuses a size that can never fit, and lets the others wait until there is room."""
+        check_size = getattr(self.restore, "check_size", None)
+        waited = False
+
+        def check(height: int, width: int) -> None:
+            nonlocal waited
+            if check_size is not None:
+                check_size(height, width)
+            if not waited:
+                waited = True
+                self.reader.reserve(DECODING_BYTES * height * width)
+
+        return check
+
+    def _make_room(self, loaded: _Loaded) -> None:
+        """See that an image fits into memory beside what is being read and written.
+
+        Where it does not, that is waited for; and then no more is read beside it than fits.
+        """
+        room_for = getattr(self.restore, "room_for", None)
+        if room_for is None:
+            self.reader.allow(lambda size: True)
+            return
+        height, width = loaded.pictures[0].pixels.shape[:2]
+        small = DECODING_BYTES * height * width <= SMALL_BYTES
+
+        def spare() -> int:
+            available, needed = room_for(height, width)
+            beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
+            return int(available - needed - beside)
+
+        if small:  # of which there are many: the system is asked only for a large one
+            self.reader.allow(lambda size: size <= SMALL_BYTES or size <= spare())
+            return
+        if (left := spare()) < 0:
+            self.reader.finish_loading()
+            self._report(self.writer.drain())
+            return_freed_memory()
+            left = spare()
+        self.reader.allow(lambda size: size <= left)
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
         """Images that go through the network together: neighbours of one size, if small."""
@@ -199,33 +302,69 @@ class _Pipeline:
         if group[0].error is not None:
             self._fail(group[0], group[0].error)
             return
-        progress = self._announce(group)
         started = time.monotonic()
         try:
-            if len(group) > 1:  # so this is a restorer that takes several
-                results = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
-                    [loaded.views for loaded in group],
-                    bit_depth=self.job.bit_depth,
-                    progress=progress,
-                )
-            else:
-                results = [
-                    self.restore(*group[0].views, bit_depth=self.job.bit_depth, progress=progress)
-                ]
-        except ImageError as error:
+            self._make_room(group[0])
+            results = self._through_network(group)
+        except (ImageError, MemoryError) as error:
             if len(group) > 1:  # find out whose fault it is
                 for loaded in group:
                     loaded.pictures = [replace(picture, notes=()) for picture in loaded.pictures]
                     self._restore([loaded])
             else:
-                self._fail(group[0], f"{group[0].item.source}: {error}")
+                self._fail(group[0], _sentence(group[0].item.source, error, "restore"))
             return
+        except Exception as error:
+            if not self.keep_on:
+                raise
+            self.faults += 1
+            for loaded in group:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+            return
+        self.faults = 0
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
-            picture = with_alpha(loaded.pictures[0], pixels)
+            try:
+                picture = with_alpha(loaded.pictures[0], pixels)
+            except Exception as error:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+                continue
             outcome = replace(self._outcome(loaded), seconds=seconds)
             write = functools.partial(self._write, loaded.item, loaded.stamps, picture)
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)
+
+    def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
+        """The results of a group. What is raised comes from the network, or ends the work."""
+        advance = self._announce(group)
+        ended: list[_Ended] = []
+
+        def progress(share: float) -> None:
+            try:
+                with uninterrupted():
+                    advance(share)
+            except BaseException as error:
+                ended.append(_Ended(error))
+                raise ended[0] from error
+
+        try:
+            with interruptible():
+                if len(group) > 1:  # so this is a restorer that takes several
+                    results: Sequence[Pixels] = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
+                        [loaded.views for loaded in group],
+                        bit_depth=self.job.bit_depth,
+                        progress=progress,
+                    )
+                else:
+                    views = group[0].views
+                    results = [
+                        self.restore(*views, bit_depth=self.job.bit_depth, progress=progress)
+                    ]
+        finally:
+            if ended:  # whatever has become of it on its way, and if it was eaten
+                raise ended[0]
+        if len(results) != len(group):
+            raise ValueError(f"{len(results)} results of {len(group)} images")
+        return results
 
     def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
         """Say what is in the network now; whom it tells which share of the work is done."""
@@ -240,7 +379,7 @@ class _Pipeline:
 
         def advance(share: float) -> None:
             # A result is reported when it is written, not when the next image is restored.
-            self._report(self.writer.finished())
+            self._look_up()
             nonlocal done
             if share > done:
                 self.listener.advance((share - done) * megapixels)
@@ -261,26 +400,36 @@ class _Pipeline:
         self.writer.put((loaded.item, self._outcome(loaded, error)), 0, lambda: None)
 
     def _write(self, item: Item, stamps: list[Stamp], picture: Picture) -> None:
-        write_png(
-            item.result,
-            picture,
-            self.job.png_compression,
-            lambda facts: self.record.add(item, stamps, facts.st_size, facts.st_mtime_ns),
-        )
+        def note(facts: os.stat_result) -> None:
+            self.writer.commit()  # or the file is not renamed
+            self.record.add(item, stamps, facts.st_size, facts.st_mtime_ns)
+
+        write_png(item.result, picture, self.job.png_compression, note)
 
     def _report(
         self, finished: Iterable[tuple[tuple[Item, Outcome], BaseException | None]]
     ) -> None:
         for (item, outcome), error in finished:
-            if error is None:
-                self.refused = 0 if outcome.status == "done" else self.refused
-            elif isinstance(error, ImageError):
-                outcome = replace(outcome, status="failed", error=str(error))
+            if error is not None:
+                reason = _sentence(item.result, error, "write")
+                outcome = replace(outcome, status="failed", error=reason)
                 self.refused += isinstance(error, ResultFolderError)
                 self.failed = True
-            else:
-                raise error
+            elif outcome.status == "done":
+                self.refused = 0
             self.listener.settle(item, outcome)
+
+
+def _sentence(path: Path, error: BaseException, doing: str) -> str:
+    """What to say of an error that an image has met, whatever it is; it names a file."""
+    if isinstance(error, ImageError):
+        text = str(error)
+        return text if text.startswith(f"{path}: ") else f"{path}: {text}"
+    if isinstance(error, MemoryError):
+        return f"{path}: not enough memory to {doing} it"
+    if isinstance(error, OSError):
+        return f"{path}: cannot {doing} it ({error.strerror or error})"
+    return f"{path}: {fault(error)}"
 
 
 def _alike(one: _Loaded, other: _Loaded) -> bool:

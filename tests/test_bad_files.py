@@ -390,7 +390,7 @@ def test_a_fault_of_ours_is_not_called_damage_and_costs_one_image(
     assert ran.status == 1
     assert ran.lines == [str(tmp_path / "out" / "good.png")]
     (line,) = (line for line in ran.err.splitlines() if line.startswith("error: "))
-    assert line.startswith(f"error: {source / name}: is not restored for a fault of restormer-cli")
+    assert line.startswith(f"error: {source / name}: a fault of restormer-cli")
     assert "TypeError: a bug of ours" in line
     assert "report" in line
     assert "damaged" not in line

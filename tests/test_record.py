@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from restormer_cli.files import Stamp, digest
@@ -75,6 +75,7 @@ def test_journal_that_is_cut_off_at_any_byte_keeps_what_is_before_and_takes_more
 
 
 @given(st.binary(max_size=60), st.integers(0, 400))
+@example(noise=b"\xed\xa0\x80", at=300)
 def test_damaged_journal_is_never_a_reason_to_stop(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int
 ) -> None:
@@ -136,7 +137,7 @@ def test_journal_is_written_anew_when_most_of_it_is_out_of_date(folder: Path) ->
     record.add(items[0], [source], facts.st_size, facts.st_mtime_ns)
     record.close()
     before = record.path.stat().st_size
-    opened(folder).close()
+    loaded(folder).compact()
     assert record.path.stat().st_size < before / 100
     assert [loaded(folder).judge(i) for i in items] == [DONE] * 2
     assert os.listdir(folder / "out" / FOLDER) == ["run.jsonl"]  # noqa: PTH208 - hidden ones too

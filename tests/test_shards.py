@@ -460,8 +460,7 @@ def test_compaction_keeps_the_newest_entry_wherever_it_stands(
     size = record.path.stat().st_size
     monkeypatch.setattr("restormer_cli.record.SPARE_LINES", 0)
     again = loaded(out)
-    again.open(again.settings)
-    again.close()
+    again.compact()
     assert record.path.stat().st_size < size
     assert [loaded(out).judge(item) for item in items] == [DONE] * len(items)
 

@@ -43,9 +43,9 @@ def test_a_signal_stops_inside_a_large_image(tmp_path: Path, number: signal.Sign
 def test_a_later_signal_ends_what_the_first_did_not() -> None:
     code = """
 import sys, time
-from restormer_cli import command
+from restormer_cli import stopping
 from restormer_cli.errors import Stopped
-with command._signals_stop():
+with stopping.signals_stop():
     try:
         print("ready", flush=True)
         time.sleep(60)

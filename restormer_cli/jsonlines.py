@@ -1,0 +1,86 @@
+"""Lines of JSON that come from outside: a journal, a report of a run, a note of another process.
+
+Whoever has written them may have been killed meanwhile, and disks, editors and people change
+files. So a line is taken only if all of it is sound, and anything else is passed over.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import IO, Any, NoReturn, TypeGuard
+
+#: Bytes of a line at most: no line of ours is nearly as long, and a file may have no line feed.
+LONGEST_LINE = 1 << 20
+
+
+def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines of a file with their offsets; those that are too long are left out."""
+    offset, cut = 0, False
+    while line := file.readline(LONGEST_LINE):
+        ends = line.endswith(b"\n")
+        if not cut and (ends or len(line) < LONGEST_LINE):
+            yield offset, line
+        cut = not ends
+        offset += len(line)
+
+
+def parse(line: bytes | str) -> Any:
+    """The value of a line.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON in UTF-8, has a key twice, a number that is none, or is nested without
+        end.
+    """
+    try:
+        text = line if isinstance(line, str) else line.removeprefix(codecs.BOM_UTF8).decode()
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Whether a value can be a path of this system."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    if value.isascii():
+        return True
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a character
+        return False
+    return True
+
+
+def is_name_inside(value: object) -> TypeGuard[str]:
+    """Whether a value can be the path of a file relative to a folder that it lies in."""
+    if not is_path(value) or value.startswith("/"):
+        return False
+    if ".." not in value and "\\" not in value and ":" not in value:
+        return True  # there may be millions: a path of parts takes ten times as long
+    path = PurePath(value)
+    return not path.anchor and ".." not in path.parts
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer that a file system can mean."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
