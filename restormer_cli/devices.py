@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from restormer_cli.errors import DeviceError
-from restormer_cli.memory import free_memory
+from restormer_cli.process import free_memory
 from restormer_cli.units import format_bytes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,7 +11,7 @@ from restormer_cli import hashes
 from restormer_cli.errors import WeightsError
 from restormer_cli.files import is_file
 from restormer_cli.outcomes import Labels
-from restormer_cli.process import share_the_machine
+from restormer_cli.process import FREE_MEMORY_SHARE, free_memory, share_the_machine
 from restormer_cli.record import Settings, tiling
 from restormer_cli.tasks import Variant
 from restormer_cli.weights import WeightsFile, find_weights, load_network
@@ -86,7 +86,6 @@ class Recipe:
         """
         threads = share_the_machine() if self.threads is None else _take(self.threads)
         from restormer_cli import devices
-        from restormer_cli.memory import FREE_MEMORY_SHARE, free_memory
 
         choice = devices.choose(self.device, self.precision)
         max_memory = self.max_memory
