@@ -85,7 +85,7 @@ class Recipe:
             If weights or device are not what they should be.
         """
         threads = share_the_machine() if self.threads is None else _take(self.threads)
-        from restormer_cli import devices
+        from restormer_cli import devices, kernels
 
         choice = devices.choose(self.device, self.precision)
         max_memory = self.max_memory
@@ -97,6 +97,7 @@ class Recipe:
             f"device: {choice.device}, {choice.device_reason}",
             f"threads: {threads}",
             f"precision: {choice.precision}, {choice.precision_reason}",
+            *kernels.notices(),
         ]
         return Loaded(
             restorer, Labels(self.file.label, str(choice.device), choice.precision), facts
