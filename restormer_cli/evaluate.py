@@ -235,14 +235,14 @@ def run(
     encode_stdout(json=json_lines)
     for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
         print(line)
+    for problem in evaluation.problems:
+        print(f"error: {one_line(problem)}", file=sys.stderr)
     if csv_file is not None:
         try:
             _write_table(csv_file, as_csv(evaluation))
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(f"{csv_file}: cannot be written ({reason})") from error
-    for problem in evaluation.problems:
-        print(f"error: {one_line(problem)}", file=sys.stderr)
     return evaluation
 
 

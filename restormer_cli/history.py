@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from restormer_cli.errors import UsageError
-from restormer_cli.files import kind, real_path
+from restormer_cli.files import file_mode, kind, real_path
 from restormer_cli.record import Record, Settings
 from restormer_cli.tasks import Variant, variant_of_weights
 
@@ -92,6 +92,9 @@ def read_history(result_dir: Path, report: Path | None = None) -> History:
     """
     notices: list[str] = []
     if report is not None:
+        # One of the shell's has a writer: <(zcat run.jsonl.gz).
+        if stat.S_ISFIFO(file_mode(report)) and not report.is_relative_to("/dev"):
+            raise UsageError(f"{report}: is a pipe, not a report")
         entries = list(_read_lines(report, result_dir))
         if not entries:
             raise UsageError(f"{report}: holds no line that restormer --report writes")
@@ -145,7 +148,8 @@ def _reports_in(folder: Path) -> list[Path]:
             return [
                 Path(entry.path)
                 for entry in entries
-                if entry.name.endswith(REPORT_SUFFIX) and not entry.is_dir()
+                # os.path, since an entry raises where links go round in a circle.
+                if entry.name.endswith(REPORT_SUFFIX) and not os.path.isdir(entry.path)  # noqa: PTH112
             ]
     except OSError:  # whoever looks for images there says so
         return []

@@ -201,7 +201,7 @@ def strips(height: int, width: int, channels: int) -> list[tuple[int, int]]:
 
     None has fewer rows than the halo of a window and one more, unless the image has.
     """
-    rows = max(STRIP_ROWS, STRIP_VALUES // (width * channels))
+    rows = max(STRIP_ROWS, STRIP_VALUES // max(1, width * channels))
     count = max(1, -(-height // rows))
     edges = [height * number // count for number in range(count + 1)]
     return list(itertools.pairwise(edges))

@@ -18,7 +18,7 @@ from restormer_cli import __version__
 from restormer_cli.budget import Claim, MemoryBudget, comparison_bytes, in_order
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluate import Score, choose_protocol, mean_score
-from restormer_cli.files import atomic_file, file_head, file_mode, kind, real_path
+from restormer_cli.files import TEMPORARY_SUFFIX, atomic_file, file_head, file_mode, kind, real_path
 from restormer_cli.history import read_history
 from restormer_cli.images import Pixels, read_image
 from restormer_cli.metrics import Metrics, Protocol, find_protocol
@@ -135,7 +135,9 @@ def write_report(
         written = draw_sheets(shown, store, sheets, title)
         store.sweep()
     except OSError as error:
-        name = error.filename or output
+        # Of a file that is written under a temporary name, say what it was to be.
+        temporary = str(error.filename).endswith(TEMPORARY_SUFFIX)
+        name = output if temporary else error.filename or output
         raise UsageError(f"{name}: cannot be written ({error.strerror or error})") from error
     beside = store.folder if store.beside else None
     return Report(output, len(shown), beside, written, [*history.notices, *notices])
