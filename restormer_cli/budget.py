@@ -44,6 +44,8 @@ OVERHEAD_BYTES = 128 * 2**20
 DECODING_COPIES = 5
 SAMPLES = 3
 PNG_BIT_DEPTH = 24
+#: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
+OPENCV_NO_MEMORY = -4
 
 
 class MemoryBudget:
@@ -95,20 +97,19 @@ class MemoryBudget:
             self._left -= needed
         try:
             yield
-        except MemoryError as error:
-            raise _ran_out(needed) from error
-        except cv2.error as error:
-            if error.code != cv2.Error.STS_NO_MEM:
+        except (MemoryError, cv2.error) as error:
+            if not is_out_of_memory(error):
                 raise
-            raise _ran_out(needed) from error
+            raise ImageError(f"memory ran out; about {format_bytes(needed)} are needed") from error
         finally:
             with self._change:
                 self._left += needed
                 self._change.notify_all()
 
 
-def _ran_out(needed: int) -> ImageError:
-    return ImageError(f"memory ran out; about {format_bytes(needed)} are needed")
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or OpenCV was refused memory."""
+    return isinstance(error, MemoryError) or getattr(error, "code", 0) == OPENCV_NO_MEMORY
 
 
 class Claim:

@@ -30,6 +30,7 @@ from restormer_cli.images import Floats, Pixels
 # isort: split
 import cv2
 
+from restormer_cli.budget import is_out_of_memory
 from restormer_cli.errors import ImageError, UsageError
 
 Planes = NDArray[np.float64]
@@ -279,7 +280,7 @@ def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
             goal, _ecc_gray(scaled), start, cv2.MOTION_HOMOGRAPHY, criteria, unmasked, 5
         )
     except cv2.error as error:
-        if error.code == cv2.Error.STS_NO_MEM:
+        if is_out_of_memory(error):
             raise
         raise ImageError("the result cannot be aligned with its target") from error
     size = (width, height)

@@ -79,7 +79,7 @@ def test_memory_that_runs_out_is_the_images_error_and_is_given_back() -> None:
 
 def _no_memory() -> cv2.error:
     error = cv2.error("Failed to allocate 1 bytes")
-    error.code = cv2.Error.STS_NO_MEM
+    error.code = -4
     return error
 
 

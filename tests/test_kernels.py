@@ -13,6 +13,7 @@ import torch
 from helpers import make_images, read, restormer, save, tiny_network
 
 from restormer_cli import kernels
+from restormer_cli.restorer import _is_out_of_memory
 from restormer_cli.streaming import StreamingRestormer
 
 CPU = torch.device("cpu")
@@ -204,3 +205,14 @@ def test_a_run_is_whole_and_says_that_it_is_slower(
         assert np.abs(a - b).max() <= 1
     listed = restormer("devices", "--device", "cpu", "--precision", "float32")
     assert "computes without the operators of oneDNN" in listed.out
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_running_out_of_memory_is_known_with_and_without_its_exception(
+    named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not named:  # PyTorch 2.4
+        monkeypatch.delattr(torch, "OutOfMemoryError")
+    assert _is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert _is_out_of_memory(MemoryError())
+    assert not _is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

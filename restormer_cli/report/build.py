@@ -39,6 +39,8 @@ from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subje
 from restormer_cli.units import json_number
 
 NAME = "report.html"
+#: Of the page, pictures included, that are in memory at once while it is put together.
+PAGE_COPIES = 8
 PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
 
 
@@ -89,7 +91,7 @@ def write_report(
         As of :func:`restormer_cli.evaluate.evaluate_folder`.
     limit
         Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
-        then thumbnails move into a folder beside it.
+        then thumbnails move into a folder beside it. Memory may allow for less.
 
     Raises
     ------
@@ -106,6 +108,7 @@ def write_report(
     _check_output(output, sheets, result_dir, overwrite)
     chosen, reason = choose_protocol(protocol, history)
     budget = MemoryBudget(max_memory)
+    limit = max(0, min(limit, budget.total // PAGE_COPIES))
     store = Store(output.parent / f"{output.stem}-files", limit)
     try:
         shown = []
