@@ -15,6 +15,7 @@ import typer
 from restormer_cli import __version__
 from restormer_cli.common_options import BitDepth, Common, Precision, memory_size, with_common
 from restormer_cli.errors import BusyError, ImageError, OutputError, RestormerError, Stopped
+from restormer_cli.units import one_line
 
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
@@ -26,6 +27,14 @@ app = typer.Typer(
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 75
+
+
+MaxMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=memory_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."
+    ),
+]
 
 
 class DenoiseKind(str, enum.Enum):
@@ -197,11 +206,15 @@ def evaluate(
         bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Measure results against the true images: PSNR, SSIM, MAE."""
     from restormer_cli.evaluate import run
 
-    if not run(result_dir, target_dir, protocol, recursive, report, json_lines, csv).complete:
+    evaluation = run(
+        result_dir, target_dir, protocol, recursive, report, json_lines, csv, max_memory
+    )
+    if not evaluation.complete:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -230,12 +243,7 @@ def reproduce(
     precision: Annotated[
         Precision, typer.Option(help="Numbers to compute with; the authors' are float32.")
     ] = Precision.float32,
-    max_memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=memory_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."
-        ),
-    ] = None,
+    max_memory: MaxMemory = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every row.")
     ] = False,
@@ -286,6 +294,7 @@ def report(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not reports.")
     ] = False,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Show results in one HTML file: sliders, zoom, differences, figures, failures."""
     from restormer_cli.report.build import write_report
@@ -300,7 +309,10 @@ def report(
         output=output,
         contact_sheet=contact_sheet,
         overwrite=overwrite,
+        max_memory=max_memory,
     )
+    for notice in written.notices:
+        print(one_line(notice), file=sys.stderr)
     print(written.html, *written.sheets, sep="\n")
     if written.beside is not None:
         print(f"keep {written.beside} beside it", file=sys.stderr)

@@ -14,7 +14,7 @@ from restormer_cli.errors import RestormerError, Stopped, UsageError
 from restormer_cli.files import LineFile, refuse_other_file
 from restormer_cli.images import MAX_PIXELS
 from restormer_cli.job import Job
-from restormer_cli.outcomes import Summary
+from restormer_cli.outcomes import SLOWER, Summary
 from restormer_cli.process import quiet_libraries
 from restormer_cli.recipe import Recipe
 from restormer_cli.shards import Shard
@@ -114,12 +114,14 @@ def restore(
             stack.enter_context(quiet_libraries())
         console = Console(json_lines=json_lines, quiet=quiet, report=stream)
 
+        def tell(text: str) -> None:
+            if verbose or SLOWER in text:
+                console.notice(text)
+
         def start() -> Engine:
             if weights == "auto":
                 console.notice(weights_module.notice(recipe.file, variant))
-            return engines.start(
-                workforce, job, recipe, console.notice if verbose else lambda text: None
-            )
+            return engines.start(workforce, job, recipe, tell)
 
         stack.enter_context(signals_stop())
         summary = Summary()

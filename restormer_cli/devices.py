@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from restormer_cli import kernels
 from restormer_cli.errors import DeviceError
-from restormer_cli.memory import free_memory
+from restormer_cli.process import free_memory
 from restormer_cli.units import format_bytes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -133,4 +134,6 @@ def describe(device: str = "auto", precision: str = "auto") -> list[str]:
     choice = choose(device, precision)
     lines.append(f"used: {choice.device}, because {choice.device_reason}")
     lines.append(f"      {choice.precision}, because {choice.precision_reason}")
+    kernels.try_operators(choice.device, choice.dtype)
+    lines += kernels.notices()
     return lines

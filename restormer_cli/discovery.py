@@ -7,6 +7,7 @@ import stat
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -89,10 +90,7 @@ def find_work(
     inputs = without_results(found, result_dir, origins)
     notices = []
     if passed_over:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
-        notices.append(
-            f"passed over, since they are not read: {kinds}; convert them to PNG or TIFF"
-        )
+        notices.append(passed_over_notice(passed_over))
     if len(inputs) < len(found):
         count = len(found) - len(inputs)
         notices.append(f"{count} results of earlier runs are not taken for inputs")
@@ -110,6 +108,12 @@ def find_work(
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
     work = name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
     return Work(work.items, problems + work.problems, notices + work.notices)
+
+
+def passed_over_notice(passed_over: Counter[str]) -> str:
+    """A sentence about photos of kinds that are not read, counted by suffix."""
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
+    return f"passed over, since they are not read: {kinds}; convert them to PNG or TIFF"
 
 
 def _below(root: Path, path: Path) -> PurePath:
@@ -138,6 +142,34 @@ def find_images(
     passed_over = Counter() if passed_over is None else passed_over
     found = _scan(folder, recursive, excluded, problems, passed_over)
     return sorted((Path(file) for file, _ in found), key=in_order)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder of images; names are relative to it, with ``/``."""
+
+    names: list[str]
+    problems: dict[str, str]
+    """What is called like an image and is none, or cannot be looked at, and a sentence each."""
+    notices: list[str]
+
+
+def list_images(folder: Path, recursive: bool) -> Listing:
+    """What :func:`find_images` finds, and what a person should know of the rest.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be read.
+    """
+    problems: Problems = []
+    passed_over: Counter[str] = Counter()
+    found = find_images(folder, recursive, problems=problems, passed_over=passed_over)
+    return Listing(
+        [path.relative_to(folder).as_posix() for path in found],
+        {path.relative_to(folder).as_posix(): reason for path, reason in problems},
+        [f"{folder}: {passed_over_notice(passed_over)}"] if passed_over else [],
+    )
 
 
 def _scan(

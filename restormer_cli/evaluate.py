@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -14,15 +13,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from restormer_cli.discovery import find_images
+from restormer_cli.budget import MemoryBudget, comparison_bytes, in_order
+from restormer_cli.discovery import Listing, list_images
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.files import atomic_file, file_mode, is_file, is_folder, refuse_other_file
 from restormer_cli.history import History, read_history
 from restormer_cli.images import read_image
-from restormer_cli.metrics import find_protocol
+from restormer_cli.metrics import Metrics, find_protocol
 from restormer_cli.pairing import pair_names
 from restormer_cli.process import encode_stdout
-from restormer_cli.units import json_number
+from restormer_cli.units import json_line, json_number, one_line
 
 MEAN = "mean"
 CSV_COLUMNS = ("name", "psnr", "ssim", "mae")
@@ -75,6 +75,8 @@ class Evaluation:
     """Results without a target."""
     targets_alone: list[str] = field(default_factory=list)
     """Targets without a result."""
+    notices: list[str] = field(default_factory=list)
+    """What else lies in the folders and a person should know of."""
 
     @property
     def mean(self) -> Score | None:
@@ -115,6 +117,7 @@ def evaluate_folder(
     protocol: str = "rgb",
     *,
     recursive: bool = False,
+    max_memory: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compare every result in a folder with its target in another.
@@ -125,6 +128,9 @@ def evaluate_folder(
         A name in :data:`PROTOCOLS`.
     recursive
         Walk sub-folders, which must have the same names on both sides.
+    max_memory
+        Bytes that the peak of this process must stay under; by default most of what is free may
+        be taken. It decides how many pairs are measured together.
     progress
         Called with the number of results dealt with and that of all.
 
@@ -135,36 +141,48 @@ def evaluate_folder(
         with one image is in ``errors``.
     """
     method = find_protocol(protocol)
-    results, targets = (_names(Path(d), recursive) for d in (result_dir, target_dir))
-    pairing = pair_names(results, targets)
+    result_dir, target_dir = Path(result_dir), Path(target_dir)
+    results, targets = (_listing(folder, recursive) for folder in (result_dir, target_dir))
+    pairing = pair_names(results.names, targets.names)
     evaluation = Evaluation(
         protocol,
-        errors=dict(pairing.errors),
+        errors=results.problems
+        | {f"target {name}": reason for name, reason in targets.problems.items()}
+        | pairing.errors,
         results_alone=pairing.results_alone,
         targets_alone=pairing.targets_alone,
+        notices=results.notices + targets.notices,
     )
-    for number, (name, target) in enumerate(pairing.pairs, start=1):
+    budget = MemoryBudget(max_memory)
+
+    def compare(pair: tuple[str, str]) -> Metrics | ImageError:
+        paths = (result_dir / pair[0], target_dir / pair[1])
         try:
-            metrics = method.compare(
-                read_image(Path(result_dir, name)).pixels,
-                read_image(Path(target_dir, target)).pixels,
-            )
+            with budget.take(comparison_bytes(paths, method.memory)):
+                return method.compare(*(read_image(path).pixels for path in paths))
         except ImageError as error:
-            evaluation.errors[name] = str(error)
+            return error
+
+    for number, (pair, found) in enumerate(
+        zip(pairing.pairs, in_order(compare, pairing.pairs), strict=True), start=1
+    ):
+        if isinstance(found, ImageError):
+            evaluation.errors[pair[0]] = str(found)
         else:
-            evaluation.scores.append(Score(name, *astuple(metrics)))
+            evaluation.scores.append(Score(pair[0], *astuple(found)))
         if progress is not None:
             progress(number, len(pairing.pairs))
     return evaluation
 
 
-def _names(folder: Path, recursive: bool) -> list[str]:
+def _listing(folder: Path, recursive: bool) -> Listing:
     if not is_folder(folder):
         raise UsageError(f"{folder}: no such folder")
-    names = [path.relative_to(folder).as_posix() for path in find_images(folder, recursive)]
-    if not names:
-        raise UsageError(f"{folder}: no images found")
-    return names
+    listing = list_images(folder, recursive)
+    if not listing.names:
+        reasons = [f"{name} {reason}" for name, reason in listing.problems.items()]
+        raise UsageError("; ".join([f"{folder}: no images found", *reasons, *listing.notices]))
+    return listing
 
 
 # --- on the console -----------------------------------------------------------------------------
@@ -178,6 +196,7 @@ def run(
     report: Path | None,
     json_lines: bool,
     csv_file: Path | None,
+    max_memory: int | None = None,
 ) -> Evaluation:
     """Do what ``restormer evaluate`` does; the parameters are its options.
 
@@ -187,11 +206,14 @@ def run(
         As :func:`evaluate_folder`, and if ``csv_file`` cannot be written.
     """
     if csv_file is not None:
+        if is_folder(csv_file):
+            raise UsageError(f"{csv_file}: is a folder; name a file for --csv")
         header = ",".join(CSV_COLUMNS).encode()
         refuse_other_file(
             csv_file, header, "exists and is no table of ours; name another for --csv"
         )
-    protocol, reason = choose_protocol(protocol, read_history(result_dir, report))
+    history = read_history(result_dir, report)
+    protocol, reason = choose_protocol(protocol, history)
     with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
 
         def show(done: int, count: int) -> None:
@@ -199,25 +221,36 @@ def run(
             bar.update()
 
         evaluation = evaluate_folder(
-            result_dir, target_dir, protocol, recursive=recursive, progress=show
+            result_dir,
+            target_dir,
+            protocol,
+            recursive=recursive,
+            max_memory=max_memory,
+            progress=show,
         )
+    for notice in (*history.notices, *evaluation.notices):
+        print(one_line(notice), file=sys.stderr)
     if reason:
         print(f"protocol: {protocol}, {reason}", file=sys.stderr)
     encode_stdout(json=json_lines)
     for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
         print(line)
+    for problem in evaluation.problems:
+        print(f"error: {one_line(problem)}", file=sys.stderr)
     if csv_file is not None:
         try:
             _write_table(csv_file, as_csv(evaluation))
         except OSError as error:
-            raise UsageError(f"{csv_file}: cannot be written ({error.strerror})") from error
-    for problem in evaluation.problems:
-        print(f"error: {problem}", file=sys.stderr)
+            reason = error.strerror or str(error)
+            raise UsageError(f"{csv_file}: cannot be written ({reason})") from error
     return evaluation
 
 
 def _write_table(path: Path, text: str) -> None:
-    content = text.encode("utf-8", errors="surrogateescape")
+    try:
+        content = text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:  # a name of Windows that is no text
+        content = text.encode("utf-8", errors="surrogatepass")
     if path.is_symlink() or (file_mode(path) and not is_file(path)):
         path.write_bytes(content)  # /dev/stdout, say, must not be renamed away
         return
@@ -232,25 +265,31 @@ def as_json_lines(evaluation: Evaluation) -> list[str]:
     and ``float()`` makes a number of it. ``null`` stands only in the line ``mean``, and only if
     nothing could be compared.
     """
-    return [json.dumps(row, ensure_ascii=False) for row in _rows(evaluation)]
+    return [json_line(row) for row in _rows(evaluation)]
 
 
 def as_table(evaluation: Evaluation) -> list[str]:
     """Aligned lines for people, the mean last."""
-    rows = [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]
-    width = max((len(score.name) for score in rows), default=0)
+    scores = [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]
+    rows = [(one_line(score.name), score) for score in scores]
+    width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'name':{width}}  {'PSNR':>7}  {'SSIM':>7}  {'MAE':>7}"]
-    lines += [f"{s.name:{width}}  {s.psnr:7.2f}  {s.ssim:7.4f}  {s.mae:7.4f}" for s in rows]
+    lines += [f"{name:{width}}  {s.psnr:7.2f}  {s.ssim:7.4f}  {s.mae:7.4f}" for name, s in rows]
     return lines
 
 
 def as_csv(evaluation: Evaluation) -> str:
     """The same as a table with a header; infinite is ``inf``, nothing is empty."""
+    names = dict(zip(CSV_COLUMNS, CSV_COLUMNS, strict=True))
+    return "".join(_csv_line(row) for row in [names, *_rows(evaluation)])
+
+
+def _csv_line(row: Mapping[str, Any]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_rows(evaluation))
-    return text.getvalue()
+    # The module quotes what holds a character of the end of line, so for a name with a carriage
+    # return that has to be one.
+    csv.DictWriter(text, CSV_COLUMNS, lineterminator="\r\n").writerow(row)
+    return text.getvalue()[: -len("\r\n")] + "\n"
 
 
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -8,6 +8,10 @@ know how results were made asks here.
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +20,15 @@ from typing import Any
 
 from restormer_cli import jsonlines
 from restormer_cli.errors import UsageError
-from restormer_cli.files import is_file, real_path
+from restormer_cli.files import file_mode, is_file, kind, real_path
 from restormer_cli.record import Record, Settings
 from restormer_cli.tasks import Variant, variant_of_weights
 
 REPORT_SUFFIX = ".jsonl"
+#: Characters of a line of ours at most: two paths and an error that names one, all escaped.
+LONGEST_LINE = 1 << 20
+#: After so many without a line of ours a file is taken for somebody else's.
+FOREIGN_CHARACTERS = 1 << 26
 
 #: Keys of a line that speak of the one image; all others are settings of the run.
 _OF_IMAGE = frozenset({"input", "result", "status", "seconds", "width", "height", "error"})
@@ -47,6 +55,8 @@ class History:
     """The last that was said of each image."""
 
     entries: list[Entry] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    """What might have said more and could not be read."""
 
     @property
     def variants(self) -> list[Variant]:
@@ -79,21 +89,31 @@ def read_history(result_dir: Path, report: Path | None = None) -> History:
     UsageError
         If ``report`` cannot be read or holds no such line.
     """
+    notices: list[str] = []
     if report is not None:
+        # One of the shell's has a writer: <(zcat run.jsonl.gz).
+        if stat.S_ISFIFO(file_mode(report)) and not report.is_relative_to("/dev"):
+            raise UsageError(f"{report}: is a pipe, not a report")
         entries = list(_read_lines(report, result_dir))
         if not entries:
             raise UsageError(f"{report}: holds no line that restormer --report writes")
         files = [entries]
     else:
-        found = sorted(result_dir.glob(f"*{REPORT_SUFFIX}"), key=_age)
-        files = [list(_read_lines(path, result_dir)) for path in found]
+        files = []
+        for path in sorted(_reports_in(result_dir), key=_age):
+            try:
+                if trouble := _trouble(path):
+                    raise UsageError(f"{path}: {trouble}")
+                files.append(list(_read_lines(path, result_dir)))
+            except UsageError as error:  # nobody has asked for it
+                notices.append(f"passed over: {error}")
         if not any(files):
             files = [list(_read_record(result_dir))]
     # Keyed by the result; what was given none can only be known by its input.
     last: dict[tuple[str, str], Entry] = {}
     for entry in (entry for entries in files for entry in entries):
         last[entry.name, "" if entry.name else entry.input] = entry
-    return History(list(last.values()))
+    return History(list(last.values()), notices)
 
 
 def _read_record(result_dir: Path) -> Iterator[Entry]:
@@ -120,18 +140,68 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _read_lines(path: Path, result_dir: Path) -> Iterator[Entry]:
+def _reports_in(folder: Path) -> list[Path]:
+    """What is called like a report; folders are not meant."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        with os.scandir(folder) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                # os.path, since an entry raises where links go round in a circle.
+                if entry.name.endswith(REPORT_SUFFIX) and not os.path.isdir(entry.path)  # noqa: PTH112
+            ]
+    except OSError:  # whoever looks for images there says so
+        return []
+
+
+def _trouble(path: Path) -> str:
+    """Why a name that was only found is not opened: a pipe would block; empty if it is a file."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to a file that is not there"
+    except OSError as error:  # a link to itself, say
+        return f"cannot be read ({error.strerror or error})"
+    return "" if stat.S_ISREG(mode) else f"is {kind(mode)}, not a report"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, of which none is longer than a report's can be.
+
+    Ends early where none was ours for long: ``data.jsonl`` of somebody else may be huge.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            wide = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of PowerShell
+            encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+            lines = io.TextIOWrapper(file, encoding, errors, newline="\n")
+            # Names may hold what splitlines() takes for an end of line.
+            while line := lines.readline(LONGEST_LINE):
+                yield line
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    folder = result_dir.resolve()
-    for line in text.split("\n"):  # names may hold what splitlines() takes for an end of line
+
+
+def _read_lines(path: Path, result_dir: Path) -> Iterator[Entry]:
+    folder = real_path(result_dir)
+    foreign = 0
+    for line in _lines(path):
+        foreign += len(line)
+        if foreign > FOREIGN_CHARACTERS:
+            return
         try:
             values = jsonlines.parse(line)
         except ValueError:  # the last line of a run that was killed, say
             continue
-        if _is_ours(values) and values["status"] not in _NOTHING_NEW:
+        if not _is_ours(values):
+            continue
+        foreign = 0
+        if values["status"] not in _NOTHING_NEW:
             yield _entry(values, folder)
 
 

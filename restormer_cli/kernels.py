@@ -4,60 +4,195 @@ Both have two paths to the same numbers. On x86 processors oneDNN is called dire
 operators that ``torch.compile`` uses as well: it multiplies twice as fast as ``torch.mm`` on
 processors for which MKL leaves half the vector unit idle, takes weights that were laid out once,
 and adds residuals and applies GELU while the result is still in registers. Everywhere else, and
-where a future PyTorch has no such operators, it is plain PyTorch.
+where another PyTorch has no such operators or they do not pass their trial, it is plain PyTorch.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restormer_cli.outcomes import SLOWER
+
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
 #: Padding, stride, dilation and groups of a 1×1 convolution.
 _POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
-_OPERATORS = (
-    "_convolution_pointwise",
-    "_convolution_pointwise_",
-    "_is_mkldnn_bf16_supported",
-    "_linear_pointwise",
-    "_reorder_convolution_weight",
-    "_reorder_linear_weight",
-)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
+
+
+class _ByTrial:
+    """Stands for the operators that :func:`_onednn` finds and has tried."""
+
+
+_BY_TRIAL = _ByTrial()
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())  # whoever wants to hear of it has handlers
+_distrusted: dict[str, None] = {}
+
+
+def _chosen(operators: Any, like: Tensor) -> Any:
+    return _onednn(like.device.type, like.dtype) if operators is _BY_TRIAL else operators
+
+
+def _gelu(out: Tensor) -> Tensor:
+    """GELU, in place where PyTorch has it so; only the copying one is documented."""
+    in_place = getattr(torch.ops.aten, "gelu_", None)
+    return F.gelu(out) if in_place is None else in_place(out)
+
+
+def try_operators(device: torch.device, dtype: torch.dtype) -> None:
+    """Try whatever is not documented and would be used; see :func:`notices`."""
+    _onednn(device.type, dtype)
+    _has_layer_norm(device, dtype)
+
+
+def notices() -> list[str]:
+    """What this process does without, a sentence each: operators that failed their trial."""
+    return list(_distrusted)
+
+
+def _distrust(operators: str, reason: str) -> None:
+    notice = f"{SLOWER}PyTorch {torch.__version__} computes without {operators}, {reason}"
+    if notice not in _distrusted:
+        _distrusted[notice] = None
+        _logger.warning(notice)
 
 
 @functools.cache
 def _onednn(device: str, dtype: torch.dtype) -> Any:
-    """PyTorch's oneDNN operators, if they are there and serve this device and precision."""
-    if device != "cpu" or platform.machine().lower() not in _X86:
+    """PyTorch's oneDNN operators, if they serve this device and precision and do what they should.
+
+    They are private, so any of them may change with PyTorch. Each is tried once a process against
+    the plain operation; if one is missing, raises or gives other numbers, none is used.
+    """
+    if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return None
-    if not torch._C._has_mkldnn:
+    backend: Any = torch.backends.mkldnn  # it has no types
+    if platform.machine().lower() not in _X86 or not backend.is_available():
         return None
     operators = torch.ops.mkldnn
-    if not all(hasattr(operators, name) for name in _OPERATORS):
-        return None
-    if dtype == torch.bfloat16:
-        return operators if operators._is_mkldnn_bf16_supported() else None
-    return operators if dtype == torch.float32 else None
+    try:
+        if dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
+            return None  # an old processor
+        trouble = _try_onednn(operators, dtype)
+    except Exception as error:  # whatever a changed operator raises
+        trouble = f"which cannot be called ({type(error).__name__})"
+    if trouble:
+        _distrust("the operators of oneDNN", trouble)
+    return None if trouble else operators
+
+
+def _try_onednn(operators: Any, dtype: torch.dtype) -> str:
+    """Compare every use of the operators with plain PyTorch; what is wrong, or nothing."""
+    with torch.inference_mode():
+        for made, expected in zip(_trials(operators, dtype), _trials(None, dtype), strict=True):
+            if not _near(made, expected):
+                return "which give wrong numbers"
+    return ""
+
+
+def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The kinds of layer that a network has, each once, over strips of the kinds there are."""
+    like = torch.empty(0, dtype=dtype)
+    channels, hidden = 8, 16
+    for count, rows, width in ((1, 3, 9), (2, 4, 8)):
+        # As windows are: some rows of more, packed for another size.
+        pixels = _waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
+        for bias in (None, _waves(hidden)):
+            point = Pointwise(_waves(hidden, channels), bias, like, operators=operators)
+            out = like.new_zeros(count, rows + 5, width, hidden)
+            point.into(out[:, 2 : rows + 4], pixels)
+            yield out
+            added = PointwiseSum(_waves(hidden, channels), bias, like, operators=operators)
+            for image in range(count):
+                added.add_to(out[image : image + 1, 2 : rows + 4], pixels[image : image + 1])
+            yield out
+            conv = Conv3x3(_waves(hidden, channels, 3, 3), bias, like, operators=operators)
+            yield conv(pixels)
+        for bias, gelu in ((None, True), (_waves(channels), False)):
+            kernel = _waves(channels, 1, 3, 3)
+            depth = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu, operators=operators)
+            yield depth(pixels)
+
+
+def _waves(*shape: int) -> Tensor:
+    """Numbers from -1 to 1 that look random; the host program's generator is left alone."""
+    return torch.arange(math.prod(shape), dtype=torch.float64).mul(2.4).cos().view(shape).float()
+
+
+def _near(made: Tensor, expected: Tensor) -> bool:
+    """Whether two results differ by rounding alone."""
+    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+        return False
+    tolerance = 16 * torch.finfo(expected.dtype).eps * expected.abs().max().item()
+    return bool(((made - expected).abs() <= tolerance).all())  # not so where one is no number
+
+
+@functools.cache
+def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``torch.native_layer_norm``, which is in no documentation, does what it should."""
+    like = torch.empty(0, device=device, dtype=dtype)
+    with torch.inference_mode():
+        rows = _waves(1, 2, 3, 8).to(like)
+        wide = torch.float32 if device.type == "cpu" else dtype
+        one, zero = rows.new_ones(8, dtype=wide), rows.new_zeros(8, dtype=wide)
+        try:
+            made = torch.native_layer_norm(rows, one.shape, one, zero, 1e-5)
+            right = all(
+                a.shape == b.shape and _near(a.to(b), b)
+                for a, b in zip(made[::2], _plain_layer_norm(rows, one, zero, 1e-5), strict=True)
+            )
+            trouble = "" if right else "which gives wrong numbers"
+        except Exception as error:  # as above
+            trouble = f"which cannot be called ({type(error).__name__})"
+    if trouble:
+        _distrust("native_layer_norm", trouble)
+    return not trouble
+
+
+def layer_norm(rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """LayerNorm over the last axis, and what it divides by: ``1 / sqrt(var + epsilon)``."""
+    if not _has_layer_norm(rows.device, rows.dtype):
+        return _plain_layer_norm(rows, scale, shift, epsilon)
+    normalised, _, scales = torch.native_layer_norm(rows, scale.shape, scale, shift, epsilon)
+    return normalised, scales
+
+
+def _plain_layer_norm(
+    rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    wide = rows.float()
+    variance = wide.var(-1, keepdim=True, correction=0)
+    normalised = F.layer_norm(wide, scale.shape, scale.float(), shift.float(), epsilon)
+    return normalised.to(rows.dtype), torch.rsqrt(variance + epsilon).to(scale.dtype)
 
 
 class Pointwise:
     """A 1×1 convolution: one matrix product over rows of pixels."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, like: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        operators: Any = _BY_TRIAL,
+    ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
         precise = like.dtype != torch.bfloat16
-        self._onednn = _onednn(like.device.type, like.dtype) if precise else None
+        self._onednn = _chosen(operators, like) if precise else None
         if self._onednn is not None:
             pixels = math.prod(TYPICAL_STRIP)
             self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
@@ -79,11 +214,18 @@ class Pointwise:
 class PointwiseSum:
     """A 1×1 convolution whose result is added to what is there."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, like: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        operators: Any = _BY_TRIAL,
+    ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
-        self._onednn = _onednn(like.device.type, like.dtype)
+        self._onednn = _chosen(operators, like)
         if self._onednn is not None:
             kernel = self.weight[:, :, None, None]
             shape = [1, kernel.shape[1], *TYPICAL_STRIP]
@@ -135,6 +277,7 @@ class Conv3x3:
         *,
         depthwise: bool = False,
         gelu: bool = False,
+        operators: Any = _BY_TRIAL,
     ) -> None:
         """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
         self.dtype = like.dtype
@@ -144,7 +287,7 @@ class Conv3x3:
         self.bias = None if bias is None else bias.to(like)
         self.groups = len(kernel) if depthwise else 1
         self.gelu = gelu
-        self._onednn = _onednn(like.device.type, like.dtype)
+        self._onednn = _chosen(operators, like)
         # Padding, stride, dilation, groups.
         self._geometry = ([0, 1], [1, 1], [1, 1], self.groups)
         if self._onednn is not None:
@@ -165,5 +308,5 @@ class Conv3x3:
         else:
             out = F.conv2d(rows, self.kernel, self.bias, padding=(0, 1), groups=self.groups)
             if self.gelu:
-                torch.ops.aten.gelu_(out)
+                out = _gelu(out)
         return out.permute(0, 2, 3, 1)

@@ -12,7 +12,6 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from restormer_cli import cgroups
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError
+from restormer_cli.process import FREE_MEMORY_SHARE, free_memory
 from restormer_cli.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
@@ -38,8 +37,6 @@ CPU_STRIP_ROWS = 4
 SMALLEST_STRIP_VALUES = 1 << 16
 #: GPUs want large launches.
 GPU_STRIP_VALUES = 1 << 26
-#: Share of the free memory that a plan may use when no limit was asked for.
-FREE_MEMORY_SHARE = 0.85
 #: Library code paged in on first use, kernels generated, allocator slack, buffers inside kernels.
 OVERHEAD_BYTES = 128 * 2**20
 #: Rows that a sliding window has to spare: the more, the rarer its last ones are moved up.
@@ -247,29 +244,6 @@ def _available(device: torch.device, max_memory: int | None) -> int:
     if max_memory is None:
         return int(FREE_MEMORY_SHARE * free)
     return max_memory - psutil.Process().memory_info().rss
-
-
-def free_memory() -> int:
-    """Bytes of main memory that this process can still take, control groups respected."""
-    return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
-
-
-def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
-    """What each control group around this process leaves."""
-    for folder, unified in cgroups.folders("memory", root):
-        if unified:
-            names, cache_key = ("memory.max", "memory.current"), "inactive_file"
-        else:
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            cache_key = "total_inactive_file"
-        try:
-            limit, used = (folder.joinpath(n).read_text(encoding="ascii").strip() for n in names)
-            statistics = (folder / "memory.stat").read_text(encoding="ascii")
-        except OSError:
-            continue
-        if limit.isdigit():  # "max" stands for none
-            cached = dict(line.split() for line in statistics.splitlines()).get(cache_key, "0")
-            yield max(0, int(limit) - int(used) + int(cached))
 
 
 def scratch_folder() -> Path:

@@ -2,7 +2,9 @@
 
 A protocol says which planes of two images are compared and which SSIM is meant. All figures are
 computed in float64 on planes in [0, 1], which changes none of them: the constants of SSIM scale
-with the data range. MAE is the mean of ``|a - b|`` over those planes.
+with the data range. MAE is the mean of ``|a - b|`` over those planes. Planes exist for strips of
+rows only, with as many rows around them as a window of SSIM looks at; the sums are those of whole
+images.
 
 Where scikit-image and the papers' scripts differ is said at each protocol; the figures there were
 measured on scikit-image's photographs astronaut, chelsea, coffee and rocket, 300×451 to 512×512
@@ -11,6 +13,7 @@ pixels, with noise of σ 3 and 10 (of 255) and with a blur of σ 1.5 pixels.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,11 +25,12 @@ import skimage.metrics
 from numpy.typing import NDArray
 
 # Images first: it sets what OpenCV reads when it is imported.
-from restormer_cli.images import Pixels
+from restormer_cli.images import Floats, Pixels
 
 # isort: split
 import cv2
 
+from restormer_cli.budget import is_out_of_memory
 from restormer_cli.errors import ImageError, UsageError
 
 Planes = NDArray[np.float64]
@@ -36,6 +40,15 @@ WINDOW, SIGMA = 11, 1.5
 BORDER = WINDOW // 2
 UNIFORM_WINDOW = 7
 K1, K2 = 0.01, 0.03
+
+#: Samples in a strip of rows: few enough for the processor's cache (measured).
+STRIP_VALUES = 1 << 19
+#: But not fewer rows, whose halo would cost more than they do.
+STRIP_ROWS = 32
+#: Copies of a strip in float64 that the metrics make at once, at most.
+STRIP_COPIES = 16
+#: Bytes a pixel that OpenCV takes to align two images, with the copies that it is given (measured).
+ALIGNMENT_BYTES = 132
 
 # Its functions carry no types.
 _skimage: Any = skimage.metrics
@@ -83,32 +96,40 @@ def gray_plane(pixels: Pixels) -> Planes:
     return rgb_planes(pixels)
 
 
-# --- metrics ------------------------------------------------------------------------------------
+# --- similarity ---------------------------------------------------------------------------------
 
 
-def psnr(result: Planes, target: Planes) -> float:
-    """Peak signal-to-noise ratio in dB over all planes; infinite where nothing differs."""
-    if np.array_equal(result, target):
-        return math.inf
-    return float(_skimage.peak_signal_noise_ratio(target, result, data_range=1))
+@dataclass(frozen=True)
+class Similarity:
+    """One meaning of SSIM: the map of it, and which of its values count."""
 
+    map: Callable[[Planes, Planes], Planes]
+    """SSIM at every sample of a result and its target."""
+    window: int
+    """Side of the square that a value depends on."""
+    borders: bool = False
+    """Whether values count whose window does not lie whole in the image."""
 
-def ssim_gaussian(result: Planes, target: Planes) -> float:
-    """SSIM as in Wang's ``ssim_index.m``: Gaussian window, where it fits whole into the image.
+    @property
+    def halo(self) -> int:
+        return self.window // 2
 
-    The mean over the planes. scikit-image gives it if asked for this window; what it does by
-    default, see :func:`ssim_uniform`, comes out 0.002 lower to 0.03 higher.
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images that are smaller than the window.
 
-    Raises
-    ------
-    ImageError
-        If a side is shorter than the window, 11 pixels.
-    """
-    return float(np.mean(_gaussian_map(result, target)[BORDER:-BORDER, BORDER:-BORDER]))
+        Raises
+        ------
+        ImageError
+            If none fits.
+        """
+        if not self.borders and min(height, width) < self.window:
+            raise ImageError(
+                f"{width}×{height} pixels are too few for SSIM, whose window is "
+                f"{self.window}×{self.window}"
+            )
 
 
 def _gaussian_map(result: Planes, target: Planes) -> Planes:
-    _check_size(target, WINDOW)
     _, ssim_map = _skimage.structural_similarity(
         target,
         result,
@@ -123,25 +144,15 @@ def _gaussian_map(result: Planes, target: Planes) -> Planes:
     return planes
 
 
-def ssim_uniform(result: Planes, target: Planes) -> float:
-    """SSIM as scikit-image computes it by default: a uniform window of 7×7, sample covariance.
-
-    Raises
-    ------
-    ImageError
-        If a side is shorter than the window.
-    """
-    _check_size(target, UNIFORM_WINDOW)
-    return float(_skimage.structural_similarity(target, result, data_range=1, channel_axis=2))
+def _uniform_map(result: Planes, target: Planes) -> Planes:
+    _, ssim_map = _skimage.structural_similarity(
+        target, result, data_range=1, channel_axis=2, full=True
+    )
+    planes: Planes = ssim_map
+    return planes
 
 
-def ssim_volume(result: Planes, target: Planes) -> float:
-    """SSIM as MATLAB's own ``ssim`` computes it for an array of H×W×3.
-
-    MATLAB takes the array for a volume: the Gaussian window is 11×11×11, so it runs across the
-    channels too, and whatever lies outside repeats the nearest sample. Every voxel counts.
-    scikit-image has no such mode (it wants 11 channels).
-    """
+def _volume_map(result: Planes, target: Planes) -> Planes:
     c1, c2 = K1**2, K2**2
     mean_a, mean_b = _blur_volume(result), _blur_volume(target)
     both = mean_a * mean_b
@@ -149,7 +160,8 @@ def ssim_volume(result: Planes, target: Planes) -> float:
     variances = _blur_volume(result**2 + target**2) - squares
     covariance = _blur_volume(result * target) - both
     numerator = (2 * both + c1) * (2 * covariance + c2)
-    return float(np.mean(numerator / ((squares + c1) * (variances + c2))))
+    planes: Planes = numerator / ((squares + c1) * (variances + c2))
+    return planes
 
 
 def _blur_volume(planes: Planes) -> Planes:
@@ -166,33 +178,69 @@ def _blur_volume(planes: Planes) -> Planes:
     return mixed
 
 
-def _check_size(planes: Planes, window: int) -> None:
-    height, width = planes.shape[:2]
-    if min(height, width) < window:
-        raise ImageError(
-            f"{width}×{height} pixels are too few for SSIM, whose window is {window}×{window}"
-        )
+#: As in Wang's ``ssim_index.m``: a Gaussian window, where it fits whole into the image; the mean
+#: over the planes. scikit-image gives it if asked for this window; what it does by default, the
+#: uniform one, comes out 0.002 lower to 0.03 higher.
+GAUSSIAN = Similarity(_gaussian_map, WINDOW)
+#: As scikit-image computes it by default: a uniform window, sample covariance.
+UNIFORM = Similarity(_uniform_map, UNIFORM_WINDOW)
+#: As MATLAB's own ``ssim`` computes it for an array of H×W×3, which it takes for a volume: the
+#: Gaussian window is 11×11×11, so it runs across the channels too, and whatever lies outside
+#: repeats the nearest sample. Every voxel counts. scikit-image has no such mode (it wants 11
+#: channels).
+VOLUME = Similarity(_volume_map, WINDOW, borders=True)
 
 
-# --- protocols ----------------------------------------------------------------------------------
+# --- metrics, strip by strip --------------------------------------------------------------------
+
+Rows = Callable[[int, int], tuple[Planes, Planes, Planes | None]]
+"""Rows ``[first, last)`` of a result and its target, and a mask of what counts; None: all."""
 
 
-def _measure_aligned(result: Planes, target: Planes) -> Metrics:
-    """RealBlur: match the brightness, align by a homography, compare where both have pixels."""
-    _check_size(target, WINDOW)
-    result, target, mask = align(result, target)
-    covered = float(mask.sum())
-    error = float(((result - target) ** 2).sum()) / covered
-    similarity = _gaussian_map(result, target) * mask
-    inner = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+def strips(height: int, width: int, channels: int) -> list[tuple[int, int]]:
+    """Row ranges that cover an image, each of about :data:`STRIP_VALUES` samples.
+
+    None has fewer rows than the halo of a window and one more, unless the image has.
+    """
+    rows = max(STRIP_ROWS, STRIP_VALUES // max(1, width * channels))
+    count = max(1, -(-height // rows))
+    edges = [height * number // count for number in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def _measure(shape: tuple[int, int, int], rows: Rows, similarity: Similarity) -> Metrics:
+    """All three metrics of planes ``(H, W, C)`` that are made when they are looked at."""
+    height, width, _ = shape
+    similarity.check_size(height, width)
+    halo = similarity.halo
+    border = 0 if similarity.borders else halo
+    squared = absolute = covered = similar = weights = 0.0
+    for a, b in strips(*shape):
+        first = max(a - halo, 0)
+        result, target, mask = rows(first, min(b + halo, height))
+        own = slice(a - first, b - first)
+        difference = result[own] - target[own]
+        absolute += float(np.abs(difference).sum())
+        squared += float(np.square(difference, out=difference).sum())
+        covered += difference.size if mask is None else float(mask[own].sum())
+        # Of the strip's own rows those whose window fits.
+        inner = slice(max(a, border) - first, min(b, height - border) - first)
+        part = (inner, slice(border, width - border))
+        values = similarity.map(result, target)[part]
+        similar += float(values.sum() if mask is None else (values * mask[part]).sum())
+        weights += values.size if mask is None else float(mask[part].sum())
+    error = squared / covered
     return Metrics(
         psnr=10 * math.log10(1 / error) if error else math.inf,
-        ssim=float(similarity[inner].sum() / mask[inner].sum()),
-        mae=float(np.abs(result - target).sum()) / covered,
+        ssim=similar / weights,
+        mae=absolute / covered,
     )
 
 
-def align(result: Planes, target: Planes) -> tuple[Planes, Planes, Planes]:
+# --- alignment ----------------------------------------------------------------------------------
+
+
+def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
     """Bring a result to where its target is, as the RealBlur benchmark does.
 
     The result is scaled so that its squared distance to the target is least, then warped by the
@@ -202,32 +250,38 @@ def align(result: Planes, target: Planes) -> tuple[Planes, Planes, Planes]:
     Returns
     -------
     ndarray
-        Result, target and mask ``(H, W, C)``; the first two are 0 where the mask is 0.
+        The result, float32 ``(H, W, C)``.
+    ndarray
+        The mask of where it has pixels, float32 ``(H, W)``.
 
     Raises
     ------
     ImageError
         If the images cannot be aligned, having nothing in common or no structure at all.
     """
-    height, width, channels = target.shape
+    height, width = target.shape[:2]
+    product = power = 0.0
+    for a, b in strips(*target.shape):
+        part = rgb_planes(result[a:b])
+        product += float((part * rgb_planes(target[a:b])).sum())
+        power += float((part**2).sum())
+    scale = product / max(power, np.finfo(np.float64).tiny)
     # float32 as in the benchmark; OpenCV aligns nothing wider.
-    scale = (result * target).sum() / max((result**2).sum(), np.finfo(np.float64).tiny)
-    scaled = (scale * result).astype(np.float32)
-    reference = target.astype(np.float32)
+    scaled = np.empty(target.shape, np.float32)
+    goal = np.empty((height, width), np.float32)
+    for a, b in strips(*target.shape):
+        scaled[a:b] = scale * rgb_planes(result[a:b])
+        goal[a:b] = _ecc_gray(rgb_planes(target[a:b]).astype(np.float32))
     start: Any = np.eye(3, dtype=np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 0)
     unmasked: Any = None
     try:
         _, warp = cv2.findTransformECC(
-            _ecc_gray(reference),
-            _ecc_gray(scaled),
-            start,
-            cv2.MOTION_HOMOGRAPHY,
-            criteria,
-            unmasked,
-            5,
+            goal, _ecc_gray(scaled), start, cv2.MOTION_HOMOGRAPHY, criteria, unmasked, 5
         )
     except cv2.error as error:
+        if is_out_of_memory(error):
+            raise
         raise ImageError("the result cannot be aligned with its target") from error
     size = (width, height)
     warped: Any = cv2.warpPerspective(
@@ -237,6 +291,7 @@ def align(result: Planes, target: Planes) -> tuple[Planes, Planes, Planes]:
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT,
     )
+    del scaled
     inside: Any = cv2.warpPerspective(
         np.ones((height, width), np.float32),
         warp,
@@ -245,14 +300,16 @@ def align(result: Planes, target: Planes) -> tuple[Planes, Planes, Planes]:
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(0, 0, 0, 0),
     )
-    mask = np.repeat(inside[..., None], channels, axis=2).astype(np.float64)
-    if not mask[BORDER:-BORDER, BORDER:-BORDER].any() or not np.isfinite(warped).all():
+    if not inside[BORDER:-BORDER, BORDER:-BORDER].any() or not np.isfinite(warped).all():
         raise ImageError("the result cannot be aligned with its target")
-    return warped.reshape(target.shape) * mask, reference * mask, mask
+    return warped.reshape(target.shape), inside
 
 
 def _ecc_gray(image: Any) -> Any:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
+
+
+# --- protocols ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -261,9 +318,9 @@ class Protocol:
 
     name: str
     planes: Callable[[Pixels], Planes] = rgb_planes
-    ssim: Callable[[Planes, Planes], float] = ssim_gaussian
-    measure: Callable[[Planes, Planes], Metrics] | None = None
-    """Does it all, where PSNR and SSIM of the planes are not what is wanted."""
+    similarity: Similarity = GAUSSIAN
+    aligned: bool = False
+    """Whether brightness and place are matched first, and only what both show is compared."""
 
     def compare(self, result: Pixels, target: Pixels) -> Metrics:
         """Compare two images as they lie in files, of 8 or 16 bit.
@@ -273,22 +330,55 @@ class Protocol:
         ImageError
             If they differ in size or channels, or are too small for this protocol.
         """
+        shape = self._shape(result, target, self.planes(result[:1]))
+        if self.aligned:
+            self.similarity.check_size(*shape[:2])
+            warped, inside = align(result, target)
+
+            def masked(a: int, b: int) -> tuple[Planes, Planes, Planes]:
+                mask = np.repeat(inside[a:b, :, None], shape[2], axis=2).astype(np.float64)
+                reference = rgb_planes(target[a:b]).astype(np.float32)
+                return warped[a:b] * mask, reference * mask, mask
+
+            return _measure(shape, masked, self.similarity)
+
+        def rows(a: int, b: int) -> tuple[Planes, Planes, None]:
+            return self.planes(result[a:b]), self.planes(target[a:b]), None
+
+        return _measure(shape, rows, self.similarity)
+
+    def compare_unrounded(self, result: Floats, target: Pixels) -> Metrics:
+        """Compare what a network gave, ``(H, W, C)``, clamped to [0, 1] and not rounded.
+
+        Raises
+        ------
+        ImageError
+            As :meth:`compare`.
+        """
+        shape = self._shape(result, target, result[:1])
+
+        def rows(a: int, b: int) -> tuple[Planes, Planes, None]:
+            clamped = np.clip(result[a:b], 0, 1).astype(np.float64)
+            return clamped, self.planes(target[a:b]), None
+
+        return _measure(shape, rows, self.similarity)
+
+    def _shape(self, result: Any, target: Pixels, row: Any) -> tuple[int, int, int]:
+        """Height, width and channels of the planes, of which ``row`` is the result's first."""
         if result.shape[:2] != target.shape[:2]:
             sizes = " against ".join(f"{p.shape[1]}×{p.shape[0]}" for p in (result, target))
             raise ImageError(f"the result differs in size from its target ({sizes})")
-        a, b = self.planes(result), self.planes(target)
-        if a.shape != b.shape:
-            kinds = ["gray" if p.shape[2] == 1 else "in colour" for p in (result, target)]
+        channels = [row.shape[2], self.planes(target[:1]).shape[2]]
+        if channels[0] != channels[1]:
+            kinds = ["gray" if count == 1 else "in colour" for count in channels]
             raise ImageError(f"the result is {kinds[0]}, its target {kinds[1]}")
-        return self.compare_planes(a, b)
+        return *target.shape[:2], channels[0]
 
-    def compare_planes(self, result: Planes, target: Planes) -> Metrics:
-        """Compare planes in [0, 1] that need not be multiples of 1/255."""
-        if self.measure is not None:
-            return self.measure(result, target)
-        return Metrics(
-            psnr(result, target), self.ssim(result, target), float(np.mean(np.abs(result - target)))
-        )
+    def memory(self, height: int, width: int) -> int:
+        """Bytes that a comparison takes at most beside the pixels of both images."""
+        rows = min(height, strips(height, width, 3)[0][1] + 1 + 2 * self.similarity.halo)
+        strip = rows * width * 3 * np.dtype(np.float64).itemsize
+        return STRIP_COPIES * strip + (height * width * ALIGNMENT_BYTES if self.aligned else 0)
 
 
 #: Sources: the evaluation scripts of the Restormer repository (``Deraining``, ``Denoising``,
@@ -310,17 +400,17 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             # of scikit-image; SSIM is not: per channel it is 0.03 to 0.36 lower for the
             # photographs above, and with the official weights 0.950 instead of 0.961 on GoPro,
             # 0.935 instead of 0.942 on HIDE.
-            Protocol("gopro", ssim=ssim_volume),
+            Protocol("gopro", similarity=VOLUME),
             # SIDD's validation blocks of 256×256, by the same two functions, but before the
             # result is rounded to 8 bit. DND's targets are not public: its server measures.
-            Protocol("sidd", ssim=ssim_volume),
+            Protocol("sidd", similarity=VOLUME),
             # RealBlur-R and -J. scikit-image has the SSIM map; the mask and the mean over it are
             # the benchmark's.
-            Protocol("realblur", measure=_measure_aligned),
+            Protocol("realblur", aligned=True),
             # DPDD. The script has 100 dB for equal images where this has infinity, and computes
             # in float32, which moves SSIM by less than 1e-6. Its single-image part reads the
             # 16-bit files as 8 bit (the upper byte), its dual-pixel part as they are.
-            Protocol("dpdd", ssim=ssim_uniform),
+            Protocol("dpdd", similarity=UNIFORM),
         )
     }
 )

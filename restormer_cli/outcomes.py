@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Status = Literal["done", "skipped", "failed", "planned"]
+#: How a fact about a worker begins that every run should show.
+SLOWER = "slower than need be: "
 
 
 @dataclass(frozen=True)

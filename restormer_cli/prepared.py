@@ -19,7 +19,7 @@ from restormer_cli.architecture import (
     Restormer,
     TransformerBlock,
 )
-from restormer_cli.kernels import Conv3x3, Pointwise, PointwiseSum
+from restormer_cli.kernels import Conv3x3, Pointwise, PointwiseSum, layer_norm, try_operators
 
 #: Vector instructions work on this many numbers at once: depthwise convolutions over other
 #: numbers of channels can take ten times as long.
@@ -136,9 +136,7 @@ class Block:
         The rows times these scales serve as well: see :class:`Projection`.
         """
         # With an affine part that does nothing, the library's kernel is twice as fast as without.
-        centered, _, scales = torch.native_layer_norm(
-            rows, self._one.shape, self._one, self._zero, LAYER_NORM_EPSILON
-        )
+        centered, scales = layer_norm(rows, self._one, self._zero, LAYER_NORM_EPSILON)
         scales = scales.to(rows.dtype)
         return (centered if self.center else torch.mul(rows, scales, out=centered)), scales
 
@@ -152,6 +150,7 @@ class PreparedNetwork:
     def __init__(self, network: Restormer, like: Tensor) -> None:
         self.config = network.config
         self.device, self.dtype = like.device, like.dtype
+        try_operators(like.device, like.dtype)
 
         def blocks(stage: nn.Sequential) -> list[Block]:
             return [Block(block, like) for block in stage if isinstance(block, TransformerBlock)]

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from restormer_cli import cgroups
 
+#: Share of the free memory that may be used when no limit was asked for.
+FREE_MEMORY_SHARE = 0.85
+
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -106,6 +109,31 @@ def return_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process can still take, control groups respected."""
+    import psutil
+
+    return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
+
+
+def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
+    """What each control group around this process leaves."""
+    for folder, unified in cgroups.folders("memory", root):
+        if unified:
+            names, cache_key = ("memory.max", "memory.current"), "inactive_file"
+        else:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            cache_key = "total_inactive_file"
+        try:
+            limit, used = (folder.joinpath(n).read_text(encoding="ascii").strip() for n in names)
+            statistics = (folder / "memory.stat").read_text(encoding="ascii")
+        except OSError:
+            continue
+        if limit.isdigit():  # "max" stands for none
+            cached = dict(line.split() for line in statistics.splitlines()).get(cache_key, "0")
+            yield max(0, int(limit) - int(used) + int(cached))
 
 
 def processors() -> int:

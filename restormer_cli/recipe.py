@@ -11,7 +11,7 @@ from restormer_cli import hashes
 from restormer_cli.errors import WeightsError
 from restormer_cli.files import is_file
 from restormer_cli.outcomes import Labels
-from restormer_cli.process import share_the_machine
+from restormer_cli.process import FREE_MEMORY_SHARE, free_memory, share_the_machine
 from restormer_cli.record import Settings, tiling
 from restormer_cli.tasks import Variant
 from restormer_cli.weights import WeightsFile, find_weights, load_network
@@ -85,8 +85,7 @@ class Recipe:
             If weights or device are not what they should be.
         """
         threads = share_the_machine() if self.threads is None else _take(self.threads)
-        from restormer_cli import devices
-        from restormer_cli.memory import FREE_MEMORY_SHARE, free_memory
+        from restormer_cli import devices, kernels
 
         choice = devices.choose(self.device, self.precision)
         max_memory = self.max_memory
@@ -98,6 +97,7 @@ class Recipe:
             f"device: {choice.device}, {choice.device_reason}",
             f"threads: {threads}",
             f"precision: {choice.precision}, {choice.precision_reason}",
+            *kernels.notices(),
         ]
         return Loaded(
             restorer, Labels(self.file.label, str(choice.device), choice.precision), facts

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from restormer_cli.budget import Claim, MemoryBudget, comparison_bytes
 from restormer_cli.discovery import find_images
 from restormer_cli.errors import ImageError, UsageError, WeightsError
 from restormer_cli.evaluate import Score, mean_score
+from restormer_cli.files import file_mode, is_file, is_folder, read_file
 from restormer_cli.images import Floats, Pixels, normalise, quantise, read_image
-from restormer_cli.metrics import Metrics, Planes, find_protocol
+from restormer_cli.metrics import Metrics, find_protocol
 from restormer_cli.pairing import Pairing, pair_in_order, pair_names
 
 # isort: split
@@ -51,6 +53,7 @@ def reproduce(
     *,
     only: Sequence[str] = (),
     sigmas: Sequence[int] = (),
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Restore the data sets of a table, compare, and give each row as soon as it is known.
@@ -70,6 +73,9 @@ def reproduce(
         Names of data sets, in any case; by default all of the table.
     sigmas
         Noise levels, where the table has any; by default all.
+    max_memory
+        Bytes that the peak of this process must stay under; by default most of what is free may
+        be taken. An image that reading and comparing cannot fit is refused.
     progress
         Called with the data set and the numbers of its images dealt with and of all.
 
@@ -91,13 +97,14 @@ def reproduce(
     wanted = find_table(table)
     chosen = choose_sets(wanted, only, sigmas)
     places = [_locate(dataset, Path(data_dir)) for dataset in chosen]
-    return _rows(wanted, list(zip(chosen, places, strict=True)), network, progress)
+    return _rows(wanted, list(zip(chosen, places, strict=True)), network, max_memory, progress)
 
 
 def _rows(
     table: Table,
     work: list[tuple[DataSet, Path | None]],
     network: Callable[[Variant], Restore],
+    max_memory: int | None,
     progress: Progress | None,
 ) -> Iterator[Row]:
     restore: Restore | None = None
@@ -108,11 +115,14 @@ def _rows(
         if place is None:
             yield _row(dataset, None, dataset.paper, [])
             continue
+        labels = {part: _numbers(place, part) for part in dataset.parts if part != COMBINED}
         if restore is None or before != dataset.variant:
             restore, before = network(dataset.variant), dataset.variant
-        scores = _measure(dataset, place, restore, progress)
+        scores = _measure(dataset, place, restore, MemoryBudget(max_memory), progress)
         for part, figures in dataset.parts.items() or [(None, dataset.paper)]:
-            yield _row(dataset, part, figures, _part(scores, part, place))
+            numbers = labels.get(part) if part else None
+            chosen = scores if numbers is None else _part(scores, numbers, place, part)
+            yield _row(dataset, part, figures, chosen)
         means.append(_mean(scores))
         counts.append(len(scores))
     if table.average and len(means) == len(table.sets):
@@ -138,10 +148,10 @@ def _locate(dataset: DataSet, data_dir: Path) -> Path | None:
     if dataset.layout == "none":
         return None
     candidates = [data_dir / above / _folder(dataset) for above in ("", "test", "Datasets/test")]
-    place = next((folder for folder in candidates if folder.is_dir()), None)
+    place = next((folder for folder in candidates if is_folder(folder)), None)
     if place is None:
         raise UsageError(f"{dataset.name}: no folder {candidates[0]}; {_expected(dataset)}")
-    missing = [path for path in _needed(dataset, place) if not path.exists()]
+    missing = [path for path in _needed(dataset, place) if not file_mode(path)]
     if missing:
         raise UsageError(f"{dataset.name}: {missing[0]} does not exist; {_expected(dataset)}")
     return place
@@ -181,13 +191,19 @@ def _measure(
     dataset: DataSet,
     place: Path,
     restore: Restore,
+    budget: MemoryBudget,
     progress: Progress | None,
 ) -> list[Score]:
     scores = []
-    count, samples = (_blocks if dataset.layout == "blocks" else _files)(dataset, place)
+    if dataset.layout == "blocks":
+        count, samples = _blocks(place)
+    else:
+        count, samples = _files(dataset, place, budget)
     for number, sample in enumerate(samples, start=1):
         try:
             metrics = _compare(dataset, restore(sample.image), sample.target)
+        except MemoryError as error:
+            raise ImageError(f"{sample.name}: memory ran out") from error
         except ImageError as error:
             raise ImageError(f"{sample.name}: {error}") from error
         scores.append(Score(sample.name, *astuple(metrics)))
@@ -200,15 +216,12 @@ def _compare(dataset: DataSet, restored: Floats, target: Pixels) -> Metrics:
     protocol = find_protocol(dataset.protocol)
     if dataset.rounded:
         return protocol.compare(quantise(restored, 8), target)
-    if restored.shape != target.shape:
-        raise ImageError(f"the result is {restored.shape}, its target {target.shape}")
     if not np.isfinite(restored).all():
         raise ImageError("the network gave values that are no numbers; try --precision float32")
-    result: Planes = np.clip(restored, 0, 1).astype(np.float64)
-    return protocol.compare_planes(result, protocol.planes(target))
+    return protocol.compare_unrounded(restored, target)
 
 
-def _files(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
+def _files(dataset: DataSet, place: Path, budget: MemoryBudget) -> tuple[int, Iterator[_Sample]]:
     inputs, target = _FOLDERS[dataset.layout]
     columns = [_names(place / name) for name in (*inputs, target)]
     pairings = [_pair(place, names, columns[-1]) for names in columns[:-1]]
@@ -218,6 +231,16 @@ def _files(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
 
     def samples() -> Iterator[_Sample]:
         for name, target_name in rows[0].items():
+            paths = [place / target / target_name]
+            if dataset.sigma is None:
+                paths += [
+                    place / folder / column[target_name]
+                    for folder, column in zip(inputs, by_target, strict=True)
+                ]
+            try:
+                budget.check(_sample_bytes(dataset, paths))
+            except ImageError as error:
+                raise ImageError(f"{place / name}: {error}") from error
             goal = _read(place / target / target_name, dataset.read)
             if dataset.sigma is not None:
                 yield _Sample(name, add_noise(normalise(goal), dataset.sigma), goal)
@@ -231,6 +254,14 @@ def _files(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
             yield _Sample(name, np.concatenate(views, axis=2), goal)
 
     return len(rows[0]), samples()
+
+
+def _sample_bytes(dataset: DataSet, paths: list[Path]) -> int:
+    """What reading and comparing take: pixels, float32 of what is restored, and of the result."""
+    floats = max(Claim(path).samples for path in paths) * np.dtype(np.float32).itemsize
+    compared = comparison_bytes(paths, find_protocol(dataset.protocol).memory)
+    # The result, and two that quantising it makes.
+    return compared + (len(paths) + 3) * floats
 
 
 def _names(folder: Path) -> list[str]:
@@ -258,8 +289,9 @@ def _read(path: Path, kind: str) -> Pixels:
         # By OpenCV from the start, as the authors do: what it makes of colours while decoding
         # differs by one level, here and there, from what it makes of them afterwards.
         try:
-            gray: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
-        except (OSError, cv2.error):
+            data = np.frombuffer(read_file(path)[0], np.uint8)
+            gray: Any = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+        except cv2.error:
             gray = None
         if gray is None:
             raise ImageError(f"{path}: is damaged or not an image")
@@ -280,12 +312,15 @@ def add_noise(image: Floats, sigma: float) -> Floats:
     image
         float32 ``(H, W, C)`` in [0, 1], RGB or gray.
     """
-    noise = np.random.RandomState(0).normal(0, sigma / 255.0, image.shape)
-    # Added in float64 and rounded once, which is what ``+=`` on a float32 array does.
-    return (image + noise).astype(np.float32)
+    random = np.random.RandomState(0)
+    noisy = np.empty_like(image)
+    for row, clean in zip(noisy, image, strict=True):  # the same numbers as all at once
+        # Added in float64 and rounded once, which is what ``+=`` on a float32 array does.
+        row[:] = clean + random.normal(0, sigma / 255.0, clean.shape)
+    return noisy
 
 
-def _blocks(dataset: DataSet, place: Path) -> tuple[int, Iterator[_Sample]]:
+def _blocks(place: Path) -> tuple[int, Iterator[_Sample]]:
     """SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
     noisy, clean = (_load_blocks(place / name) for name in BLOCKS.values())
     if noisy.shape != clean.shape:
@@ -305,6 +340,8 @@ def _load_blocks(path: Path) -> Any:
 
     try:
         blocks = loadmat(path)[path.stem]
+    except MemoryError as error:
+        raise ImageError(f"{path}: memory ran out") from error
     except Exception as error:  # SciPy's parser raises whatever a damaged file provokes
         raise UsageError(f"{path}: is not the file of that name that SIDD offers") from error
     if blocks.dtype != np.uint8 or blocks.ndim != 5:
@@ -315,16 +352,26 @@ def _load_blocks(path: Path) -> Any:
 # --- rows ---------------------------------------------------------------------------------------
 
 
-def _part(scores: list[Score], part: str | None, place: Path) -> list[Score]:
-    """The scores of indoor or outdoor scenes: DPDD's files hold their numbers, counted from 1."""
-    if part is None or part == COMBINED:
-        return scores
+def _numbers(place: Path, part: str) -> list[int]:
+    """Which scenes are indoor or outdoor ones: DPDD's files hold their numbers."""
     path = place / LABELS.format(part)
     try:
-        numbers = np.load(path)
-        return [scores[int(number) - 1] for number in numbers.ravel()]
-    except (OSError, ValueError, IndexError) as error:
-        raise UsageError(f"{path}: does not hold the numbers of the {part} scenes") from error
+        if not is_file(path):
+            raise ValueError("no file")
+        return [int(number) for number in np.load(path).ravel()]
+    except Exception as error:  # NumPy's parser raises whatever a damaged file provokes
+        raise UsageError(_no_numbers(path, part)) from error
+
+
+def _no_numbers(path: Path, part: str) -> str:
+    return f"{path}: does not hold the numbers of the {part} scenes"
+
+
+def _part(scores: list[Score], numbers: list[int], place: Path, part: str | None) -> list[Score]:
+    """The scores of the scenes with these numbers, which count from 1."""
+    if not numbers or not all(1 <= number <= len(scores) for number in numbers):
+        raise UsageError(_no_numbers(place / LABELS.format(part), part or ""))
+    return [scores[number - 1] for number in numbers]
 
 
 def _mean(scores: list[Score]) -> Score:
@@ -400,7 +447,16 @@ def run(
                 max_memory=max_memory,
             ).unrounded
 
-        rows = reproduce(table, data_dir, network, only=only, sigmas=sigmas, progress=show)
+        rows = reproduce(
+            table,
+            data_dir,
+            network,
+            only=only,
+            sigmas=sigmas,
+            # On a GPU it speaks of the GPU's memory.
+            max_memory=max_memory if device in {"auto", "cpu"} else None,
+            progress=show,
+        )
         encode_stdout(json=json_lines)
         if not json_lines:
             print(*as_heading(wanted), sep="\n", flush=True)

@@ -311,7 +311,8 @@ def _output(image: Tensor, height: int, width: int, channels: int, bit_depth: in
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the system refused memory; PyTorch has no single exception for it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    # PyTorch before 2.5 has only the texts.
+    if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError))):
         return True
     return "out of memory" in str(error) or "can't allocate memory" in str(error)
 

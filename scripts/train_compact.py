@@ -195,9 +195,9 @@ class Run:
         # Young averages forget fast, or the random start would linger in them.
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self._ema.parameters()), list(self._network.parameters()), 1 - decay
-            )
+            both = zip(self._ema.parameters(), self._network.parameters(), strict=True)
+            for mean, parameter in both:
+                mean.lerp_(parameter, 1 - decay)
         value = loss.item()
         self._loss = value if math.isnan(self._loss) else 0.98 * self._loss + 0.02 * value
         self.step += 1

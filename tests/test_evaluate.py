@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import math
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +265,145 @@ def test_wrong_options_are_one_line(
     ran = restormer("evaluate", "--result-dir", folders[0], "--target-dir", folders[1], *words)
     assert ran.status == 2
     assert message in ran.err.splitlines()[-1]
+
+
+# --- what else may lie there --------------------------------------------------------------------
+
+
+def clutter(folder: Path) -> None:
+    """What lies in people's folders and is neither an image nor a report of ours."""
+    (folder / "folder.jsonl").mkdir()
+    (folder / "folder.png").mkdir()
+    (folder / "empty.jsonl").touch()
+    (folder / "binary.jsonl").write_bytes(bytes(range(256)) * 99)
+    others = [{"text": "hi"}, [1], 3, "x", None, {"input": 1}]
+    lines = [json.dumps(other) for other in others]
+    (folder / "data.jsonl").write_text("\n".join([*lines, "[" * 99999, "9" * 9999]))
+    with (folder / "huge.jsonl").open("wb") as file:
+        file.truncate(1 << 36)
+    if sys.platform != "win32":
+        os.mkfifo(folder / "pipe.jsonl")
+        os.mkfifo(folder / "pipe.png")
+        (folder / "gone.jsonl").symlink_to("nowhere")
+        (folder / "gone.png").symlink_to("nowhere")
+        (folder / "circle.jsonl").symlink_to("circle.jsonl")
+        (folder / "null.jsonl").symlink_to("/dev/null")
+
+
+def test_nothing_that_lies_among_results_or_targets_stops_the_commands(
+    folders: tuple[Path, Path],
+) -> None:
+    results, targets = folders
+    shutil.copytree(targets, results.parent / "in")
+    for folder in (results, targets, results.parent / "in"):
+        clutter(folder)
+    (results / "photo.heic").touch()
+    ran = restormer("evaluate", "--result-dir", results, "--target-dir", targets)
+    assert ran.status == 1
+    assert [line.split()[0] for line in ran.lines] == ["name", "9.png", "10.png", "mean"]
+    assert f"{results}: passed over, since they are not read: 1 .heic" in ran.err
+    assert "huge.jsonl" not in ran.err
+    if sys.platform != "win32":
+        for line in (
+            f"passed over: {results / 'pipe.jsonl'}: is a pipe, not a report",
+            f"passed over: {results / 'null.jsonl'}: is a device, not a report",
+            f"passed over: {results / 'gone.jsonl'}: is a link to a file that is not there",
+            "error: pipe.png: is a pipe, not an image file",
+            "error: gone.png: is a link to a file that is not there",
+            "error: target pipe.png: is a pipe, not an image file",
+        ):
+            assert line in ran.err.splitlines()
+    page = results.parent / "r.html"
+    for words in ((), ("--target-dir", targets), ("--input-dir", results.parent / "in")):
+        ran = restormer("report", results, *words, "--output", page, "--overwrite")
+        assert ran.status == 0, ran.err
+        assert ("passed over" in ran.err) == (sys.platform != "win32") or ".heic" in ran.err
+    if sys.platform != "win32":
+        assert "is a pipe, not an image file" in page.read_text(encoding="utf-8")
+
+
+def test_what_is_named_is_an_error(folders: tuple[Path, Path]) -> None:
+    clutter(folders[0])
+    command = ("evaluate", "--result-dir", folders[0], "--target-dir", folders[1], "--report")
+    wanted = {"folder": "cannot be read", "data": "holds no line", "empty": "holds no line"}
+    if sys.platform != "win32":
+        wanted |= {"pipe": "is a pipe", "circle": "cannot be", "gone": "cannot be read"}
+    for name, reason in wanted.items():
+        ran = restormer(*command, folders[0] / f"{name}.jsonl")
+        assert ran.status == 2
+        assert ran.err.startswith(f"error: {folders[0] / name}.jsonl: {reason}")
+        assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="root and Windows read all files"
+)
+def test_unreadable_reports_are_passed_over(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "run.jsonl").touch(mode=0o000)
+    ran = restormer("evaluate", "--result-dir", folders[0], "--target-dir", folders[1])
+    assert "passed over" in ran.err
+    assert len(ran.lines) == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_reports_are_read_as_shells_write_them(folders: tuple[Path, Path], encoding: str) -> None:
+    """What PowerShell writes behind ``>`` is UTF-16, or UTF-8 that begins with a mark."""
+    text = line_of_a_run(folders[0] / "9.png", "official deraining.pth") + "\r\n"
+    if encoding == "utf-16-be":
+        text = "\ufeff" + text
+    (folders[0] / "run.jsonl").write_bytes(text.encode(encoding))
+    ran = restormer("evaluate", "--result-dir", folders[0], "--target-dir", folders[1])
+    assert "protocol: y, as the papers measure derain" in ran.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be on Windows")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nmean  99.00  1.0  0.0",
+        "c\rr",
+        "l\u2028s\u2029",
+        "n\x85\x0b\x0c",
+        "e\x1b[2Jx",
+        "x\u202egnp",
+        'q",1',
+        "=1+1",
+        "\udcff",
+    ],
+)
+def test_a_name_can_forge_no_line_of_the_output(tmp_path: Path, name: str) -> None:
+    for side in ("out", "gt"):
+        write(tmp_path / side / "a.png", random_pixels(12, 12)).rename(
+            tmp_path / side / f"{name}.png"
+        )
+    (tmp_path / "out" / f"{name}.jpg.png").touch()  # an error about it
+    table = tmp_path / "table.csv"
+    command = ("evaluate", "--result-dir", tmp_path / "out", "--target-dir", tmp_path / "gt")
+    for words in ((), ("--json",), ("--csv", table)):
+        ran = restormer(*command, *words)
+        assert ran.status == 1
+        for text in (ran.out, ran.err):
+            lines = text.splitlines()
+            assert len(lines) == len(text.split("\n")) - 1
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+        if "--json" in words:
+            assert [json.loads(line)["name"] for line in ran.lines] == [f"{name}.png", "mean"]
+        else:
+            assert len(ran.lines) == 3
+        assert len(ran.err.splitlines()) == 2
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [f"{name}.png", "mean"]
+
+
+def test_csv_onto_a_folder_or_a_full_disk_is_one_line(folders: tuple[Path, Path]) -> None:
+    command = ("evaluate", "--result-dir", folders[0], "--target-dir", folders[1], "--csv")
+    ran = restormer(*command, folders[1])
+    assert (ran.status, ran.out) == (2, "")  # before any work
+    assert ran.err == f"error: {folders[1]}: is a folder; name a file for --csv\n"
+    if Path("/dev/full").exists():
+        ran = restormer(*command, "/dev/full")
+        assert ran.status == 2
+        assert "/dev/full: cannot be written (No space left" in ran.err.splitlines()[-1]
+        assert "error: alone.png: has no target" in ran.err
+        assert len(ran.lines) == 4

@@ -16,7 +16,7 @@ from helpers import random_pixels, read, restormer, save, tiny_network, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restormer_cli import memory
+from restormer_cli import memory, process
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.memory import MemoryBudgetError, Plan, plan_memory
 from restormer_cli.units import format_bytes, parse_bytes
@@ -190,7 +190,7 @@ def test_control_groups_bound_free_memory(tmp_path: Path, monkeypatch):
     (tmp_path / "memory.current").write_text("700000\n", encoding="ascii")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200000\n", encoding="ascii")
     monkeypatch.setattr(Path, "read_text", _with_membership(Path.read_text))
-    assert list(memory._cgroup_headrooms(tmp_path)) == [500_000]
+    assert list(process._cgroup_headrooms(tmp_path)) == [500_000]
 
 
 def _with_membership(read_text):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
+import whole_image_metrics
 from helpers import random_pixels, smooth_pixels
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,7 +189,9 @@ def test_realblur_undoes_a_shift_and_a_change_of_brightness() -> None:
 def test_realblur_counts_only_what_both_show() -> None:
     target = photo(grain=20)
     result = moved(target, 8, 7)
-    a, b, mask = module.align(module.rgb_planes(result), module.rgb_planes(target))
+    warped, inside = module.align(result, target)
+    mask = np.repeat(inside[..., None], 3, axis=2)
+    a, b = warped * mask, module.rgb_planes(target) * mask
     # More is lost at the border than the window of SSIM loses anyway.
     assert 0.7 < mask.mean() < 0.9
     assert not mask[5:-5, 5:-5].all()
@@ -200,6 +204,71 @@ def test_realblur_counts_only_what_both_show() -> None:
         counted = mask[5:-5, 5:-5, channel]
         similar.append((values * counted).sum() / counted.sum())
     assert metrics.ssim == pytest.approx(np.mean(similar), abs=SIMILARITY)
+
+
+@st.composite
+def similar(draw: st.DrawFn) -> tuple[Any, Any]:
+    """Images of any shape, depth and likeness, smaller and larger than strips."""
+    bits = draw(st.sampled_from([8, 16]))
+    shape = (draw(st.integers(16, 90)), draw(st.integers(11, 40)), draw(st.sampled_from([1, 3])))
+    target = random_pixels(*shape, bits=bits, seed=draw(st.integers(0, 99)))
+    if draw(st.booleans()):  # smooth, so that variances are small
+        target = cv2.blur(target, (9, 9)).reshape(shape)
+    top = 2**bits - 1
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    noise = rng.normal(0, draw(st.sampled_from([0.001, 0.05, 0.5])) * top, shape)
+    result = np.clip(np.rint(target + noise), 0, top).astype(target.dtype)
+    return result, target
+
+
+@pytest.mark.parametrize("protocol", sorted(set(PROTOCOLS) - {"realblur"}))
+@given(similar(), st.integers(16, 40))
+def test_strips_add_up_to_the_whole_image(protocol: str, pair: tuple[Any, Any], rows: int) -> None:
+    whole = whole_image_metrics.compare(protocol, *pair)
+    with (
+        mock.patch.object(module, "STRIP_VALUES", 1),
+        mock.patch.object(module, "STRIP_ROWS", rows),
+    ):
+        assert len(module.strips(*pair[0].shape)) == -(-len(pair[0]) // rows)
+        strips = PROTOCOLS[protocol].compare(*pair)
+    assert_same(strips, whole)
+    assert_same(PROTOCOLS[protocol].compare(*pair), whole)
+
+
+@given(similar())
+def test_strips_of_what_is_not_rounded_add_up(pair: tuple[Any, Any]) -> None:
+    result, target = pair
+    restored = (result / np.iinfo(result.dtype).max * 1.1 - 0.02).astype(np.float32)
+    clamped = np.clip(restored, 0, 1).astype(np.float64)
+    whole = whole_image_metrics.compare_planes("sidd", clamped, module.rgb_planes(target))
+    with mock.patch.object(module, "STRIP_VALUES", 1):
+        assert_same(PROTOCOLS["sidd"].compare_unrounded(restored, target), whole)
+
+
+@pytest.mark.parametrize(("dx", "dy", "light"), [(1.5, -0.75, 0.8), (8, 7, 1.0), (0, 0, 0.5)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_strips_of_aligned_images_add_up(dx: float, dy: float, light: float, bits: int) -> None:
+    target = photo(height=120, grain=20)
+    result = np.rint(light * moved(target, dx, dy)).astype(np.uint8)
+    if bits == 16:
+        result, target = (p.astype(np.uint16) * 257 for p in (result, target))
+    whole = whole_image_metrics.compare("realblur", result, target)
+    with mock.patch.object(module, "STRIP_VALUES", 1):
+        assert_same(PROTOCOLS["realblur"].compare(result, target), whole)
+
+
+def assert_same(strips: Any, whole: Any) -> None:
+    assert strips.psnr == pytest.approx(whole.psnr, abs=1e-10, rel=1e-12)
+    assert strips.ssim == pytest.approx(whole.ssim, abs=1e-10)
+    assert strips.mae == pytest.approx(whole.mae, abs=1e-12)
+
+
+@given(st.integers(1, 5000), st.integers(1, 3000), st.sampled_from([1, 3]))
+def test_strips_cover_every_row_once(height: int, width: int, channels: int) -> None:
+    found = module.strips(height, width, channels)
+    assert [row for a, b in found for row in range(a, b)] == list(range(height))
+    # Windows fit into the first and the last strip with its halo, if they fit into the image.
+    assert min(b - a for a, b in found) > module.BORDER or len(found) == 1
 
 
 def test_realblur_refuses_what_cannot_be_aligned() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import os
 import platform
-from collections import deque
+import stat
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 from tqdm import tqdm
 
 from restormer_cli import __version__
+from restormer_cli.budget import Claim, MemoryBudget, comparison_bytes, in_order
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluate import Score, choose_protocol, mean_score
-from restormer_cli.files import atomic_file, file_head, file_mode, is_folder
+from restormer_cli.files import TEMPORARY_SUFFIX, atomic_file, file_head, file_mode, kind, real_path
 from restormer_cli.history import read_history
-from restormer_cli.images import read_image
+from restormer_cli.images import Pixels, read_image
 from restormer_cli.metrics import Metrics, Protocol, find_protocol
 from restormer_cli.report.page import MARK, as_html
 from restormer_cli.report.pictures import (
@@ -35,12 +35,12 @@ from restormer_cli.report.pictures import (
     url_of_file,
 )
 from restormer_cli.report.sheet import draw_sheets, sheet_paths
-from restormer_cli.report.subjects import Shown, Subject, View, find_subjects
+from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subjects
 from restormer_cli.units import json_number
 
 NAME = "report.html"
-#: Reading and comparing release the interpreter's lock; more threads would mostly take memory.
-WORKERS = min(4, os.cpu_count() or 1)
+#: Of the page, pictures included, that are in memory at once while it is put together.
+PAGE_COPIES = 8
 PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
 
 
@@ -53,6 +53,8 @@ class Report:
     beside: Path | None
     """The folder that has to stay beside the HTML, if there is one."""
     sheets: list[Path]
+    notices: list[str]
+    """What was passed over and a person should know of."""
 
 
 def write_report(
@@ -66,6 +68,7 @@ def write_report(
     output: Path | None = None,
     contact_sheet: Path | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     limit: int = LIMIT,
 ) -> Report:
     """Write one HTML file that shows a folder of results.
@@ -84,9 +87,11 @@ def write_report(
         A PNG to draw as well; further ones follow its name if there are many images.
     overwrite
         Replace files that are not reports.
+    max_memory
+        As of :func:`restormer_cli.evaluate.evaluate_folder`.
     limit
         Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
-        then thumbnails move into a folder beside it.
+        then thumbnails move into a folder beside it. Memory may allow for less.
 
     Raises
     ------
@@ -96,22 +101,24 @@ def write_report(
     """
     output = output or result_dir / NAME
     history = read_history(result_dir, runs)
-    subjects = find_subjects(
+    subjects, notices = find_subjects(
         result_dir, history, input_dir=input_dir, target_dir=target_dir, recursive=recursive
     )
     sheets = [] if contact_sheet is None else sheet_paths(contact_sheet, len(subjects))
     _check_output(output, sheets, result_dir, overwrite)
     chosen, reason = choose_protocol(protocol, history)
+    budget = MemoryBudget(max_memory)
+    limit = max(0, min(limit, budget.total // PAGE_COPIES))
     store = Store(output.parent / f"{output.stem}-files", limit)
     try:
         shown = []
-        for one in _look_at_all(subjects, find_protocol(chosen)):
+        for one in _look_at_all(subjects, find_protocol(chosen), budget):
             for view in one.views.values():
                 view.kept = store.add(view.thumbnail)
                 view.thumbnail = b""
             shown.append(one)
         embedded = _embed(shown, store)
-        title = result_dir.resolve().name or str(result_dir)
+        title = real_path(result_dir).name or str(result_dir)
         values = {
             "title": title,
             "made": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -124,83 +131,111 @@ def write_report(
                 "before": _mean(r.before for r in shown),
                 "after": _mean(r.after for r in shown),
             },
-            "rows": [_row(one, store, output.parent, embedded) for one in shown],
+            "rows": [_row(one, store, output.parent, embedded, budget) for one in shown],
         }
         with atomic_file(output) as file:
             file.write(as_html(values))
         written = draw_sheets(shown, store, sheets, title)
         store.sweep()
     except OSError as error:
-        name = error.filename or output
+        # Of a file that is written under a temporary name, say what it was to be.
+        temporary = str(error.filename).endswith(TEMPORARY_SUFFIX)
+        name = output if temporary else error.filename or output
         raise UsageError(f"{name}: cannot be written ({error.strerror or error})") from error
-    return Report(output, len(shown), store.folder if store.beside else None, written)
+    beside = store.folder if store.beside else None
+    return Report(output, len(shown), beside, written, [*history.notices, *notices])
 
 
 def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite: bool) -> None:
     """Before any work: what is there and is not ours stays, unless a person says otherwise."""
     for sheet in sheets[:1]:
-        if sheet.parent.resolve().is_relative_to(result_dir.resolve()):
+        if real_path(sheet.parent).is_relative_to(real_path(result_dir)):
             raise UsageError(f"{sheet}: lies among the results and would be taken for one")
     for path in [output, *sheets]:
-        if is_folder(path):
-            raise UsageError(f"{path}: is a folder")
-        if file_mode(path) and not overwrite and MARK not in file_head(path):
+        mode = file_mode(path)
+        if mode and not stat.S_ISREG(mode):
+            raise UsageError(f"{path}: is {kind(mode)}")
+        if mode and not overwrite and MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
 
 
 # --- looking at files ---------------------------------------------------------------------------
 
 
-def _look_at_all(subjects: list[Subject], protocol: Protocol) -> Iterator[Shown]:
+def _look_at_all(
+    subjects: list[Subject], protocol: Protocol, budget: MemoryBudget
+) -> Iterator[Shown]:
     """All subjects in their order, a few ahead of the one that is asked for."""
-    ahead: deque[Future[Shown]] = deque()
-    with (
-        ThreadPoolExecutor(WORKERS) as pool,
-        # On a terminal only.
-        tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar,
-    ):
-        try:
-            for subject in subjects:
-                ahead.append(pool.submit(_look_at, subject, protocol))
-                if len(ahead) > 2 * WORKERS:
-                    yield ahead.popleft().result()
-                    bar.update()
-            while ahead:
-                yield ahead.popleft().result()
-                bar.update()
-        finally:
-            for future in ahead:
-                future.cancel()
+    looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
+    # On a terminal only.
+    with tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar:
+        for shown in looked:
+            yield shown
+            bar.update()
 
 
-def _look_at(subject: Subject, protocol: Protocol) -> Shown:
+def _look_at(subject: Subject, protocol: Protocol, budget: MemoryBudget) -> Shown:
     """Read the files of one subject; what cannot be read or compared is said of it."""
     shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
-    pixels = {}
-    for role, path in subject.files.items():
-        try:
-            pixels[role] = read_image(path).pixels
-            shown.views[role] = _view(path, pixels[role])
-        except ImageError as error:
-            # That a failed image cannot be read is why it failed.
-            if shown.reason is None:
-                shown.status = "failed" if role == "result" else "uncompared"
-                shown.reason = str(error).removeprefix(f"{path}: ")
-    target = pixels.get("target")
-    if target is not None and "result" in pixels:
-        try:
-            shown.after = protocol.compare(pixels["result"], target)
-        except ImageError as error:
-            shown.status, shown.reason = "uncompared", str(error)
-    if target is not None and shown.after is not None and "input" in pixels:
-        try:
-            shown.before = protocol.compare(pixels["input"], target)
-        except ImageError:  # a gray input of a colour result, say: nothing is wrong with that
-            shown.before = None
+    roles = [role for role in _ROLES if role in subject.files]
+    if not roles:
+        return shown
+    compare = protocol.memory if "target" in roles else None
+    try:
+        with budget.take(comparison_bytes(subject.files.values(), compare)):
+            troubles = _fill(shown, subject, protocol)
+    except ImageError as error:
+        troubles = dict.fromkeys(roles, str(error))
+    # That a failed image cannot be read is why it failed.
+    for role in ("result", "target", "input"):
+        if role in troubles and shown.reason is None:
+            shown.status = "failed" if role == "result" else "uncompared"
+            shown.reason = troubles[role]
     return shown
 
 
-def _view(path: Path, pixels: Any) -> View:
+#: The target first: it is compared with each of the others, which then are let go of.
+_ROLES: tuple[Role, ...] = ("target", "result", "input")
+
+
+def _fill(shown: Shown, subject: Subject, protocol: Protocol) -> dict[Role, str]:
+    """Views and figures; a sentence for each file that cannot be read or compared."""
+    troubles: dict[Role, str] = {}
+    target: Pixels | None = None
+    for role in _ROLES:
+        path = subject.files.get(role)
+        if path is None:
+            continue
+        try:
+            pixels = read_image(path).pixels
+            shown.views[role] = _view(path, pixels)
+        except ImageError as error:
+            troubles[role] = str(error).removeprefix(f"{path}: ")
+            continue
+        except OSError as error:  # it has just been read
+            troubles[role] = f"cannot be read ({error.strerror or error})"
+            continue
+        if role == "target":
+            target = pixels
+        elif target is not None:
+            try:
+                metrics = protocol.compare(pixels, target)
+            except ImageError as error:
+                if role == "result":
+                    shown.status, shown.reason = "uncompared", str(error)
+                # A gray input of a colour result, say: nothing is wrong with that.
+                continue
+            if role == "result":
+                shown.after = metrics
+            elif shown.after is not None:
+                shown.before = metrics
+    shown.views = {
+        role: shown.views[role] for role in ("result", "target", "input") if role in shown.views
+    }
+    return troubles
+
+
+def _view(path: Path, pixels: Pixels) -> View:
     height, width = pixels.shape[:2]
     media = type_in_browser(path)
     return View(path, width, height, media, thumbnail(pixels))
@@ -213,12 +248,16 @@ def _embed(shown: list[Shown], store: Store) -> bool:
     """Whether the full-size pictures are small enough to lie in the HTML as well."""
     if store.beside:
         return False
-    views = [view for one in shown for view in one.views.values()]
-    sizes = (view.path.stat().st_size for view in views)
-    return store.size + sum(map(size_in_base64, sizes)) <= store.limit
+    total = store.size
+    for view in (view for one in shown for view in one.views.values()):
+        with contextlib.suppress(OSError):  # gone since; its thumbnail will stand for it
+            total += size_in_base64(view.path.stat().st_size)
+    return total <= store.limit
 
 
-def _row(one: Shown, store: Store, base: Path, embedded: bool) -> dict[str, Any]:
+def _row(
+    one: Shown, store: Store, base: Path, embedded: bool, budget: MemoryBudget
+) -> dict[str, Any]:
     return {
         "name": one.name,
         "status": one.status,
@@ -231,20 +270,28 @@ def _row(one: Shown, store: Store, base: Path, embedded: bool) -> dict[str, Any]
                 "width": view.width,
                 "height": view.height,
                 "thumbnail": store.url(view.kept),
-                "full": _full(view, store, base, embedded),
+                "full": _full(view, store, base, embedded, budget),
             }
             for role, view in one.views.items()
         },
     }
 
 
-def _full(view: View, store: Store, base: Path, embedded: bool) -> str:
-    """Where the browser finds a picture in full size."""
+def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBudget) -> str:
+    """Where the browser finds a picture in full size; its thumbnail where it is gone since."""
     if view.media is None:  # read once more rather than held in memory all the time
-        data = as_png(read_image(view.path))
+        claim = Claim(view.path)
+        try:
+            with budget.take(claim.decoding + 2 * claim.held):
+                data = as_png(read_image(view.path))
+        except ImageError:
+            return store.url(view.kept)
         return data_url(data, PNG[1]) if embedded else store.write_beside(data, PNG)
     if embedded:
-        return data_url(view.path.read_bytes(), view.media)
+        try:
+            return data_url(view.path.read_bytes(), view.media)
+        except OSError:
+            return store.url(view.kept)
     return url_of_file(view.path, base)
 
 

@@ -6,6 +6,7 @@ A browser shows PNG, JPEG, WebP and BMP as they are; of anything else a PNG of 8
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -51,11 +52,11 @@ def thumbnail(pixels: Pixels) -> bytes:
     """A JPEG of at most :data:`THUMBNAIL` pixels a side, of uint8 or uint16 ``(H, W, C)``."""
     height, width = pixels.shape[:2]
     scale = min(1.0, THUMBNAIL / max(height, width))
-    small: Any = eight_bit(pixels)
+    small: Any = pixels
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-    small = small.reshape(*small.shape[:2], -1)
+    small = eight_bit(small.reshape(*small.shape[:2], -1))
     flipped = np.ascontiguousarray(small[..., ::-1])
     _, data = cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return bytes(data.tobytes())
@@ -65,7 +66,10 @@ def eight_bit(pixels: Pixels) -> Any:
     """uint8 as it is; of uint16 the nearest, which is what screens show."""
     if pixels.dtype == np.uint8:
         return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    shallow = np.empty(pixels.shape, np.uint8)
+    for row, deep in zip(shallow, pixels, strict=True):  # row by row: it takes 32 bits meanwhile
+        row[:] = (deep.astype(np.uint32) + 128) // 257
+    return shallow
 
 
 def as_png(picture: Picture) -> bytes:
@@ -148,13 +152,12 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what an earlier report left in the folder and this one does not use."""
-        if not self.folder.is_dir():
-            return
-        for path in _files(self.folder):
-            if _OURS.fullmatch(path.name) and path.name not in self._written:
-                path.unlink()
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        with contextlib.suppress(OSError):  # the report is whole all the same
+            for path in _files(self.folder):
+                if _OURS.fullmatch(path.name) and path.name not in self._written:
+                    path.unlink()
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def _write(self, name: str, data: bytes) -> None:
         if name in self._written:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from restormer_cli.discovery import find_images, find_work
+from restormer_cli.discovery import find_work, list_images
 from restormer_cli.errors import UsageError
 from restormer_cli.files import is_file, is_folder
 from restormer_cli.history import Entry, History
@@ -69,7 +70,7 @@ def find_subjects(
     input_dir: Path | None = None,
     target_dir: Path | None = None,
     recursive: bool = False,
-) -> list[Subject]:
+) -> tuple[list[Subject], list[str]]:
     """All results of a folder, what was to be restored and was not, and what failed.
 
     Parameters
@@ -85,6 +86,8 @@ def find_subjects(
     -------
     list of Subject
         In natural order of their names.
+    list of str
+        What was passed over and a person should know of.
 
     Raises
     ------
@@ -94,33 +97,37 @@ def find_subjects(
     for folder in (result_dir, input_dir, target_dir):
         if folder is not None and not is_folder(folder):
             raise UsageError(f"{folder}: no such folder")
-    subjects = {name: Subject(name, "restored") for name in _names(result_dir, recursive)}
+    results = list_images(result_dir, recursive)
+    notices = results.notices
+    subjects = {name: Subject(name, "restored") for name in results.names}
     for name, subject in subjects.items():
         subject.files["result"] = result_dir / name
     if target_dir is not None:
-        _add_targets(subjects, target_dir, recursive)
+        _add_targets(subjects, target_dir, recursive, notices)
+    for name, reason in results.problems.items():
+        subjects[name] = Subject(name, "failed", reason=reason)
     for entry in history.entries:
         _add_entry(subjects, entry)
     if input_dir is not None:
-        _add_inputs(subjects, input_dir, result_dir, recursive)
+        _add_inputs(subjects, input_dir, result_dir, recursive, notices)
     if not subjects:
-        raise UsageError(f"{result_dir}: no images found")
-    return sorted(subjects.values(), key=lambda subject: natural_key(subject.name))
-
-
-def _names(folder: Path, recursive: bool) -> list[str]:
-    return [_relative(path, folder) for path in find_images(folder, recursive)]
+        raise UsageError("; ".join([f"{result_dir}: no images found", *notices]))
+    return sorted(subjects.values(), key=lambda subject: natural_key(subject.name)), notices
 
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _add_targets(subjects: dict[str, Subject], target_dir: Path, recursive: bool) -> None:
-    targets = _names(target_dir, recursive)
-    if not targets:
-        raise UsageError(f"{target_dir}: no images found")
-    pairing: Pairing = pair_names(list(subjects), targets)
+def _add_targets(
+    subjects: dict[str, Subject], target_dir: Path, recursive: bool, notices: list[str]
+) -> None:
+    targets = list_images(target_dir, recursive)
+    notices += targets.notices
+    notices += [f"{target_dir / name}: {reason}" for name, reason in targets.problems.items()]
+    if not targets.names:
+        raise UsageError("; ".join([f"{target_dir}: no images found", *notices]))
+    pairing: Pairing = pair_names(list(subjects), targets.names)
     for name, target in pairing.pairs:
         subjects[name].files["target"] = target_dir / target
     for name in pairing.results_alone:
@@ -147,14 +154,21 @@ def _add_entry(subjects: dict[str, Subject], entry: Entry) -> None:
 
 
 def _add_inputs(
-    subjects: dict[str, Subject], input_dir: Path, result_dir: Path, recursive: bool
+    subjects: dict[str, Subject],
+    input_dir: Path,
+    result_dir: Path,
+    recursive: bool,
+    notices: list[str],
 ) -> None:
     """Where a run would have put its results tells which input each came from.
 
     Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
     """
     origins = partial(known_origins, result_dir)
-    work = find_work(str(input_dir), result_dir, recursive=recursive, origins=origins)
+    # With the dot a folder called "-" is none for standard input.
+    source = os.path.join(".", input_dir)  # noqa: PTH118 - Path leaves the dot out
+    work = find_work(source, result_dir, recursive=recursive, origins=origins)
+    notices += [notice for notice in work.notices if notice.startswith("passed over")]
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
         _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
