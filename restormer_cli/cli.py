@@ -12,9 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from restormer_cli import __version__
+from restormer_cli import __version__, obstacles
 from restormer_cli.common_options import BitDepth, Common, Precision, memory_size, with_common
 from restormer_cli.errors import BusyError, ImageError, OutputError, RestormerError, Stopped
+from restormer_cli.terminal import complain
 
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
@@ -46,6 +47,7 @@ def _restore(
     sigma: int | None = None,
     sides: tuple[str, ...] = (),
 ) -> None:
+    obstacles.check_address_space()
     from restormer_cli.command import restore
 
     bit_depth = None if common.bit_depth is BitDepth.auto else int(common.bit_depth.value)
@@ -106,6 +108,7 @@ def devices(
     precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto,
 ) -> None:
     """Say what this machine has, what would be used, and why."""
+    obstacles.check_address_space()
     from restormer_cli.devices import describe
 
     for line in describe(device, precision.value):
@@ -157,6 +160,7 @@ def weights_show(
     file: Annotated[str, typer.Argument(help="A checkpoint, or the name of a known file.")],
 ) -> None:
     """Say what a checkpoint is: network, tensors, task, hash."""
+    obstacles.check_address_space()
     from restormer_cli.weights_command import show_weights
 
     for line in show_weights(file):
@@ -173,6 +177,7 @@ def weights_convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Write a checkpoint as safetensors, bit for bit."""
+    obstacles.check_address_space()
     from restormer_cli.weights_command import convert_weights
 
     print(convert_weights(source, target, half=half, overwrite=overwrite))
@@ -246,6 +251,7 @@ def reproduce(
 
         print(*as_list(), sep="\n")
         return
+    obstacles.check_address_space()
     from restormer_cli.reproduce import run
 
     run(
@@ -326,34 +332,42 @@ def _top(
 
 def main() -> None:
     """Entry point: run a command, turn our errors into one line and an exit status."""
-    from restormer_cli.process import encode_stdout, open_standard_streams
-
-    open_standard_streams()
-    encode_stdout()
     try:
+        from restormer_cli.process import (
+            encode_stdout,
+            forget_unusable_width,
+            open_standard_streams,
+        )
+
+        open_standard_streams()
+        forget_unusable_width()
+        encode_stdout()
         app()
     except BusyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BUSY)
-    except OutputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _flush_nowhere()
-        sys.exit(EXIT_SOME_FAILED)
-    except ImageError as error:  # of a command that cannot go on without it
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_SOME_FAILED)
+        _fail(error, EXIT_BUSY)
+    except (OutputError, ImageError) as error:  # the latter: of a command that needs the image
+        _fail(error, EXIT_SOME_FAILED)
     except RestormerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        _fail(error, EXIT_USAGE)
     except Stopped as stop:
         _end_at_once(128 + stop.signal_number)
     except BrokenPipeError:
         _flush_nowhere()
         sys.exit(EXIT_SOME_FAILED)
-    except OSError as error:  # of a print to a file on a full disk, say
-        print(f"error: {error}", file=sys.stderr)
-        _flush_nowhere()
-        sys.exit(EXIT_SOME_FAILED)
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        reason = obstacles.reason(error)
+        if reason is None:  # an error of ours
+            raise
+        _fail(reason, EXIT_USAGE if obstacles.is_loading(error) else EXIT_SOME_FAILED)
+
+
+def _fail(reason: object, status: int) -> NoReturn:
+    """End with one line. Whoever read our output may have gone, or the disk be full."""
+    complain(f"error: {reason}")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    _flush_nowhere()
+    sys.exit(status)
 
 
 def _end_at_once(status: int) -> NoReturn:
@@ -370,6 +384,7 @@ def _flush_nowhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from torch import Tensor
 from restormer_cli import cgroups
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError
+from restormer_cli.obstacles import address_space
+from restormer_cli.process import held_memory
 from restormer_cli.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
@@ -142,7 +144,7 @@ def check_size(
         return  # Of small images there are many: asking the system costs more than decoding them.
     if device.type != "cpu":
         max_memory = None  # speaks of the device's memory, and the pixels come to this machine's
-    most = free_memory() + psutil.Process().memory_info().rss if max_memory is None else max_memory
+    most = free_memory() + held_memory()[0] if max_memory is None else max_memory
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
 
@@ -217,12 +219,22 @@ def _available(device: torch.device, max_memory: int | None) -> int:
     free = free_memory()
     if max_memory is None:
         return int(FREE_MEMORY_SHARE * free)
-    return max_memory - psutil.Process().memory_info().rss
+    return max_memory - held_memory()[0]
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process can still take, control groups respected."""
-    return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
+    """Bytes of main memory that this process can still take, limits of the system respected."""
+    limits = [_available_memory(), *_cgroup_headrooms()]
+    if (allowed := address_space()) is not None:
+        limits.append(max(0, allowed - held_memory()[1]))
+    return min(limits)
+
+
+def _available_memory() -> int:
+    try:
+        return int(psutil.virtual_memory().available)
+    except (psutil.Error, OSError):  # without /proc
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
@@ -244,11 +256,22 @@ def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
 
 
 def scratch_folder() -> Path:
-    """Where scratch files go: ``TMPDIR``, else a folder that is on disk rather than in memory."""
+    """Where scratch files go: ``TMPDIR``, else a folder that is on disk rather than in memory.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If there is no folder that temporary files can be written to.
+    """
     var_tmp = Path("/var/tmp")
     if "TMPDIR" not in os.environ and var_tmp.is_dir() and os.access(var_tmp, os.W_OK):
         return var_tmp
-    return Path(tempfile.gettempdir())
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise MemoryBudgetError(
+            "needs a temporary folder, and none can be written to; TMPDIR names another folder"
+        ) from error
 
 
 def _scratch_fits(plan: Plan) -> bool:

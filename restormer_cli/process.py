@@ -16,6 +16,9 @@ from pathlib import Path
 
 from restormer_cli import cgroups
 
+#: Narrower windows are taken for a mistake.
+LEAST_COLUMNS = 20
+
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -69,6 +72,13 @@ def open_standard_streams() -> None:
             setattr(sys, name, stream)
 
 
+def forget_unusable_width() -> None:
+    """Ignore a width that no line fits in, such as ``COLUMNS=0``; help would be empty."""
+    with contextlib.suppress(KeyError, ValueError):
+        if int(os.environ["COLUMNS"]) < LEAST_COLUMNS:
+            del os.environ["COLUMNS"]
+
+
 def encode_stdout(*, json: bool = False) -> None:
     """Settle how names that are no text, or not in the console's alphabet, are printed.
 
@@ -97,13 +107,24 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def held_memory() -> tuple[int, int]:
+    """Bytes of main memory that this process holds, and of address space."""
+    import psutil
+
+    try:
+        facts = psutil.Process().memory_info()
+    except (psutil.Error, OSError):  # without /proc
+        return peak_memory(), peak_memory()
+    return facts.rss, facts.vms
+
+
 def processors() -> int:
     """How many processors this process may keep busy: affinity and control groups respected."""
     import psutil
 
     try:
         count = len(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS has no affinity
+    except (AttributeError, psutil.Error):  # macOS has no affinity; Linux may be without /proc
         count = os.cpu_count() or 1
     return max(1, min([count, *map(math.ceil, _cgroup_quotas())]))
 
@@ -112,7 +133,10 @@ def idle_processors(seconds: float = 0.2) -> int:
     """How many processors of the machine nobody keeps busy, this process sleeping meanwhile."""
     import psutil
 
-    busy = psutil.cpu_percent(interval=seconds) / 100
+    try:
+        busy = psutil.cpu_percent(interval=seconds) / 100
+    except (psutil.Error, OSError):  # without /proc
+        busy = 0.0
     return round((psutil.cpu_count() or 1) * (1 - busy))
 
 

@@ -15,6 +15,7 @@ from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images import Floats, Pixels, normalise, quantise
 from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory
+from restormer_cli.obstacles import is_memory_message
 from restormer_cli.recipe import Recipe
 from restormer_cli.record import Settings, tiling
 from restormer_cli.streaming import Progress, StreamingRestormer
@@ -298,7 +299,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the system refused memory; PyTorch has no single exception for it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return is_memory_message(str(error))
 
 
 def pad(image: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -80,12 +81,10 @@ class KnownFile:
             return [_embedded(self.name)]
         layout = self.options.weights.get("folder", FOLDER)
         checkout = shipped_folder(FOLDER).parent
-        return [
-            home() / self.name,
-            home() / layout / self.name,
-            checkout / FOLDER / self.name,
-            checkout / layout / self.name,
-        ]
+        folders = [checkout / FOLDER, checkout / layout]
+        with contextlib.suppress(WeightsError):  # without a cache folder there is nothing in it
+            folders = [home(), home() / layout, *folders]
+        return [folder / self.name for folder in folders]
 
     def find(self) -> Path | None:
         """Where it is on this machine."""
@@ -187,12 +186,26 @@ def _how_to_get(file: KnownFile) -> str:
 
 
 def home() -> Path:
-    """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder."""
+    """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder.
+
+    Raises
+    ------
+    WeightsError
+        If there is none: the user has no home, say, as in some containers.
+    """
     if chosen := os.environ.get("RESTORMER_HOME"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise WeightsError(f"RESTORMER_HOME: {chosen} names the home of nobody here") from error
     import platformdirs
 
-    return platformdirs.user_cache_path("restormer-cli", appauthor=False)
+    try:
+        return platformdirs.user_cache_path("restormer-cli", appauthor=False)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightsError(
+            "there is no home folder for weights; name a folder in RESTORMER_HOME"
+        ) from error
 
 
 def _embedded(name: str) -> Path:
