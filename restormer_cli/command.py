@@ -125,6 +125,8 @@ def restore(
         def start() -> Engine:
             if weights == "auto":
                 console.notice(weights_module.notice(recipe.file, variant))
+            if text := weights_module.ignored_notice(recipe.file):
+                console.notice(text)
             return engines.start(
                 workforce, job, recipe, console.notice if verbose else lambda text: None
             )

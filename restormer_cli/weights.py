@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from restormer_cli import hashes
 from restormer_cli.errors import OptionsError, WeightsError
 from restormer_cli.files import is_file
+from restormer_cli.mistaken import describe_folder
 from restormer_cli.tasks import (
     VARIANTS,
     Options,
@@ -158,6 +160,8 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
         return WeightsFile(Path(choice), "file", described)
     elif (named := find_known(choice)) is not None:
         wanted = [named]
+    elif Path(choice).is_dir():
+        raise WeightsError(f"{choice!r} {describe_folder(Path(choice))}")
     else:
         raise WeightsError(f"{choice}: no such file of weights, and no official file of that name")
     for known in wanted:
@@ -178,6 +182,30 @@ def notice(file: WeightsFile, variant: Variant) -> str:
     if file.kind == "compact":
         line += f"; for the paper's quality, {_how_to_get(official_file(variant))}"
     return line
+
+
+def ignored_notice(file: WeightsFile) -> str | None:
+    """The line that says what is left out of a file of the user's; None if nothing is.
+
+    Raises
+    ------
+    WeightsError
+        If it holds no network.
+    """
+    if file.kind != "file":
+        return None
+    from restormer_cli.parameters import find_parameters
+    from restormer_cli.tensorfiles import TensorFile
+
+    return describe_ignored(file.path, find_parameters(file.path, TensorFile(file.path)).ignored)
+
+
+def describe_ignored(path: Path, names: Sequence[str]) -> str | None:
+    """What to say of entries of a checkpoint that are no parameters."""
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{path}: left out, since the network needs no such things: {names[0]}{more}"
 
 
 def _how_to_get(file: KnownFile) -> str:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from restormer_cli import hashes
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.files import atomic_file, file_mode, is_file
-from restormer_cli.terminal import complain
+from restormer_cli.terminal import complain, harmless
 from restormer_cli.units import format_bytes
 from restormer_cli.weights import (
     OFFICIAL_LICENCE,
     KnownFile,
+    describe_ignored,
     find_known,
     fitting,
     home,
@@ -251,9 +252,12 @@ def show_weights(name: str) -> Iterator[str]:
         **{key: _words(value) for key, value in config.to_mapping().items()},
         "fits": _fits(checkpoint),
     }
+    if ignored := checkpoint.ignored:
+        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
+        facts["left out"] = f"{ignored[0]}{more}"
     width = max(map(len, facts))
     for key, value in facts.items():
-        yield f"{key:{width}}  {value}"
+        yield harmless(f"{key:{width}}  {value}")
 
 
 def _path_of(name: str) -> Path:
@@ -340,6 +344,8 @@ def convert_weights(
     if file_mode(target) and (not overwrite or target.samefile(source)):
         raise UsageError(f"{target}: is there already")
     checkpoint.config()
+    if text := describe_ignored(source, checkpoint.ignored):
+        complain(text)
     state = {key: tensor.contiguous() for key, tensor in checkpoint.read().items()}
     if half:
         for key, tensor in state.items():
