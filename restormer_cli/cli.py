@@ -13,7 +13,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from restormer_cli import __version__, obstacles
-from restormer_cli.common_options import BitDepth, Common, Precision, memory_size, with_common
+from restormer_cli.common_options import (
+    BitDepth,
+    Common,
+    Precision,
+    memory_size,
+    path_option,
+    typed_path,
+    with_common,
+)
 from restormer_cli.errors import BusyError, ImageError, OutputError, RestormerError, Stopped
 from restormer_cli.terminal import complain
 
@@ -172,7 +180,7 @@ def weights_convert(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="A checkpoint, or the name of a known file.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", parser=typed_path)],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
@@ -185,8 +193,8 @@ def weights_convert(
 
 @app.command()
 def evaluate(
-    result_dir: Annotated[Path, typer.Option(help="Folder of results.")],
-    target_dir: Annotated[Path, typer.Option(help="Folder of true images, paired by name.")],
+    result_dir: Annotated[Path, path_option("Folder of results.")],
+    target_dir: Annotated[Path, path_option("Folder of true images, paired by name.")],
     protocol: Annotated[
         str,
         typer.Option(
@@ -196,12 +204,12 @@ def evaluate(
     ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="What --report wrote when the results were made.")
+        Path | None, path_option("What --report wrote when the results were made.")
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    csv: Annotated[Path | None, path_option("Write the figures to this file.")] = None,
 ) -> None:
     """Measure results against the true images: PSNR, SSIM, MAE."""
     from restormer_cli.evaluate import run
@@ -217,7 +225,7 @@ def reproduce(
         typer.Argument(help="Name or number of a table of the paper; without it, they are listed."),
     ] = None,
     data: Annotated[
-        Path, typer.Option(help="The authors' Datasets/test, or a folder that holds it.")
+        Path, path_option("The authors' Datasets/test, or a folder that holds it.")
     ] = Path("Datasets"),
     only: Annotated[
         list[str] | None, typer.Option(help="A data set of the table; can be given again.")
@@ -229,7 +237,7 @@ def reproduce(
         str, typer.Option(help="official, compact, the name of an official file, or a file.")
     ] = "official",
     options: Annotated[
-        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
+        Path | None, path_option("Hyper-parameters of --weights FILE, as YAML.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
@@ -270,24 +278,23 @@ def reproduce(
 
 @app.command()
 def report(
-    result_dir: Annotated[Path, typer.Argument(help="Folder of results.")],
+    result_dir: Annotated[Path, typer.Argument(help="Folder of results.", parser=typed_path)],
     input_dir: Annotated[
-        Path | None, typer.Option(help="The folder that they came from, to compare with.")
+        Path | None, path_option("The folder that they came from, to compare with.")
     ] = None,
     target_dir: Annotated[
-        Path | None, typer.Option(help="Folder of true images, paired by name, to measure with.")
+        Path | None, path_option("Folder of true images, paired by name, to measure with.")
     ] = None,
     runs: Annotated[
-        Path | None,
-        typer.Option("--report", help="What --report wrote when the results were made."),
+        Path | None, path_option("What --report wrote when the results were made.", "--report")
     ] = None,
     protocol: Annotated[str, typer.Option(help="As of restormer evaluate.")] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write; report.html among the results.")
+        Path | None, path_option("The file to write; report.html among the results.")
     ] = None,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="Draw a contact sheet as well, a PNG.")
+        Path | None, path_option("Draw a contact sheet as well, a PNG.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not reports.")
@@ -309,7 +316,7 @@ def report(
     )
     print(written.html, *written.sheets, sep="\n")
     if written.beside is not None:
-        print(f"keep {written.beside} beside it", file=sys.stderr)
+        complain(f"keep {written.beside} beside it")
 
 
 def _print_version(wanted: bool) -> None:

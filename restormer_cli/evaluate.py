@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from restormer_cli.images import read_image
 from restormer_cli.metrics import find_protocol
 from restormer_cli.pairing import pair_names
 from restormer_cli.process import encode_stdout
+from restormer_cli.terminal import complain, harmless, harmless_json
 from restormer_cli.units import json_number
 
 MEAN = "mean"
@@ -202,17 +202,17 @@ def run(
             result_dir, target_dir, protocol, recursive=recursive, progress=show
         )
     if reason:
-        print(f"protocol: {protocol}, {reason}", file=sys.stderr)
+        complain(f"protocol: {protocol}, {reason}")
     encode_stdout(json=json_lines)
     for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
-        print(line)
+        print(harmless_json(line) if json_lines else harmless(line))
     if csv_file is not None:
         try:
             _write_table(csv_file, as_csv(evaluation))
         except OSError as error:
             raise UsageError(f"{csv_file}: cannot be written ({error.strerror})") from error
     for problem in evaluation.problems:
-        print(f"error: {problem}", file=sys.stderr)
+        complain(f"error: {problem}")
     return evaluation
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from restormer_cli import hashes
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.files import atomic_file, file_mode, is_file
-from restormer_cli.terminal import complain, harmless
+from restormer_cli.terminal import complain, harmless, shown_on
 from restormer_cli.units import format_bytes
 from restormer_cli.weights import (
     OFFICIAL_LICENCE,
@@ -114,7 +114,7 @@ def download_weights(
                 complete = False
             else:
                 console.close()
-                print(path, flush=True)
+                print(shown_on(sys.stdout, str(path)), flush=True)
     except KeyboardInterrupt:
         console.close()
         complain("stopped; the same command goes on from here")

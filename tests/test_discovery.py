@@ -39,7 +39,7 @@ def results(work: Work, out: Path = OUT) -> dict[str, str]:
 
 def known(origins: dict[Path, str]) -> Origins:
     """What a record with these results would say."""
-    return lambda asked: {result: origins[result] for result in asked if result in origins}
+    return lambda folder, asked: {result: origins[result] for result in asked if result in origins}
 
 
 def listed(names: list[str], out: Path = OUT, end: bytes = b"\n", null: bool = False) -> Work:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -153,8 +152,7 @@ def _add_inputs(
 
     Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
     """
-    origins = partial(known_origins, result_dir)
-    work = find_work(str(input_dir), result_dir, recursive=recursive, origins=origins)
+    work = find_work(str(input_dir), result_dir, recursive=recursive, origins=known_origins)
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
         _relative(item.source, input_dir): _relative(item.result, result_dir) for item in work.items
