@@ -90,7 +90,11 @@ def find_work(
     notices = list(passed_over.notices())
     if len(inputs) < len(found):
         count = len(found) - len(inputs)
-        notices.append(f"{count} results of earlier runs are not taken for inputs")
+        notices.append(
+            "1 result of an earlier run is not taken for an input"
+            if count == 1
+            else f"{count} results of earlier runs are not taken for inputs"
+        )
         if not inputs and not problems and source != STANDARD_INPUT:
             raise UsageError(
                 f"{source}: nothing but results of earlier runs; "

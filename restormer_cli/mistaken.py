@@ -115,7 +115,8 @@ def describe_zip(path: Path, members: Collection[str]) -> str | None:
     """The same for a zip archive, from the names in it."""
     files = [name for name in members if not name.endswith("/")]
     inside = [n for n in files if n.lower().endswith((".pth", ".pt", ".ckpt", ".safetensors"))]
-    if any("/code/" in f"/{n}" or n.endswith("/constants.pkl") for n in files):
+    # Behind the folder that all is in, which is called like the file was.
+    if any(n.split("/")[1:2] in (["code"], ["constants.pkl"]) for n in files):
         return "is a TorchScript archive; save the state_dict() of its model instead"
     if inside:
         return f"is a zip archive that holds {harmless(inside[0])}; {_UNPACK}"

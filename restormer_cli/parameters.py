@@ -119,27 +119,23 @@ def find_parameters(path: Path, file: TensorFile) -> Parameters:
         what = f", but {file.other}" if file.other else ""
         remedy = "" if file.other else "; save the state_dict() of the network, not the network"
         raise WeightsError(f"{path}: holds no state dict{what}{remedy}")
-    unwrapped = defaultdict(list)
-    for name in file:
-        unwrapped[_unwrap(name)].append(name)
-    prefix = _choose_prefix(path, file, list(unwrapped))
+    prefix = _choose_prefix(path, file)
+    found = defaultdict(list)
+    for stored in file:
+        if stored.startswith(prefix):
+            found[_unwrap(stored.removeprefix(prefix))].append(stored)
     names: dict[str, str] = {}
     ignored = []
-    for name, stored in unwrapped.items():
-        if not name.startswith(prefix):
-            continue
-        official = name.removeprefix(prefix)
-        if _is_stray(official, alone=prefix == ""):
-            ignored += stored
-        elif len(stored) > 1:
-            both = " and ".join(map(harmless, stored[:2]))
-            raise WeightsError(f"{path}: holds several networks ({both}); keep one of them")
+    for name, stored_as in found.items():
+        if _is_stray(name, alone=prefix == ""):
+            ignored += stored_as
+        elif len(stored_as) > 1:
+            both = " and ".join(map(harmless, stored_as[:2]))
+            raise WeightsError(f"{path}: holds a parameter twice ({both}); keep one network")
         else:
-            names[official] = stored[0]
+            names[name] = stored_as[0]
     _refuse_substitutes(path, names)
-    signature = names[SIGNATURE]
-    shown = signature.removesuffix(SIGNATURE) if signature.endswith(SIGNATURE) else prefix
-    return Parameters(shown, names, ignored)
+    return Parameters(prefix, names, ignored)
 
 
 def looks_like(names: Iterable[str]) -> str:
@@ -185,14 +181,15 @@ def _refuse_substitutes(path: Path, names: Iterable[str]) -> None:
                 raise WeightsError(f"{path}: {harmless(name)} {what}; {remedy}")
 
 
-def _choose_prefix(path: Path, file: TensorFile, names: list[str]) -> str:
-    found = [
-        prefix
-        for name in names
-        if name.endswith(SIGNATURE)
-        and ((prefix := name.removesuffix(SIGNATURE)) == "" or prefix.endswith("."))
-    ]
+def _choose_prefix(path: Path, file: TensorFile) -> str:
+    """What stands before the names of the network, wrappers of the whole of it included."""
+    found = []
+    for name in file:
+        unwrapped = _unwrap(name)
+        if unwrapped == SIGNATURE or unwrapped.endswith(f".{SIGNATURE}"):
+            found.append(name[: name.rindex(SIGNATURE.partition(".")[0])])
     if not found:
+        names = [_unwrap(name) for name in file]
         _refuse_substitutes(path, names)
         hints = [f"it holds {file.other}" if file.other else "", looks_like(names)]
         hint = next((f"; {hint}" for hint in hints if hint), "")
@@ -202,7 +199,8 @@ def _choose_prefix(path: Path, file: TensorFile, names: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     for container in CONTAINERS:
-        if container in found:
-            return container
-    several = ", ".join(harmless(prefix.removesuffix(".")) for prefix in found[:4])
+        matching = [prefix for prefix in found if _unwrap(prefix) == container]
+        if len(matching) == 1:
+            return matching[0]
+    several = ", ".join(harmless(prefix.removesuffix(".")) or "at the top" for prefix in found[:4])
     raise WeightsError(f"{path}: holds several networks ({several}); keep one of them")

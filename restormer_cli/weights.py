@@ -160,8 +160,8 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
         return WeightsFile(Path(choice), "file", described)
     elif (named := find_known(choice)) is not None:
         wanted = [named]
-    elif Path(choice).is_dir():
-        raise WeightsError(f"{choice!r} {describe_folder(Path(choice))}")
+    elif os.path.isdir(choice or "."):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
+        raise WeightsError(f"{choice or '--weights'}: {describe_folder(Path(choice))}")
     else:
         raise WeightsError(f"{choice}: no such file of weights, and no official file of that name")
     for known in wanted:

@@ -143,7 +143,7 @@ def test_results_of_other_runs_in_sub_folders_are_no_inputs(tmp_path: Path) -> N
     made = {tmp_path / "old" / "a.png": str(tmp_path / "a.jpg")}
     work = find_work(str(tmp_path), OUT, recursive=True, origins=known(made))
     assert sorted(results(work)) == ["a.jpg", "mine.png"]
-    assert work.notices == ["1 results of earlier runs are not taken for inputs"]
+    assert work.notices == ["1 result of an earlier run is not taken for an input"]
     # Whoever names that folder wants them.
     assert len(find_work(str(tmp_path / "old"), OUT, origins=known(made)).items) == 2
 

@@ -83,7 +83,23 @@ def test_wrappers_are_stripped_wherever_they_stand(
 
 def test_the_same_name_with_and_without_a_wrapper_is_refused(tmp_path: Path) -> None:
     torch.save({**STATE, **{f"module.{n}": t for n, t in STATE.items()}}, tmp_path / "net.pth")
-    refused(tmp_path / "net.pth", "several networks", "module.")
+    refused(tmp_path / "net.pth", "several networks", "module")
+    name = "output.weight"
+    torch.save({**STATE, f"output.module.{name[7:]}": STATE[name]}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth", "twice", "output.module.weight")
+
+
+def test_what_stands_beside_a_wrapped_network_is_not_its_own(tmp_path: Path) -> None:
+    beside = {"discriminator": {"conv.weight": torch.ones(3)}, "patch_embed": torch.ones(1)}
+    torch.save({"module": STATE, **beside}, tmp_path / "net.pth")
+    assert same(build_network(tmp_path / "net.pth"))
+    assert not open_checkpoint(tmp_path / "net.pth").ignored
+
+
+@pytest.mark.parametrize("name", ["code", "constants", "net.pt", "data"])
+def test_a_checkpoint_may_be_called_like_a_part_of_others(tmp_path: Path, name: str) -> None:
+    torch.save(STATE, tmp_path / f"{name}.pth")
+    assert same(build_network(tmp_path / f"{name}.pth"))
 
 
 STRAYS: dict[str, Any] = {

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import Ran, make_images, names, restormer, save, zero_network
 
+if sys.platform == "win32":
+    pytest.skip("needs a shell", allow_module_level=True)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and namespaces of Linux")
 NOBODY = 54321
 """A user who is in no list of users."""
