@@ -108,7 +108,7 @@ def describe(path: Path, head: bytes, size: int) -> str | None:
         return "begins with nothing but zeros, as a download does that was cut off; get it again"
     if (text := _text(head)) is not None:
         return _describe_text(text, path, size)
-    return _describe_name(path)
+    return describe_name(path)
 
 
 def describe_zip(path: Path, members: Collection[str]) -> str | None:
@@ -133,12 +133,8 @@ def describe_zip(path: Path, members: Collection[str]) -> str | None:
     return None
 
 
-def describe_cut_zip(path: Path) -> str:
-    """What to say of a zip archive without its end."""
-    return _describe_name(path) or "is cut off: its end is missing; download it again"
-
-
-def _describe_name(path: Path) -> str | None:
+def describe_name(path: Path) -> str | None:
+    """What a file that cannot be read is by its name, as the end of a sentence; None if unknown."""
     name = path.name.lower()
     if name.endswith(_UNFINISHED):
         return "is a download that has not ended; let it end, or begin again"

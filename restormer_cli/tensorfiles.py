@@ -132,9 +132,10 @@ class TensorFile:
         except OSError as error:
             raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
         except _FormatError as error:
-            raise WeightsError(f"{path}: {error}") from error
+            raise WeightsError(f"{path}: {mistaken.describe_name(path) or error}") from error
         except zipfile.BadZipFile as error:
-            raise WeightsError(f"{path}: {mistaken.describe_cut_zip(path)}") from error
+            reason = mistaken.describe_name(path) or "is cut off: its end is missing; get it again"
+            raise WeightsError(f"{path}: {reason}") from error
         except Exception as error:  # damaged bytes provoke whatever they like
             what = mistaken.describe(path, head, self.size) if self.format == "legacy" else None
             raise WeightsError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import make_images, names, restormer, save, tiny_network, zero_network
+from helpers import make_images, names, restormer, tiny_network, zero_network
 from safetensors.torch import save_file
 
 from restormer_cli.architecture import Restormer
@@ -282,14 +282,21 @@ def test_each_mistake_is_told_what_it_is(tmp_path: Path, mistake: str, name: str
     refused(tmp_path / name, said)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.9])
-def test_a_download_that_has_not_ended_is_told(tmp_path: Path, share: float) -> None:
-    content = save(NETWORK, tmp_path / "net.pth").read_bytes()
-    content = content[: int(share * len(content))]
-    (tmp_path / "net.pth").write_bytes(content)
-    refused(tmp_path / "net.pth", "cut off")
-    (tmp_path / "net.pth.crdownload").write_bytes(content)
-    refused(tmp_path / "net.pth.crdownload", "has not ended")
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.9])
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_download_that_has_not_ended_is_told(tmp_path: Path, form: str, share: float) -> None:
+    whole = tmp_path / "net.pth"
+    if form == "safetensors":
+        save_file(STATE, whole)
+    else:
+        torch.save(STATE, whole, _use_new_zipfile_serialization=form == "zip")
+    content = whole.read_bytes()
+    for name in ("net.pth", "net.pth.crdownload", "net.safetensors.part"):
+        (tmp_path / name).write_bytes(content[: int(share * len(content))])
+        said = "" if name == "net.pth" else "is empty" if share == 0.0 else "has not ended"
+        refused(tmp_path / name, said)
+        (tmp_path / name).write_bytes(content)
+        assert same(build_network(tmp_path / name))
 
 
 def test_folders_are_told_what_they_are(tmp_path: Path) -> None:

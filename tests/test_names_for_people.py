@@ -149,3 +149,14 @@ def test_a_home_that_the_shell_did_not_put_in_is_hinted_at(run, tmp_path: Path) 
     ran = run("--input-dir", "~/photos-of-nobody")
     assert ran.status == 2
     assert "did not replace the ~" in ran.err
+
+
+def test_results_of_another_run_below_the_input_are_no_inputs(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make_images(tmp_path / "in", 2)
+    assert run("--input-dir", tmp_path / "in", "--result-dir", tmp_path / "in" / "old").status == 0
+    write(tmp_path / "in" / "old" / "mine.png", random_pixels(8, 8))
+    ran = run("--input-dir", tmp_path / "in", "-r")
+    assert ran.status == 0
+    assert "2 results of earlier runs are not taken for inputs" in ran.err
+    assert names(tmp_path / "out") == ["0.png", "1.png", "old"]
+    assert names(tmp_path / "out" / "old") == ["mine.png"]
