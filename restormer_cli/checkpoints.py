@@ -7,11 +7,12 @@ memory, so that float32 weights are never copied on their way into the network.
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,16 +22,12 @@ from torch import Tensor
 
 from restormer_cli.architecture import Restormer, RestormerConfig
 from restormer_cli.errors import OptionsError, WeightsError
+from restormer_cli.parameters import SIGNATURE, find_parameters, looks_like
 from restormer_cli.tensorfiles import ELEMENT_SIZES, StoredTensor, TensorFile
 
 StateDict = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
-#: Where training scripts keep the parameters, the best first; before these come averaged ones,
-#: whatever their name.
-CONTAINERS = ("params.", "state_dict.", "model.", "generator.", "")
-#: Always there; what stands before it in a file is the prefix of all names.
-SIGNATURE = "patch_embed.proj.weight"
 EXPANSION_OF_THE_PAPER = 2.66
 FLOATING_POINT = ("float32", "float16", "bfloat16", "float64")
 
@@ -45,6 +42,8 @@ class Checkpoint:
     prefix: str
     """What stood before the names, such as ``params.module.``."""
     tensors: Mapping[str, StoredTensor]
+    ignored: Sequence[str] = ()
+    """Entries beside them that are no parameters."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -61,7 +60,8 @@ class Checkpoint:
         try:
             return infer_config(self.shapes)
         except WeightsError as error:
-            raise WeightsError(f"{self.path}: {error}") from error
+            other = f"; {hint}" if (hint := looks_like(self.tensors)) else ""
+            raise WeightsError(f"{self.path}: {error}{other}") from error
 
     def read(self) -> StateDict:
         """The tensors, in the precision of the file, which stays mapped while they are used.
@@ -102,11 +102,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Find the parameters of a network in a file, by its headers.
-
-    They may be nested in dicts and their names prefixed in any way. Where there are several
-    networks, averaged parameters (EMA) are taken before others, then the first of
-    :data:`CONTAINERS`.
+    """Find the parameters of a network in a file, by its headers; see :func:`find_parameters`.
 
     Raises
     ------
@@ -115,39 +111,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
         or parameters that are not floating point or more than the file has room for.
     """
     file = TensorFile(path)
-    if not len(file):
-        raise WeightsError(
-            f"{path}: holds no state dict; save the state_dict() of the network, not the network"
-        )
-    prefix = _choose_prefix(path, file)
-    tensors = {name.removeprefix(prefix): file[name] for name in file if name.startswith(prefix)}
+    found = find_parameters(path, file)
+    tensors = {name: file[stored] for name, stored in found.names.items()}
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATING_POINT:
-            raise WeightsError(f"{path}: {name} holds {tensor.dtype}, expected floating point")
+            raise WeightsError(
+                f"{path}: {name} holds {tensor.dtype}, expected {', '.join(FLOATING_POINT)}"
+            )
     if sum(tensor.nbytes for tensor in tensors.values()) > file.size:
         raise WeightsError(f"{path}: its tensors claim more numbers than the file stores")
-    return Checkpoint(path, file.format, prefix, tensors)
-
-
-def _choose_prefix(path: Path, file: TensorFile) -> str:
-    found = [
-        prefix
-        for name in file
-        if name.endswith(SIGNATURE)
-        and ((prefix := name.removesuffix(SIGNATURE)) == "" or prefix.endswith("."))
-    ]
-    if not found:
-        raise WeightsError(f"{path}: is no Restormer: has no tensor {SIGNATURE}")
-    averaged = [prefix for prefix in found if re.search(r"(^|[._])ema[._]", prefix)]
-    found = averaged or found
-    if len(found) == 1:
-        return found[0]
-    for container in CONTAINERS:
-        matching = [prefix for prefix in found if prefix.removesuffix("module.") == container]
-        if len(matching) == 1:
-            return matching[0]
-    names = ", ".join(prefix.removesuffix(".") for prefix in found[:4])
-    raise WeightsError(f"{path}: holds several networks ({names}); keep one of them")
+    return Checkpoint(path, file.format, found.prefix, tensors, found.ignored)
 
 
 def infer_config(shapes: Shapes) -> RestormerConfig:
@@ -168,17 +141,27 @@ def infer_config(shapes: Shapes) -> RestormerConfig:
 
     def count(stage: str) -> int:
         numbers = {int(m[1]) for name in shapes if (m := re.match(rf"{stage}\.(\d+)\.", name))}
+        missing = next(n for n in itertools.count() if n not in numbers)
+        if missing < len(numbers):
+            raise WeightsError(
+                f"lacks the block {stage}.{missing}, though it has {stage}.{max(numbers)}"
+            )
         return len(numbers)
 
     stages = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     dim, inputs = shape(SIGNATURE, 4)[:2]
     blocks = [count(stage) for stage in stages]
+    for stage, number in zip(stages, blocks, strict=True):
+        if not number:  # as likely lost as never there
+            raise WeightsError(
+                f"has no blocks of {stage}; if the network is made so, describe it with --options"
+            )
     refinements = count("refinement")
     heads = [1, 1, 1, 1]
     hidden: dict[int, int] = {}
     # Refinement has the heads of the first level and the width of the second.
     for level, width, stage in ((0, 1, "refinement"), *((n, n, s) for n, s in enumerate(stages))):
-        if refinements if stage == "refinement" else blocks[level]:
+        if stage != "refinement" or refinements:
             heads[level] = shape(f"{stage}.0.attn.temperature", 3)[0]
             hidden[width] = shape(f"{stage}.0.ffn.project_out.weight", 4)[1]
     has_bias = any(name.endswith("norm1.body.bias") for name in shapes)
@@ -258,4 +241,10 @@ def _check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
         raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {expected[name]}")
     if missing or extra:
         what = f"lacks {missing[0]}" if missing else f"has {extra[0]}, which is not expected"
-        raise WeightsError(f"{path}: {what}; found {len(found)} tensors, expected {len(expected)}")
+        hint = looks_like(found)
+        if re.search(r"-\d+-of-\d+\.", path.name):
+            hint = "it is one part of several; make one file of them"
+        raise WeightsError(
+            f"{path}: {what}; found {len(found)} tensors, expected {len(expected)}"
+            + (f"; {hint}" if hint else "")
+        )

@@ -12,10 +12,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from restormer_cli import __version__
-from restormer_cli.common_options import BitDepth, Common, Precision, memory_size, with_common
+from restormer_cli import __version__, obstacles
+from restormer_cli.common_options import (
+    BitDepth,
+    Common,
+    Precision,
+    memory_size,
+    path_option,
+    typed_path,
+    with_common,
+)
 from restormer_cli.errors import BusyError, ImageError, OutputError, RestormerError, Stopped
-from restormer_cli.units import one_line
+from restormer_cli.terminal import complain
 
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
@@ -55,6 +63,7 @@ def _restore(
     sigma: int | None = None,
     sides: tuple[str, ...] = (),
 ) -> None:
+    obstacles.check_address_space()
     from restormer_cli.command import restore
 
     bit_depth = None if common.bit_depth is BitDepth.auto else int(common.bit_depth.value)
@@ -115,6 +124,7 @@ def devices(
     precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto,
 ) -> None:
     """Say what this machine has, what would be used, and why."""
+    obstacles.check_address_space()
     from restormer_cli.devices import describe
 
     for line in describe(device, precision.value):
@@ -166,6 +176,7 @@ def weights_show(
     file: Annotated[str, typer.Argument(help="A checkpoint, or the name of a known file.")],
 ) -> None:
     """Say what a checkpoint is: network, tensors, task, hash."""
+    obstacles.check_address_space()
     from restormer_cli.weights_command import show_weights
 
     for line in show_weights(file):
@@ -177,11 +188,12 @@ def weights_convert(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="A checkpoint, or the name of a known file.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", parser=typed_path)],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Write a checkpoint as safetensors, bit for bit."""
+    obstacles.check_address_space()
     from restormer_cli.weights_command import convert_weights
 
     print(convert_weights(source, target, half=half, overwrite=overwrite))
@@ -189,8 +201,8 @@ def weights_convert(
 
 @app.command()
 def evaluate(
-    result_dir: Annotated[Path, typer.Option(help="Folder of results.")],
-    target_dir: Annotated[Path, typer.Option(help="Folder of true images, paired by name.")],
+    result_dir: Annotated[Path, path_option("Folder of results.")],
+    target_dir: Annotated[Path, path_option("Folder of true images, paired by name.")],
     protocol: Annotated[
         str,
         typer.Option(
@@ -200,12 +212,12 @@ def evaluate(
     ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="What --report wrote when the results were made.")
+        Path | None, path_option("What --report wrote when the results were made.")
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    csv: Annotated[Path | None, path_option("Write the figures to this file.")] = None,
     max_memory: MaxMemory = None,
 ) -> None:
     """Measure results against the true images: PSNR, SSIM, MAE."""
@@ -225,7 +237,7 @@ def reproduce(
         typer.Argument(help="Name or number of a table of the paper; without it, they are listed."),
     ] = None,
     data: Annotated[
-        Path, typer.Option(help="The authors' Datasets/test, or a folder that holds it.")
+        Path, path_option("The authors' Datasets/test, or a folder that holds it.")
     ] = Path("Datasets"),
     only: Annotated[
         list[str] | None, typer.Option(help="A data set of the table; can be given again.")
@@ -237,7 +249,7 @@ def reproduce(
         str, typer.Option(help="official, compact, the name of an official file, or a file.")
     ] = "official",
     options: Annotated[
-        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
+        Path | None, path_option("Hyper-parameters of --weights FILE, as YAML.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[
@@ -254,6 +266,7 @@ def reproduce(
 
         print(*as_list(), sep="\n")
         return
+    obstacles.check_address_space()
     from restormer_cli.reproduce import run
 
     run(
@@ -272,24 +285,23 @@ def reproduce(
 
 @app.command()
 def report(
-    result_dir: Annotated[Path, typer.Argument(help="Folder of results.")],
+    result_dir: Annotated[Path, typer.Argument(help="Folder of results.", parser=typed_path)],
     input_dir: Annotated[
-        Path | None, typer.Option(help="The folder that they came from, to compare with.")
+        Path | None, path_option("The folder that they came from, to compare with.")
     ] = None,
     target_dir: Annotated[
-        Path | None, typer.Option(help="Folder of true images, paired by name, to measure with.")
+        Path | None, path_option("Folder of true images, paired by name, to measure with.")
     ] = None,
     runs: Annotated[
-        Path | None,
-        typer.Option("--report", help="What --report wrote when the results were made."),
+        Path | None, path_option("What --report wrote when the results were made.", "--report")
     ] = None,
     protocol: Annotated[str, typer.Option(help="As of restormer evaluate.")] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write; report.html among the results.")
+        Path | None, path_option("The file to write; report.html among the results.")
     ] = None,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="Draw a contact sheet as well, a PNG.")
+        Path | None, path_option("Draw a contact sheet as well, a PNG.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not reports.")
@@ -312,10 +324,10 @@ def report(
         max_memory=max_memory,
     )
     for notice in written.notices:
-        print(one_line(notice), file=sys.stderr)
+        complain(notice)
     print(written.html, *written.sheets, sep="\n")
     if written.beside is not None:
-        print(f"keep {written.beside} beside it", file=sys.stderr)
+        complain(f"keep {written.beside} beside it")
 
 
 def _print_version(wanted: bool) -> None:
@@ -338,34 +350,42 @@ def _top(
 
 def main() -> None:
     """Entry point: run a command, turn our errors into one line and an exit status."""
-    from restormer_cli.process import encode_stdout, open_standard_streams
-
-    open_standard_streams()
-    encode_stdout()
     try:
+        from restormer_cli.process import (
+            encode_stdout,
+            forget_unusable_width,
+            open_standard_streams,
+        )
+
+        open_standard_streams()
+        forget_unusable_width()
+        encode_stdout()
         app()
     except BusyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BUSY)
-    except OutputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _flush_nowhere()
-        sys.exit(EXIT_SOME_FAILED)
-    except ImageError as error:  # of a command that cannot go on without it
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_SOME_FAILED)
+        _fail(error, EXIT_BUSY)
+    except (OutputError, ImageError) as error:  # the latter: of a command that needs the image
+        _fail(error, EXIT_SOME_FAILED)
     except RestormerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        _fail(error, EXIT_USAGE)
     except Stopped as stop:
         _end_at_once(128 + stop.signal_number)
     except BrokenPipeError:
         _flush_nowhere()
         sys.exit(EXIT_SOME_FAILED)
-    except OSError as error:  # of a print to a file on a full disk, say
-        print(f"error: {error}", file=sys.stderr)
-        _flush_nowhere()
-        sys.exit(EXIT_SOME_FAILED)
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        reason = obstacles.reason(error)
+        if reason is None:  # an error of ours
+            raise
+        _fail(reason, EXIT_USAGE if obstacles.is_loading(error) else EXIT_SOME_FAILED)
+
+
+def _fail(reason: object, status: int) -> NoReturn:
+    """End with one line. Whoever read our output may have gone, or the disk be full."""
+    complain(f"error: {reason}")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    _flush_nowhere()
+    sys.exit(status)
 
 
 def _end_at_once(status: int) -> NoReturn:
@@ -382,6 +402,7 @@ def _flush_nowhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,8 @@ def restore(
         def start() -> Engine:
             if weights == "auto":
                 console.notice(weights_module.notice(recipe.file, variant))
+            if text := weights_module.ignored_notice(recipe.file):
+                console.notice(text)
             return engines.start(workforce, job, recipe, tell)
 
         stack.enter_context(signals_stop())

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,31 @@ def memory_size(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def typed_path(text: str | Path) -> Path:
+    """Read the path of a folder or file that a person types.
+
+    What is typed by mistake rather than meant is refused: nothing, as an unset variable of the
+    shell leaves; ``-``, which is no stream here; and a ``~`` that the shell has left, since it
+    does so in ``--option=~/x``, and a folder of that name is dangerous to remove.
+    """
+    text = str(text)
+    if not text:
+        raise typer.BadParameter("is empty; name a path")
+    if text == "-":
+        raise typer.BadParameter("is no stream here; ./- is a file or folder of that name")
+    if re.match(r"~[/\\]|~$", text):
+        raise typer.BadParameter(
+            "begins with a ~ that the shell did not replace; put a blank before it instead of =, "
+            "or write ./~ if it is called so"
+        )
+    return Path(text)
+
+
+def path_option(help: str, *names: str) -> Any:
+    """An option that takes a path."""
+    return typer.Option(*names, parser=typed_path, metavar="PATH", help=help)
+
+
 @dataclass(frozen=True)
 class Common:
     """What they are set to."""
@@ -49,7 +75,7 @@ class Common:
     input_dir: Annotated[
         str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
     ]
-    result_dir: Annotated[Path, typer.Option(help="Where results go, as NAME.png.")]
+    result_dir: Annotated[Path, path_option("Where results go, as NAME.png.")]
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
     ] = False
@@ -57,9 +83,9 @@ class Common:
         str,
         typer.Option(help="auto, official, compact, the name of a known file, or a file."),
     ] = "auto"
-    options: Annotated[
-        Path | None, typer.Option(help="Hyper-parameters of --weights FILE, as YAML.")
-    ] = None
+    options: Annotated[Path | None, path_option("Hyper-parameters of --weights FILE, as YAML.")] = (
+        None
+    )
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda (all that are there), cuda:N or mps.")
     ] = "auto"
@@ -120,9 +146,7 @@ class Common:
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image.")
     ] = False
-    report: Annotated[
-        Path | None, typer.Option(help="Append the lines of --json to this file.")
-    ] = None
+    report: Annotated[Path | None, path_option("Append the lines of --json to this file.")] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = (
         False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -14,6 +13,7 @@ from restormer_cli.errors import OutputError
 from restormer_cli.files import LineFile
 from restormer_cli.outcomes import Outcome
 from restormer_cli.process import encode_stdout
+from restormer_cli.terminal import complain, harmless, harmless_json, shown_on
 from restormer_cli.units import format_seconds
 
 #: Without a terminal there is no bar, but a line this often, in seconds.
@@ -74,14 +74,14 @@ class Console:
 
     def start(self, name: str) -> None:
         if self.bar is not None:
-            self.bar.set_description(name, refresh=False)
+            self.bar.set_description(harmless(name), refresh=False)
 
     def advance(self, megapixels: float) -> None:
         self._show(megapixels)
 
     def finish(self, outcome: Outcome) -> None:
         self.finished += outcome.status in {"done", "failed"}
-        line = json.dumps(asdict(outcome), ensure_ascii=False)
+        line = harmless_json(json.dumps(asdict(outcome), ensure_ascii=False))
         if self.json_lines:
             self._print(line)
         elif outcome.status == "done":
@@ -105,7 +105,7 @@ class Console:
         if self.bar is not None and sys.stdout.isatty():  # the same line of the same terminal
             self.bar.clear()
         try:
-            print(line, flush=True)
+            print(shown_on(sys.stdout, line), flush=True)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -146,5 +146,4 @@ class Console:
         """Print a line for people, in any case."""
         if self.bar is not None:
             self.bar.clear()
-        with contextlib.suppress(OSError):  # results count, not what is said of them
-            print(text, file=sys.stderr, flush=True)
+        complain(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -22,7 +22,8 @@ from restormer_cli.images import read_image
 from restormer_cli.metrics import Metrics, find_protocol
 from restormer_cli.pairing import pair_names
 from restormer_cli.process import encode_stdout
-from restormer_cli.units import json_line, json_number, one_line
+from restormer_cli.terminal import complain, harmless, harmless_json
+from restormer_cli.units import json_number
 
 MEAN = "mean"
 CSV_COLUMNS = ("name", "psnr", "ssim", "mae")
@@ -229,14 +230,14 @@ def run(
             progress=show,
         )
     for notice in (*history.notices, *evaluation.notices):
-        print(one_line(notice), file=sys.stderr)
+        complain(notice)
     if reason:
-        print(f"protocol: {protocol}, {reason}", file=sys.stderr)
+        complain(f"protocol: {protocol}, {reason}")
     encode_stdout(json=json_lines)
     for line in as_json_lines(evaluation) if json_lines else as_table(evaluation):
-        print(line)
+        print(harmless_json(line) if json_lines else line)
     for problem in evaluation.problems:
-        print(f"error: {one_line(problem)}", file=sys.stderr)
+        complain(f"error: {problem}")
     if csv_file is not None:
         try:
             _write_table(csv_file, as_csv(evaluation))
@@ -265,13 +266,13 @@ def as_json_lines(evaluation: Evaluation) -> list[str]:
     and ``float()`` makes a number of it. ``null`` stands only in the line ``mean``, and only if
     nothing could be compared.
     """
-    return [json_line(row) for row in _rows(evaluation)]
+    return [json.dumps(row, ensure_ascii=False) for row in _rows(evaluation)]
 
 
 def as_table(evaluation: Evaluation) -> list[str]:
     """Aligned lines for people, the mean last."""
     scores = [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]
-    rows = [(one_line(score.name), score) for score in scores]
+    rows = [(harmless(score.name), score) for score in scores]
     width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'name':{width}}  {'PSNR':>7}  {'SSIM':>7}  {'MAE':>7}"]
     lines += [f"{name:{width}}  {s.psnr:7.2f}  {s.ssim:7.4f}  {s.mae:7.4f}" for name, s in rows]

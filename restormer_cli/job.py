@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from restormer_cli.discovery import find_work
@@ -46,5 +45,5 @@ class Job:
             sides=self.sides,
             null=self.null,
             shard=self.shard,
-            origins=partial(known_origins, self.result_dir),
+            origins=known_origins,
         )

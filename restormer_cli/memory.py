@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 from torch import Tensor
 
 from restormer_cli.architecture import RestormerConfig
 from restormer_cli.errors import ImageError
-from restormer_cli.process import FREE_MEMORY_SHARE, free_memory
+from restormer_cli.process import FREE_MEMORY_SHARE, free_memory, held_memory
 from restormer_cli.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
@@ -142,7 +141,7 @@ def check_size(
         return  # Of small images there are many: asking the system costs more than decoding them.
     if device.type != "cpu":
         max_memory = None  # speaks of the device's memory, and the pixels come to this machine's
-    most = free_memory() + psutil.Process().memory_info().rss if max_memory is None else max_memory
+    most = free_memory() + held_memory()[0] if max_memory is None else max_memory
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
 
@@ -243,15 +242,26 @@ def _available(device: torch.device, max_memory: int | None) -> int:
     free = free_memory()
     if max_memory is None:
         return int(FREE_MEMORY_SHARE * free)
-    return max_memory - psutil.Process().memory_info().rss
+    return max_memory - held_memory()[0]
 
 
 def scratch_folder() -> Path:
-    """Where scratch files go: ``TMPDIR``, else a folder that is on disk rather than in memory."""
+    """Where scratch files go: ``TMPDIR``, else a folder that is on disk rather than in memory.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If there is no folder that temporary files can be written to.
+    """
     var_tmp = Path("/var/tmp")
     if "TMPDIR" not in os.environ and var_tmp.is_dir() and os.access(var_tmp, os.W_OK):
         return var_tmp
-    return Path(tempfile.gettempdir())
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise MemoryBudgetError(
+            "needs a temporary folder, and none can be written to; TMPDIR names another folder"
+        ) from error
 
 
 def _scratch_fits(plan: Plan) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 import unicodedata
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,6 +14,8 @@ from restormer_cli.shards import Shard
 from restormer_cli.work import Found, Item, Origins, Work, in_order
 
 RESULT_SUFFIX = ".png"
+#: Of a name, in the units that the system counts: bytes, or those of UTF-16.
+LONGEST_NAME = 255
 
 
 def without_results(found: list[Found], result_dir: Path, origins: Origins) -> list[Found]:
@@ -29,7 +33,7 @@ def without_results(found: list[Found], result_dir: Path, origins: Origins) -> l
         place = within[head]
         if place is not None and tail.endswith(RESULT_SUFFIX):
             places[index] = place / tail
-    results = origins(places.values()) if places else {}
+    results = origins(result_dir, places.values()) if places else {}
     return [image for index, image in enumerate(found) if places.get(index) not in results]
 
 
@@ -38,8 +42,11 @@ def name_results(
 ) -> Work:
     """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
 
-    Of these, one that has the shorter name from an earlier run keeps it. Names that differ in
-    case or Unicode form alone are taken for equal, as some file systems do.
+    Of these, one that has the shorter name from an earlier run keeps it, and so does the first
+    of those for which the longer one would be too long. What is too long all the same is cut, and
+    a hash of the whole name is put behind. Names that differ in case or Unicode form alone are
+    taken for equal, as some file systems do.
+
     All names decide on each, whatever the shard; then only its own are looked at on the disk, and
     what would have the same name.
 
@@ -48,17 +55,25 @@ def name_results(
     ordered
         Leave the images in their order, not in that of their names.
     """
-    folded = [_folded(image.stem) for image in found]
+
+    def place_of(index: int) -> Any:
+        return index if ordered else in_order(PurePath(found[index].files[0]))
+
+    folded = [_folded(_with_suffix(image.stem)) for image in found]
     clashes = _clashes(folded)
     shared = {
         index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
     }
-    owners = origins(shared.values()) if shared else {}
+    owners = origins(result_dir, shared.values()) if shared else {}
     settled = {
         index
         for index, result in shared.items()
         if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
     }
+    for clash in clashes:
+        too_long = [index for index in clash if _is_long(PurePath(found[index].name))]
+        if too_long and settled.isdisjoint(clash):
+            settled.add(min(too_long, key=place_of))
     renamed: set[int] = set()
     while fixable := [
         index
@@ -67,13 +82,10 @@ def name_results(
         if index not in settled and found[index].stem != PurePath(found[index].name)
     ]:
         for index in fixable:
-            folded[index] = _folded(PurePath(found[index].name))
+            folded[index] = _folded(_with_suffix(PurePath(found[index].name)))
         renamed.update(fixable)
         settled.update(fixable)
         clashes = _clashes(folded)
-
-    def place_of(index: int) -> Any:
-        return index if ordered else in_order(PurePath(found[index].files[0]))
 
     firsts = {min(clash, key=place_of) for clash in clashes}
     superfluous = {index for clash in clashes for index in clash} - firsts
@@ -95,6 +107,11 @@ def name_results(
                 f"{name}: its result is called {place}, "
                 "since another image would share the shorter name"
             )
+        elif _is_long(found[index].stem):
+            work.notices.append(
+                f"{name}: its result is called {place}, since names may not be "
+                f"longer than {LONGEST_NAME}"
+            )
         if (inputs and _folded(place) in inputs) or _same_file(result, sources):
             reason = f"its result would overwrite the input {result}"
             work.problems.append((sources[0], reason))
@@ -108,7 +125,24 @@ def name_results(
 
 
 def _with_suffix(stem: PurePath) -> PurePath:
-    return stem.with_name(stem.name + RESULT_SUFFIX)
+    """The name of a result, cut if it were too long for a file."""
+    name = stem.name
+    if _length(name) + len(RESULT_SUFFIX) > LONGEST_NAME:
+        mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:10]
+        while _length(name) + len(mark) + len(RESULT_SUFFIX) > LONGEST_NAME:
+            name = name[:-1]
+        name += mark
+    return stem.with_name(name + RESULT_SUFFIX)
+
+
+def _is_long(stem: PurePath) -> bool:
+    return _length(stem.name) + len(RESULT_SUFFIX) > LONGEST_NAME
+
+
+def _length(name: str) -> int:
+    if sys.platform in {"win32", "darwin"}:
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
 
 
 def _clashes(names: list[str]) -> list[list[int]]:

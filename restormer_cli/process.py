@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from restormer_cli import cgroups
+from restormer_cli.obstacles import address_space
 
 #: Share of the free memory that may be used when no limit was asked for.
 FREE_MEMORY_SHARE = 0.85
+#: Narrower windows are taken for a mistake.
+LEAST_COLUMNS = 20
 
 
 @contextlib.contextmanager
@@ -73,6 +76,13 @@ def open_standard_streams() -> None:
             setattr(sys, name, stream)
 
 
+def forget_unusable_width() -> None:
+    """Ignore a width that no line fits in, such as ``COLUMNS=0``; help would be empty."""
+    with contextlib.suppress(KeyError, ValueError):
+        if int(os.environ["COLUMNS"]) < LEAST_COLUMNS:
+            del os.environ["COLUMNS"]
+
+
 def encode_stdout(*, json: bool = False) -> None:
     """Settle how names that are no text, or not in the console's alphabet, are printed.
 
@@ -112,10 +122,20 @@ def return_freed_memory() -> None:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process can still take, control groups respected."""
+    """Bytes of main memory that this process can still take, limits of the system respected."""
+    limits = [_available_memory(), *_cgroup_headrooms()]
+    if (allowed := address_space()) is not None:
+        limits.append(max(0, allowed - held_memory()[1]))
+    return min(limits)
+
+
+def _available_memory() -> int:
     import psutil
 
-    return min([psutil.virtual_memory().available, *_cgroup_headrooms()])
+    try:
+        return int(psutil.virtual_memory().available)
+    except (psutil.Error, OSError):  # without /proc
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
@@ -136,13 +156,24 @@ def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
             yield max(0, int(limit) - int(used) + int(cached))
 
 
+def held_memory() -> tuple[int, int]:
+    """Bytes of main memory that this process holds, and of address space."""
+    import psutil
+
+    try:
+        facts = psutil.Process().memory_info()
+    except (psutil.Error, OSError):  # without /proc
+        return peak_memory(), peak_memory()
+    return facts.rss, facts.vms
+
+
 def processors() -> int:
     """How many processors this process may keep busy: affinity and control groups respected."""
     import psutil
 
     try:
         count = len(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS has no affinity
+    except (AttributeError, psutil.Error):  # macOS has no affinity; Linux may be without /proc
         count = os.cpu_count() or 1
     return max(1, min([count, *map(math.ceil, _cgroup_quotas())]))
 
@@ -151,7 +182,10 @@ def idle_processors(seconds: float = 0.2) -> int:
     """How many processors of the machine nobody keeps busy, this process sleeping meanwhile."""
     import psutil
 
-    busy = psutil.cpu_percent(interval=seconds) / 100
+    try:
+        busy = psutil.cpu_percent(interval=seconds) / 100
+    except (psutil.Error, OSError):  # without /proc
+        busy = 0.0
     return round((psutil.cpu_count() or 1) * (1 - busy))
 
 

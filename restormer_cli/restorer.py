@@ -15,6 +15,7 @@ from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images import Floats, Pixels, normalise, quantise
 from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory, room_for
+from restormer_cli.obstacles import is_memory_message
 from restormer_cli.recipe import Recipe
 from restormer_cli.record import Settings, tiling
 from restormer_cli.streaming import Progress, StreamingRestormer
@@ -314,7 +315,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     # PyTorch before 2.5 has only the texts.
     if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError))):
         return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return is_memory_message(str(error))
 
 
 def pad(image: Floats) -> Floats:

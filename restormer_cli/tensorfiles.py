@@ -16,6 +16,7 @@ import io
 import json
 import math
 import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,11 @@ from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 
+from restormer_cli import mistaken
 from restormer_cli.errors import WeightsError
 from restormer_cli.files import is_file
 from restormer_cli.pickles import Call, Global, PickleError, read_pickle
+from restormer_cli.terminal import harmless
 
 #: Bytes of an element, under PyTorch's names.
 ELEMENT_SIZES = {
@@ -41,6 +44,15 @@ ELEMENT_SIZES = {
     "int8": 1,
     "uint8": 1,
     "bool": 1,
+    # No network has these, but then a message names them.
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "complex32": 4,
+    "complex64": 8,
+    "complex128": 16,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
 }
 
 #: Dicts inside dicts, and the length of a name, beyond which no tensors are looked for.
@@ -94,6 +106,8 @@ class TensorFile:
         ``zip`` or ``legacy``, which are PyTorch's, or ``safetensors``.
     size
         Of the file, in bytes.
+    other
+        What it holds beside tensors that may be mistaken for a network, for people; "" if nothing.
 
     Raises
     ------
@@ -103,19 +117,30 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
+            raise WeightsError(f"{path}: {mistaken.describe_folder(path)}")
         if not is_file(path):
             raise WeightsError(f"{path}: no such file of weights")
         try:
             self.size = path.stat().st_size
             with path.open("rb") as file:
-                self.format = _detect(file.read(9), self.size)
-                self._leaves = _READERS[self.format](path, file, self.size)
+                head = file.read(mistaken.HEAD)
+                self.format = _detect(head, self.size)
+                document, extents = _READERS[self.format](path, file, self.size)
+            self._leaves = _find_tensors(document, extents)
+            self.other = _other(document)
         except OSError as error:
             raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
         except _FormatError as error:
-            raise WeightsError(f"{path}: {error}") from error
+            raise WeightsError(f"{path}: {mistaken.describe_name(path) or error}") from error
+        except zipfile.BadZipFile as error:
+            reason = mistaken.describe_name(path) or "is cut off: its end is missing; get it again"
+            raise WeightsError(f"{path}: {reason}") from error
         except Exception as error:  # damaged bytes provoke whatever they like
-            raise WeightsError(f"{path}: is cut off, damaged or no checkpoint") from error
+            what = mistaken.describe(path, head, self.size) if self.format == "legacy" else None
+            raise WeightsError(
+                f"{path}: {what or 'is cut off, damaged or no checkpoint'}"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._leaves)
@@ -139,6 +164,7 @@ class TensorFile:
 
 
 _Leaves = dict[str, "StoredTensor | _Pickled"]
+_Extents = Mapping[str, Extent]
 
 
 class _FormatError(Exception):
@@ -180,10 +206,16 @@ _SAFETENSORS_TYPES = {
     "I8": "int8",
     "U8": "uint8",
     "BOOL": "bool",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
 }
 
 
-def _read_safetensors(path: Path, file: IO[bytes], size: int) -> _Leaves:
+def _read_safetensors(path: Path, file: IO[bytes], size: int) -> tuple[_Leaves, _Extents]:
     try:
         with safe_open(path, framework="numpy"):
             pass  # checks the whole header against the file; what follows can rely on it
@@ -205,7 +237,7 @@ def _read_safetensors(path: Path, file: IO[bytes], size: int) -> _Leaves:
             0,
             Extent(8 + length + begin, end - begin),
         )
-    return leaves
+    return leaves, {}
 
 
 # --- what torch.save writes ---------------------------------------------------------------------
@@ -222,6 +254,11 @@ _STORAGE_TYPES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }
 _STORAGE_MODULES = {"torch", "torch.cuda", "torch.storage"}
 _REBUILD = "torch._utils._rebuild_"
@@ -267,6 +304,8 @@ class _Pickled:
                 *_,
             ) if call.function in _REBUILD_TENSOR and _whole(offset, *shape, *stride):
                 pass
+            case _ if "rebuild_qtensor" in call.function:
+                raise _FormatError("is quantised; save the network before it is quantised")
             case _:
                 raise _FormatError("is a tensor of an unknown kind")
         if storage.key not in self.extents:
@@ -291,19 +330,19 @@ def _whole(*values: Any) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
 
-def _read_zip(path: Path, file: IO[bytes], size: int) -> _Leaves:
+def _read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     with zipfile.ZipFile(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
+    if (what := mistaken.describe_zip(path, members)) is not None:
+        raise _FormatError(what)
     if sum(member.file_size for member in members.values()) > size or any(
         member.compress_type != zipfile.ZIP_STORED for member in members.values()
     ):
         raise _FormatError("is compressed, which checkpoints never are")
     roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise _FormatError("is a zip file of other things than a PyTorch checkpoint")
+        raise _FormatError("is a zip file of several checkpoints; unpack it and give one of them")
     root = roots[0]
-    if f"{root}constants.pkl" in members:
-        raise _FormatError("is a TorchScript archive; save the state_dict() of its model instead")
 
     def extent(name: str) -> Extent:
         member = members[name]
@@ -328,18 +367,18 @@ def _read_zip(path: Path, file: IO[bytes], size: int) -> _Leaves:
     extents = {
         name.removeprefix(stored): extent(name) for name in members if name.startswith(stored)
     }
-    return _find_tensors(document, extents)
+    return document, extents
 
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def _read_legacy(path: Path, file: IO[bytes], size: int) -> _Leaves:
+def _read_legacy(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     # A memory map, unlike a file, never takes the memory for more bytes than there are.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         if read_pickle(stream) != _MAGIC or read_pickle(stream) != _PROTOCOL:
-            raise _FormatError("is no PyTorch checkpoint")
+            raise PickleError("is no PyTorch checkpoint")
         system = read_pickle(stream)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise _FormatError("was written on a big-endian machine, which is not supported")
@@ -362,7 +401,7 @@ def _read_legacy(path: Path, file: IO[bytes], size: int) -> _Leaves:
                 raise _FormatError("is cut off, or claims more numbers than it stores")
             extents[key] = place
             stream.seek(place.end)
-    return _find_tensors(document, extents)
+    return document, extents
 
 
 def _pickled(stream: Any, persistent_load: Any = _persistent_load) -> Any:
@@ -388,9 +427,24 @@ def _find_tensors(document: Any, extents: Mapping[str, Extent]) -> _Leaves:
                 continue
             if isinstance(value, dict):
                 pending.append((f"{prefix}{key}.", value, depth + 1))
+            elif isinstance(value, StoredTensor):
+                leaves[key] = value
             elif isinstance(value, Call) and value.function.startswith(_REBUILD):
                 leaves.setdefault(f"{prefix}{key}", _Pickled(value, extents))
     return leaves
+
+
+def _other(document: Any) -> str:
+    """What a checkpoint holds that people take for a network."""
+    entries = document if isinstance(document, dict) else {"": document}
+    keys = [key for key in entries if isinstance(key, str)]
+    if {"state", "param_groups"} <= set(keys) or any("optim" in key.lower() for key in keys):
+        return "the state of an optimizer; take the file of the network that was saved with it"
+    for value in entries.values():
+        if isinstance(value, Call) and value.function and not value.function.startswith(_REBUILD):
+            name = harmless(value.function.rpartition(".")[2])[:60]
+            return f"a whole network that was pickled ({name}); save its state_dict() instead"
+    return ""
 
 
 _READERS = {"zip": _read_zip, "safetensors": _read_safetensors, "legacy": _read_legacy}

@@ -1,29 +1,11 @@
-"""How people and programs read things: sizes of memory, lengths of time, names on a line."""
+"""Sizes of memory and lengths of time as people write them."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
-from typing import Any
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate("kmgt", 1)}
-
-#: What ends a line, moves the cursor or turns the direction of writing.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def one_line(text: str) -> str:
-    """A name or sentence for people, in which nothing can forge a line or steer the terminal."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-def json_line(values: Mapping[str, Any]) -> str:
-    """A JSON object that is one line for every reader, also one that splits at U+2028."""
-    text = json.dumps(values, ensure_ascii=False)
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def format_bytes(count: float) -> str:

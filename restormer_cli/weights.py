@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from restormer_cli import hashes
 from restormer_cli.errors import OptionsError, WeightsError
 from restormer_cli.files import is_file
+from restormer_cli.mistaken import describe_folder
 from restormer_cli.tasks import (
     VARIANTS,
     Options,
@@ -80,12 +83,10 @@ class KnownFile:
             return [_embedded(self.name)]
         layout = self.options.weights.get("folder", FOLDER)
         checkout = shipped_folder(FOLDER).parent
-        return [
-            home() / self.name,
-            home() / layout / self.name,
-            checkout / FOLDER / self.name,
-            checkout / layout / self.name,
-        ]
+        folders = [checkout / FOLDER, checkout / layout]
+        with contextlib.suppress(WeightsError):  # without a cache folder there is nothing in it
+            folders = [home(), home() / layout, *folders]
+        return [folder / self.name for folder in folders]
 
     def find(self) -> Path | None:
         """Where it is on this machine."""
@@ -159,6 +160,8 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
         return WeightsFile(Path(choice), "file", described)
     elif (named := find_known(choice)) is not None:
         wanted = [named]
+    elif os.path.isdir(choice or "."):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
+        raise WeightsError(f"{choice or '--weights'}: {describe_folder(Path(choice))}")
     else:
         raise WeightsError(f"{choice}: no such file of weights, and no official file of that name")
     for known in wanted:
@@ -181,18 +184,56 @@ def notice(file: WeightsFile, variant: Variant) -> str:
     return line
 
 
+def ignored_notice(file: WeightsFile) -> str | None:
+    """The line that says what is left out of a file of the user's; None if nothing is.
+
+    Raises
+    ------
+    WeightsError
+        If it holds no network.
+    """
+    if file.kind != "file":
+        return None
+    from restormer_cli.parameters import find_parameters
+    from restormer_cli.tensorfiles import TensorFile
+
+    return describe_ignored(file.path, find_parameters(file.path, TensorFile(file.path)).ignored)
+
+
+def describe_ignored(path: Path, names: Sequence[str]) -> str | None:
+    """What to say of entries of a checkpoint that are no parameters."""
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{path}: left out, since the network needs no such things: {names[0]}{more}"
+
+
 def _how_to_get(file: KnownFile) -> str:
     size = format_bytes(file.size or USUAL_SIZE)
     return f"run `restormer weights download {file.stem}` ({size})"
 
 
 def home() -> Path:
-    """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder."""
+    """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder.
+
+    Raises
+    ------
+    WeightsError
+        If there is none: the user has no home, say, as in some containers.
+    """
     if chosen := os.environ.get("RESTORMER_HOME"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise WeightsError(f"RESTORMER_HOME: {chosen} names the home of nobody here") from error
     import platformdirs
 
-    return platformdirs.user_cache_path("restormer-cli", appauthor=False)
+    try:
+        return platformdirs.user_cache_path("restormer-cli", appauthor=False)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightsError(
+            "there is no home folder for weights; name a folder in RESTORMER_HOME"
+        ) from error
 
 
 def _embedded(name: str) -> Path:

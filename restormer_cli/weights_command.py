@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING
 from restormer_cli import hashes
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.files import atomic_file, file_mode, is_file
+from restormer_cli.terminal import complain, harmless, shown_on
 from restormer_cli.units import format_bytes
 from restormer_cli.weights import (
     OFFICIAL_LICENCE,
     KnownFile,
+    describe_ignored,
     find_known,
     fitting,
     home,
@@ -33,15 +37,19 @@ if TYPE_CHECKING:
 LINE_EVERY = 60.0
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 # --- list ---------------------------------------------------------------------------------------
 
 
 def list_weights() -> Iterator[str]:
-    """A table of all official and embedded files, under a line of headings."""
+    """A table of all official and embedded files, under a line of headings.
+
+    Raises
+    ------
+    WeightsError
+        If ``RESTORMER_HOME`` names no folder; having none at all is no obstacle.
+    """
+    if os.environ.get("RESTORMER_HOME"):
+        home()
     rows = [("NAME", "SIZE", "HASH", "LICENCE", "WHERE", "TASK")]
     for known in known_files():
         path = known.find()
@@ -65,7 +73,8 @@ def list_weights() -> Iterator[str]:
 def _hash_state(known: KnownFile, path: Path | None) -> str:
     if known.sha256 is not None:
         return "known"
-    pinned = is_file(hashes.pin_of(path or home() / known.name))
+    places = known.places if path is None else [path]
+    pinned = any(is_file(hashes.pin_of(place)) for place in places)
     return "pinned" if pinned else "not known"
 
 
@@ -94,21 +103,21 @@ def download_weights(
     wanted = _choose(names, everything)
     console = _Console()
     complete = True
-    _say(f"licence of the official weights: {OFFICIAL_LICENCE}")
+    complain(f"licence of the official weights: {OFFICIAL_LICENCE}")
     try:
         for known in wanted:
             try:
                 path = _elsewhere(known) or download(known, console, source=source)
             except WeightsError as error:
                 console.close()
-                _say(f"error: {error}")
+                complain(f"error: {error}")
                 complete = False
             else:
                 console.close()
-                print(path, flush=True)
+                print(shown_on(sys.stdout, str(path)), flush=True)
     except KeyboardInterrupt:
         console.close()
-        _say("stopped; the same command goes on from here")
+        complain("stopped; the same command goes on from here")
         raise Stopped(signal.SIGINT) from None
     return complete
 
@@ -134,8 +143,11 @@ def _choose(names: Sequence[str], everything: bool) -> list[KnownFile]:
 def _elsewhere(known: KnownFile) -> Path | None:
     """A right file in a place that downloads do not go to, such as a checkout."""
     path = known.find()
-    if path is None or path == home() / known.name:
+    if path is None:
         return None
+    with contextlib.suppress(WeightsError):  # without a cache folder, it is somewhere else
+        if path == home() / known.name:
+            return None
     found = hashes.check(path, known.sha256)
     return path if found.expected is not None and found.matches else None
 
@@ -149,7 +161,7 @@ class _Console:
 
     def notice(self, text: str) -> None:
         self.close()
-        _say(text)
+        complain(text)
 
     def progress(self, name: str, done: int, total: int | None) -> None:
         if sys.stderr.isatty():
@@ -164,7 +176,7 @@ class _Console:
         elif time.monotonic() - self.spoke >= LINE_EVERY:
             self.spoke = time.monotonic()
             of_all = "" if total is None else f" of {format_bytes(total)}"
-            _say(f"{name}: {format_bytes(done)}{of_all}")
+            complain(f"{name}: {format_bytes(done)}{of_all}")
 
     def close(self) -> None:
         if self.bar is not None:
@@ -185,16 +197,16 @@ def verify_weights() -> bool:
         try:
             found = hashes.check(path, known.sha256)
         except WeightsError as error:
-            _say(f"error: {error}")
+            complain(f"error: {error}")
             right = False
             continue
         if not found.matches:
             print(f"wrong       {path}", flush=True)
-            _say(f"error: {mismatch(path, known, found)}")
+            complain(f"error: {mismatch(path, known, found)}")
             right = False
         elif found.source == "unknown":
             print(f"not pinned  {path}", flush=True)
-            _say(
+            complain(
                 f"{path}: no hash is known, and none was pinned; its SHA-256 is {found.found}; "
                 f"`restormer weights download {known.stem}` pins it"
             )
@@ -240,9 +252,12 @@ def show_weights(name: str) -> Iterator[str]:
         **{key: _words(value) for key, value in config.to_mapping().items()},
         "fits": _fits(checkpoint),
     }
+    if ignored := checkpoint.ignored:
+        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
+        facts["left out"] = f"{ignored[0]}{more}"
     width = max(map(len, facts))
     for key, value in facts.items():
-        yield f"{key:{width}}  {value}"
+        yield harmless(f"{key:{width}}  {value}")
 
 
 def _path_of(name: str) -> Path:
@@ -329,6 +344,8 @@ def convert_weights(
     if file_mode(target) and (not overwrite or target.samefile(source)):
         raise UsageError(f"{target}: is there already")
     checkpoint.config()
+    if text := describe_ignored(source, checkpoint.ignored):
+        complain(text)
     state = {key: tensor.contiguous() for key, tensor in checkpoint.read().items()}
     if half:
         for key, tensor in state.items():

@@ -51,8 +51,8 @@ class Item:
 
 Problems = list[tuple[Path, str]]
 """Files that cannot become results, each with one sentence that says why."""
-Origins = Callable[[Iterable[Path]], Mapping[Path, str]]
-"""Which of these files in the result folder are results, and of which input each."""
+Origins = Callable[[Path, Iterable[Path]], Mapping[Path, str]]
+"""Which of these files in a result folder, named first, are results, and of which input each."""
 
 
 @dataclass(frozen=True)

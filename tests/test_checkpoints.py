@@ -159,7 +159,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, form: str) -> None:
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "missing.pth", "no such file")
-    refused(tmp_path, "no such file")
+    refused(tmp_path, "is a folder")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -340,12 +340,35 @@ def test_expansion_factor_is_the_one_people_write(factor: float) -> None:
     assert infer_config(shapes_of(config)).ffn_expansion_factor == factor
 
 
-def test_empty_stages_are_inferred() -> None:
+@pytest.mark.parametrize("level", ["encoder_level1", "encoder_level2", "encoder_level3", "latent"])
+def test_a_lost_level_or_block_does_not_make_another_network(tmp_path: Path, level: str) -> None:
+    network = tiny_network(num_blocks=(3, 3, 3, 3))
+    state = network.state_dict()
+    path = tmp_path / "net.pth"
+    for lost in (f"{level}.", f"{level.replace('encoder', 'decoder')}."):
+        torch.save({n: t for n, t in state.items() if not n.startswith(lost)}, path)
+        refused(path, lost[:-1])
+    for block in (0, 1):
+        torch.save({n: t for n, t in state.items() if not n.startswith(f"{level}.{block}.")}, path)
+        refused(path, f"lacks the block {level}.{block}, though it has {level}.2")
+
+
+def test_a_network_without_a_level_needs_to_be_described(tmp_path: Path) -> None:
     config = RestormerConfig(**{**TINY, "num_blocks": (1, 0, 2, 0), "num_refinement_blocks": 0})
-    shapes = shapes_of(config)
-    assert shapes_of(infer_config(shapes)) == shapes
-    config = RestormerConfig(**{**TINY, "num_blocks": (0, 0, 0, 0), "heads": (4, 1, 1, 1)})
-    assert infer_config(shapes_of(config)) == config  # from the refinement alone
+    torch.save(Restormer(config).state_dict(), tmp_path / "net.pth")
+    refused(tmp_path / "net.pth", "no blocks of encoder_level2", "--options")
+    assert build_network(tmp_path / "net.pth", config).config == config
+
+
+def test_a_block_of_any_number_takes_no_memory(tmp_path: Path) -> None:
+    name = "latent.99999999999999.norm1.body.weight"
+    torch.save({**STATE, name: torch.ones(3)}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth", "lacks the block latent.1")
+
+
+def test_a_network_without_refinement_is_inferred() -> None:
+    config = RestormerConfig(**{**TINY, "num_blocks": (1, 2, 2, 3), "num_refinement_blocks": 0})
+    assert infer_config(shapes_of(config)) == config
 
 
 def test_names_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

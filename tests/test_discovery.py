@@ -7,6 +7,7 @@ import os
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from restormer_cli.discovery import find_images, find_work
 from restormer_cli.errors import UsageError
+from restormer_cli.shards import Shard
 from restormer_cli.work import Origins, Work
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
@@ -39,7 +41,7 @@ def results(work: Work, out: Path = OUT) -> dict[str, str]:
 
 def known(origins: dict[Path, str]) -> Origins:
     """What a record with these results would say."""
-    return lambda asked: {result: origins[result] for result in asked if result in origins}
+    return lambda folder, asked: {result: origins[result] for result in asked if result in origins}
 
 
 def listed(names: list[str], out: Path = OUT, end: bytes = b"\n", null: bool = False) -> Work:
@@ -59,6 +61,113 @@ def test_images_of_all_formats_are_found_in_any_case_and_nothing_else(tmp_path: 
     images = ["a.png", "b.jpg", "c.JPEG", "d.Bmp", "e.tif", "f.TIFF", "g.webp", "h é.PNG"]
     touch(tmp_path, *images, "i.txt", "j.gif", "png", "k.png.bak", "l.mp4", "m")
     assert found(tmp_path) == images
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    "png apng jpg jpeg jpe jfif jfi jif pjpeg pjp bmp dib tif tiff webp".split(),  # noqa: SIM905
+)
+def test_other_names_of_plain_formats_are_images(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"a.{suffix}", f"b.{suffix.upper()}")
+    assert len(found(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    "jp2 j2k heic avif jxl gif ppm pgm tga exr hdr xcf ico svg psd cr3 nef pef srw dng".split(),  # noqa: SIM905
+)
+def test_images_that_are_not_read_are_counted(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, "a.png", f"b.{suffix}", f"c.{suffix.upper()}")
+    work = find_work(str(tmp_path), OUT)
+    assert results(work) == {"a.png": "a.png"}
+    assert any(f"2 .{suffix}" in notice for notice in work.notices)
+
+
+def test_images_whose_names_do_not_say_so_are_named(tmp_path: Path) -> None:
+    heads = {"a.png": b"", "scan": b"\xff\xd8\xff\xe0", "b.png.bak": b"\x89PNG\r\n\x1a\n",
+             "c.jpg~": b"\xff\xd8\xff\xe0", "d.jpg_original": b"\xff\xd8\xff\xe0",
+             "e.jpg ": b"\xff\xd8\xff\xe0", "IMG.2024": b"II*\0"}  # fmt: skip
+    others = {
+        "README": b"hello",
+        "a.png.xmp": b"\xff\xd8\xff\xe0",
+        "f.jpg.txt": b"x",
+        "g.mp4": b"\xff\xd8\xff",
+    }
+    for name, content in {**heads, **others}.items():
+        (tmp_path / name).write_bytes(content)
+    work = find_work(str(tmp_path), OUT)
+    assert results(work) == {"a.png": "a.png"}
+    (notice,) = work.notices
+    told = ", ".join(sorted(set(heads) - {"a.png"})[:3])
+    assert f"{told} and 3 more" in notice
+
+
+def test_sub_folders_with_images_are_told_of(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "x/notes.txt", "x/y/z/b.JPG")
+    (notice,) = find_work(str(tmp_path), OUT).notices
+    assert "--recursive" in notice
+    assert not find_work(str(tmp_path), OUT, recursive=True).notices
+    # Of the results themselves nothing is said, nor of those of other runs.
+    touch(tmp_path, "in/a.png", "in/out/a.png", "in/other/a.png", "in/other/.restormer/run.jsonl")
+    assert not find_work(str(tmp_path / "in"), tmp_path / "in" / "out").notices
+    (tmp_path / "in" / "a.png").unlink()
+    touch(tmp_path, "in/deep/a.png")
+    with pytest.raises(UsageError, match=r"no images found.*--recursive"):
+        find_work(str(tmp_path / "in"), tmp_path / "in" / "out")
+
+
+def test_folders_of_the_system_are_not_walked(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "@eaDir/a.png/THUMB_XL.jpg", "b/@eaDir/c.jpg", "__MACOSX/a.png",
+          "$RECYCLE.BIN/d.png", "b/e.png")  # fmt: skip
+    work = find_work(str(tmp_path), OUT, recursive=True)
+    assert sorted(results(work)) == ["a.png", "e.png"]
+    (notice,) = work.notices
+    assert "1 $RECYCLE.BIN, 2 @eaDir, 1 __MACOSX" in notice
+
+
+def test_reports_are_no_inputs(tmp_path: Path) -> None:
+    mark = b"<!-- restormer-cli report -->"
+    touch(tmp_path, "a.png", "report-files/t.jpg", "page-files/t.jpg", "album-files/b.jpg")
+    (tmp_path / "sheet.png").write_bytes(b"\x89PNG Software\0restormer-cli report")
+    (tmp_path / "report.html").write_bytes(mark)
+    (tmp_path / "page.html").write_bytes(mark)
+    (tmp_path / "album.html").write_bytes(b"<html>")
+    work = find_work(str(tmp_path), OUT, recursive=True)
+    assert sorted(results(work)) == ["a.png", "b.jpg"]
+    (notice,) = work.notices
+    assert "page-files, report-files, sheet.png" in notice
+
+
+def test_results_of_other_runs_in_sub_folders_are_no_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "old/.restormer/run.jsonl", "old/a.png", "old/mine.png")
+    made = {tmp_path / "old" / "a.png": str(tmp_path / "a.jpg")}
+    work = find_work(str(tmp_path), OUT, recursive=True, origins=known(made))
+    assert sorted(results(work)) == ["a.jpg", "mine.png"]
+    assert work.notices == ["1 result of an earlier run is not taken for an input"]
+    # Whoever names that folder wants them.
+    assert len(find_work(str(tmp_path / "old"), OUT, origins=known(made)).items) == 2
+
+
+def test_folders_nested_deeper_than_python_calls(tmp_path: Path, monkeypatch: Any) -> None:
+    depth = sys.getrecursionlimit() + 200
+    touch(tmp_path, "in/a.png")
+    monkeypatch.chdir(tmp_path / "in")
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("deepest.png").touch()
+    os.chdir(tmp_path)
+    work = find_work("in", OUT, recursive=True)
+    os.chdir(tmp_path / "in")
+    for _ in range(depth):
+        os.chdir("d")
+    Path("deepest.png").unlink()
+    for _ in range(depth):  # which shutil.rmtree cannot do before Python 3.13
+        os.chdir("..")
+        Path("d").rmdir()
+    told = {item.source.name for item in work.items} | {path.name for path, _ in work.problems}
+    assert "a.png" in told
+    assert told & {"deepest.png", "d"}  # found, or what could not be read is named
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
@@ -117,6 +226,21 @@ def test_links_to_files_are_followed_and_those_to_folders_are_not(tmp_path: Path
     (source / "sub" / "up").symlink_to(tmp_path, target_is_directory=True)
     (source / "self.png").symlink_to(source / "self.png")
     assert found(source, recursive=True) == ["c.png", "sub/b.png"]
+    (source / "album.png").symlink_to(tmp_path / "real", target_is_directory=True)
+    (source / "results").symlink_to(tmp_path / "out", target_is_directory=True)
+    (tmp_path / "out").mkdir()
+    work = find_work(str(source), tmp_path / "out", recursive=True)
+    (notice,) = work.notices
+    assert "3 links to folders" in notice
+    assert "album.png, loop, up" in notice
+
+
+@links
+def test_result_folder_is_known_by_whatever_path(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.png", "in/out/a.png", "in/out/deep/b.png")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "in" / "out", target_is_directory=True)
+    work = find_work(str(tmp_path / "in"), tmp_path / "elsewhere", recursive=True)
+    assert [item.source for item in work.items] == [tmp_path / "in" / "a.png"]
 
 
 @links
@@ -184,6 +308,64 @@ def test_listed_files_keep_their_order_and_lose_their_folders() -> None:
 def test_lists_may_have_empty_lines_carriage_returns_and_no_last_line_feed() -> None:
     work = find_work("-", OUT, stdin=io.BytesIO(b"a.png\r\n\nb.png\n\n c.png"))
     assert [item.source.name for item in work.items] == ["a.png", "b.png", " c.png"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-16-le"])
+def test_lists_may_begin_with_a_byte_order_mark(encoding: str, end: str) -> None:
+    names = ["é 1.png", "b.png "]
+    text = "".join(name + end for name in names)
+    if encoding in {"utf-16-be", "utf-16-le"}:
+        text = "\ufeff" + text
+    work = find_work("-", OUT, stdin=io.BytesIO(text.encode(encoding)))
+    assert [item.source.name for item in work.items] == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be there")
+def test_a_file_that_is_called_so_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(touch(tmp_path, "\ufeffa.png"))
+    assert [item.source.name for item in listed(["\ufeffa.png"]).items] == ["\ufeffa.png"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ('"a.png"', "quotation marks"),
+        ("'a.png'", "quotation marks"),
+        ("file:///x/a.png", "not addresses"),
+        ("~/a.png", "for ~"),
+        ("a.png ", "blanks"),
+    ],
+)
+def test_paths_mean_just_what_they_say_and_a_hint_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, said: str
+) -> None:
+    monkeypatch.chdir(touch(tmp_path, "a.png"))
+    ((path, reason),) = listed([typed]).problems
+    assert path == Path(typed)
+    assert said in reason
+    if "/" not in typed and sys.platform != "win32":
+        touch(tmp_path, typed)
+        assert [item.source for item in listed([typed]).items] == [Path(typed)]
+
+
+def test_a_list_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="UTF-16"):
+        find_work("-", OUT, stdin=io.BytesIO(b"\xff\xfea\0b"))
+    with pytest.raises(UsageError, match="standard input cannot be read"):
+        find_work("-", OUT, stdin=_Broken())
+
+
+class _Broken(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise IsADirectoryError(21, "Is a directory")
+
+
+def test_an_empty_input_is_refused() -> None:
+    with pytest.raises(UsageError, match="--input-dir is empty"):
+        find_work("", OUT)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be there")
@@ -312,6 +494,37 @@ def test_inputs_that_differ_in_case_or_form_alone_never_overwrite_each_other(
     assert all("same result" in reason for _, reason in work.problems)
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "語"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_names_of_results_are_never_too_long(tmp_path: Path, letter: str, number: int) -> None:
+    stem = letter * (251 // len(letter.encode()))
+    suffixes = [".png", ".jpg", ".bmp", ".tif"]
+    alone = listed([f"{stem}.png"])
+    assert [i.result.name for i in alone.items] == [f"{stem}.png"]
+    names = [stem + suffix for suffix in suffixes]
+    work = listed(names)
+    got = [item.result.name for item in work.items]
+    assert len(set(got)) == len(names)
+    assert got[0] == f"{stem}.png"  # one keeps the shorter name
+    assert all(len(os.fsencode(name)) <= 255 for name in got)
+    assert len(work.notices) == len(names) - 1
+    # The same in each shard, and whatever the order.
+    parts = [listed_shard(names, index) for index in range(3)]
+    assert {k: v for part in parts for k, v in results(part).items()} == results(work)
+    for name in got:
+        (tmp_path / name).touch()
+
+
+def listed_shard(names: list[str], index: int) -> Work:
+    stream = io.BytesIO("\n".join(names).encode())
+    return find_work("-", OUT, shard=Shard(index, 3), stdin=stream)
+
+
+def test_a_file_without_suffix_may_have_the_longest_name() -> None:
+    (item,) = listed(["x" * 255]).items
+    assert len(item.result.name) == 255
+
+
 def test_same_stem_in_other_folders_is_no_collision(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.jpg", "y/a.png", "a.tif")
     work = find_work(str(tmp_path), OUT, recursive=True)
@@ -430,6 +643,27 @@ def test_images_of_the_same_name_are_paired_whatever_their_suffix(tmp_path: Path
         (tmp_path / "L" / "10.png", tmp_path / "R" / "10.tif"),
     ]
     assert [item.result for item in work.items] == [OUT / "9.png", OUT / "10.png"]
+    assert not work.problems
+
+
+def test_names_are_paired_in_either_unicode_form(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    touch(tmp_path, f"L/{composed}", f"R/{apart}")
+    assert len(pairs(tmp_path).items) == 1
+
+
+def test_sides_are_two_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "L/a.png")
+    with pytest.raises(UsageError, match="one folder"):
+        find_work(str(tmp_path), OUT, sides=("L", "L/"))
+    with pytest.raises(UsageError, match="is empty"):
+        find_work(str(tmp_path), OUT, sides=("L", ""))
+
+
+def test_results_inside_a_side_are_no_views(tmp_path: Path) -> None:
+    touch(tmp_path, "L/a.png", "R/a.png", "L/out/a.png")
+    work = find_work(str(tmp_path), tmp_path / "L" / "out", recursive=True, sides=("L", "R"))
+    assert len(work.items) == 1
     assert not work.problems
 
 

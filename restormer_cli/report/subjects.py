@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -164,10 +163,9 @@ def _add_inputs(
 
     Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
     """
-    origins = partial(known_origins, result_dir)
     # With the dot a folder called "-" is none for standard input.
     source = os.path.join(".", input_dir)  # noqa: PTH118 - Path leaves the dot out
-    work = find_work(source, result_dir, recursive=recursive, origins=origins)
+    work = find_work(source, result_dir, recursive=recursive, origins=known_origins)
     notices += [notice for notice in work.notices if notice.startswith("passed over")]
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
