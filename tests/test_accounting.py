@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -41,9 +42,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 #: Where an image can meet an error, besides the network: a function, and which of its arguments
 #: names the image.
 PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
-    "reader": (worker, "read_file", lambda path: path.stem),
-    "decoder": (worker, "decode_image", lambda path, *_: path.stem),
-    "alpha": (worker, "_alpha_like", lambda alpha, pixels: str(pixels[0, 0, 0])),
+    "reader": (images, "read_file", lambda path, *_: path.stem),
+    "decoder": (images, "decode_image", lambda path, *_: path.stem),
+    "alpha": (worker, "with_alpha", lambda picture, pixels: str(pixels[0, 0, 0])),
     "encoder": (images, "encode_png", lambda picture, *_: str(picture.pixels[0, 0, 0])),
     "writer": (images, "write_file", lambda path, *_: path.stem),
     "journal": (Record, "add", lambda record, item, *_: item.result.stem),
@@ -226,11 +227,13 @@ def test_fault_of_ours_is_called_one_and_its_traceback_is_logged(
 ) -> None:
     source = make_images(tmp_path / "in", 2, size=70)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
+    caplog.set_level(logging.DEBUG, "restormer_cli")
     with mock.patch.object(worker, "write_png", side_effect=KeyError("no such")):
         ran = restormer(*words, "--weights", weights)
     assert ran.status == 1
     assert ran.err.count("a fault of restormer-cli (KeyError: 'no such'); please report it") == 2
-    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+    faults = [r for r in caplog.records if "fault" in r.message]
+    assert [record.exc_info is not None for record in faults] == [True, True]
 
 
 def test_network_that_fails_on_everything_stops_the_run_and_says_why(tmp_path: Path) -> None:
