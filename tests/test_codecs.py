@@ -452,6 +452,25 @@ def test_tiffs_that_lack_pixels_are_damaged() -> None:
     refused(tiff(rows, facts | {279: ("I", [len(rows[0])] * 3 + [10**6])}), damaged=True)
 
 
+@pytest.mark.parametrize(("kind", "compression"), [("JPEG", 7), ("PNG", 34933), ("WEBP", 50001)])
+def test_a_strip_that_is_a_large_image_is_refused_before_it_is_decoded(
+    kind: str, compression: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = saved(np.zeros((2000, 2000, 3), np.uint8), kind)
+    data = tiff([large], tags(3, 8, 2, tag259=[compression]))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", None)
+    refused(data, "a part of it claims to be larger", damaged=True)
+
+
+@pytest.mark.parametrize("tag", [256, 257, 277, 273, 279])
+def test_numbers_of_a_tiff_that_are_text_are_damage_and_no_fault_of_ours(tag: int) -> None:
+    data = tiff([PIXELS.tobytes()], tags(3, 8, 2))
+    entry = struct.pack("<H", tag)
+    place = data.index(entry, len(PIXELS.tobytes()))
+    ascii_type = struct.pack("<HHI", tag, 2, 3) + b"ab\0\0"
+    refused(data[:place] + ascii_type + data[place + 12 :], "damaged", damaged=True)
+
+
 def test_thumbnails_and_smaller_copies_are_not_the_picture() -> None:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:

@@ -109,7 +109,9 @@ def parsing(kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # parsers raise whatever a damaged file provokes
         reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, NotImplementedError) or UNSUPPORTED.search(reason):
+        if not isinstance(error, TypeError) and (
+            isinstance(error, NotImplementedError) or UNSUPPORTED.search(reason)
+        ):
             raise ImageError(
                 f"is a {kind} file of a kind that cannot be read ({reason}); convert it to PNG"
             ) from error

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import index
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ import PIL.Image
 import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
+from restormer_cli.codecs import jpeg, others, png
 from restormer_cli.codecs.base import (
     CMYK_NOTE,
     Codec,
@@ -86,6 +88,8 @@ class _Page:
     palette: Any
     parts: int
     """Strips or tiles that there should be."""
+    largest_part: int
+    """Pixels of a tile, if there are tiles."""
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
 
@@ -113,10 +117,10 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
     facts = _Page(
         number=number,
         count=len(pages),
-        height=page.imagelength,
-        width=page.imagewidth,
-        depth=page.imagedepth,
-        samples=page.samplesperpixel,
+        height=index(page.imagelength),  # of whatever type a damaged tag is
+        width=index(page.imagewidth),
+        depth=index(page.imagedepth),
+        samples=index(page.samplesperpixel),
         bits=page.bitspersample,
         sample_format=page.sampleformat,
         photometric=page.photometric,
@@ -130,8 +134,9 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
         orientation=tags.valueof(ORIENTATION, 1),
         palette=page.colormap,
         parts=math.prod(page.chunked),
-        offsets=tuple(page.dataoffsets),
-        counts=tuple(page.databytecounts),
+        largest_part=index(page.tilewidth) * index(page.tilelength),
+        offsets=tuple(map(index, page.dataoffsets)),
+        counts=tuple(map(index, page.databytecounts)),
     )
     return page, facts
 
@@ -210,6 +215,7 @@ def _decode(data: bytes) -> Decoded:
             parsed, page = _picture(tiff)
         _refuse_unreadable(page)
         _refuse_missing(page, len(data))
+        _refuse_bombs(page, data)
         notes: list[str] = []
         if page.by_libtiff:
             pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
@@ -234,6 +240,18 @@ def _refuse_missing(page: _Page, size: int) -> None:
         raise ImageError("is a TIFF file that is cut off: a part of its pixels is missing")
     if not all(counts):
         raise ImageError("is a TIFF file that is not complete: a part of its pixels is empty")
+
+
+def _refuse_bombs(page: _Page, data: bytes) -> None:
+    """Raise ImageError if a strip or tile is an image of its own that is larger than the page."""
+    if page.compression not in tifffile.TIFF.IMAGE_COMPRESSIONS and page.compression != JPEG:
+        return
+    most = max(page.largest_part, page.height * page.width)
+    for offset, count in zip(page.offsets, page.counts, strict=True):
+        part = io.BytesIO(data[offset : offset + count])
+        for codec in (jpeg.CODEC, png.CODEC, *others.CODECS):
+            if codec.matches(part.getvalue()[:64]) and math.prod(codec.measure(part)) > most:
+                raise ImageError("is a damaged TIFF file: a part of it claims to be larger than it")
 
 
 def _by_pillow(data: bytes, number: int) -> Any:
