@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import PIL.Image
 
@@ -11,10 +12,12 @@ from restormer_cli.metadata.jpeg import comment_chunk
 
 
 def read_by_pillow(found: Found, data: bytes) -> None:
-    try:
-        image = PIL.Image.open(io.BytesIO(data))
-    except Exception:  # whatever damage provokes; whether it is one is for the decoder to say
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = PIL.Image.open(io.BytesIO(data))
+        except Exception:  # whatever damage provokes; the decoder speaks of it
+            return
     info = image.info
     found.exif, found.xmp, found.icc = (info.get(key) for key in ("exif", "xmp", "icc_profile"))
     if "dpi" in info:
