@@ -24,9 +24,8 @@ def quiet_libraries() -> Iterator[None]:
     libpng, libtiff and others print to file descriptor 2 whatever Python is told. Does nothing to
     it where ``sys.stderr`` is no file of the system, as in a test.
     """
-    # They log what is wrong with a file, but not with which.
-    for library in ("tifffile", "imagecodecs"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    # It logs what is wrong with a file, but not with which.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         native = sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):

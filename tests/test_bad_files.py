@@ -137,6 +137,26 @@ def test_nothing_leaks_from_libraries(tmp_path: Path, weights: Path, kind: str) 
     assert ran.returncode == (1 if kind == "bad" else 0)
 
 
+def test_evaluation_tells_nothing_that_libraries_mutter(tmp_path: Path) -> None:
+    write(tmp_path / "results" / "a.png", random_pixels(16, 16))
+    interlaced = bytearray(png(16, 16, png_chunk(b"IDAT", zlib.compress(bytes(1000)))))
+    interlaced[28] = 1  # of which imagecodecs speaks
+    interlaced[29:33] = struct.pack(">I", zlib.crc32(interlaced[12:29]))
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "a.png").write_bytes(bytes(interlaced))
+    words = ["evaluate", "--result-dir", "results", "--target-dir", "targets"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "restormer_cli.cli", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[0].startswith("protocol: ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_limit_of_megapixels_can_be_set(tmp_path: Path, weights: Path) -> None:
     write(tmp_path / "in" / "a.png", random_pixels(100, 100))
     write(tmp_path / "in" / "b.png", random_pixels(100, 101))

@@ -528,6 +528,7 @@ OTHERS = {
     b"\xef\xbb\xbf<svg/>": "SVG",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:ab": "Git LFS",
     b"hello, world\n": "text",
+    b"BMW and BAFTA are names,\n": "text",
     b"P6\n30 20\n255\n": "Netpbm",
     b"v/1\1\2\0\0\0": "OpenEXR",
     bytes(5000): "zero bytes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restormer_cli.errors import ImageError
+
+# They tell of what is odd in a file, but not in which; without a handler, on stderr.
+for library in ("imagecodecs", "tifffile"):
+    logging.getLogger(library).addHandler(logging.NullHandler())
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 

@@ -81,6 +81,12 @@ def _measure_webp(file: BinaryIO) -> tuple[int, int]:
     return height, width
 
 
+def _is_bmp(head: bytes) -> bool:
+    """Two letters alone would be the beginning of many a text."""
+    size = int.from_bytes(head[14:18], "little")
+    return head.startswith(b"BM") and (len(head) < 18 or size in BMP_HEADERS)
+
+
 def _box_brand(*brands: bytes) -> Callable[[bytes], bool]:
     return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
 
@@ -90,10 +96,12 @@ def _begins(*starts: bytes) -> Callable[[bytes], bool]:
 
 
 PILLOW_NAMES = {"BMP": "BMP", "WebP": "WEBP", "GIF": "GIF", "AVIF": "AVIF", "JPEG 2000": "JPEG2000"}
+#: Sizes of the header, which tell its version.
+BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 CODECS = (
-    Codec("BMP", _begins(b"BM"), _measurer("BMP"), _decoder("BMP")),
+    Codec("BMP", _is_bmp, _measurer("BMP"), _decoder("BMP")),
     Codec(
         "WebP",
         lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",

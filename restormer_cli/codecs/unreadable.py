@@ -29,7 +29,7 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\0\0\1\0", "an icon (ICO)", None),
     (0, b"\0\0\2\0", "a cursor (CUR)", None),
     (0, b"icns", "an icon (ICNS)", None),
-    (0, b"BA", "an array of OS/2 bitmaps", None),
+    (14, b"BM", "an array of OS/2 bitmaps", None),
     (0, b"\x59\xa6\x6a\x95", "a Sun raster picture", None),
     (0, b"\x01\xda", "an SGI picture", None),
     (0, b"FORM", "an IFF picture", None),
@@ -112,5 +112,5 @@ def describe(head: bytes) -> str:
     if not head.strip(b"\0"):
         return "is empty inside (zero bytes alone), as copies are that failed; copy it once more"
     if head.translate(None, NOT_TEXT) == head:
-        return f"is text and not an image; {NO_PICTURE}"
+        return "is text and not an image"
     return f"is damaged from its first byte on, or not an image; {CONVERT}"
