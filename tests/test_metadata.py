@@ -961,6 +961,15 @@ def test_formats_that_pillow_reads_keep_what_it_tells(kind: str) -> None:
     assert picture.pixels.shape == (24, 16, 3)
 
 
+def test_hdr_colours_of_avif_are_kept() -> None:
+    data = saved(smooth_pixels(16, 24), "AVIF")
+    place = data.index(b"colrnclx") + 8
+    assert restored(data) == ({}, ())
+    rec2020, pq = 9, 16
+    data = data[:place] + struct.pack(">HH", rec2020, pq) + data[place + 4 :]
+    assert restored(data) == ({b"cICP": bytes([rec2020, pq, 0, 1])}, ())
+
+
 # --- TIFF and BMP: colours ---------------------------------------------------------------
 
 
