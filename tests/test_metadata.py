@@ -147,6 +147,21 @@ def test_metadata_stays_when_the_bit_depth_does_not(tmp_path: Path) -> None:
     assert found == {b"cICP": shown[0][1], b"bKGD": struct.pack(">3H", 0, 0x80, 0xFF)}
 
 
+def test_of_dual_pixels_the_metadata_of_the_left_view_is_kept(tmp_path: Path) -> None:
+    gamma = (b"gAMA", struct.pack(">I", 100_000))
+    for side, chunks in (("inputL", [gamma]), ("inputR", [(b"tEXt", b"Author\0me")])):
+        (tmp_path / "in" / side).mkdir(parents=True)
+        data = png(random_pixels(16, 16, 3, bits=16), *chunks)
+        (tmp_path / "in" / side / "a.png").write_bytes(data)
+    weights = save(zero_network("dual_pixel"), tmp_path / "zero.safetensors")
+    ran = restormer(
+        *("dual-pixel", "--weights", weights),
+        *("--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out"),
+    )
+    assert ran.status == 0, ran.err
+    assert chunks_of((tmp_path / "out" / "a.png").read_bytes()) == [gamma]
+
+
 # --- PNG ---------------------------------------------------------------------------------
 
 CHROMATICITIES = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
@@ -944,6 +959,15 @@ def test_formats_that_pillow_reads_keep_what_it_tells(kind: str) -> None:
     assert set(found) == {b"iCCP", b"eXIf", b"iTXt"}
     picture = decode_image(Path("a"), data)
     assert picture.pixels.shape == (24, 16, 3)
+
+
+def test_hdr_colours_of_avif_are_kept() -> None:
+    data = saved(smooth_pixels(16, 24), "AVIF")
+    place = data.index(b"colrnclx") + 8
+    assert restored(data) == ({}, ())
+    rec2020, pq = 9, 16
+    data = data[:place] + struct.pack(">HH", rec2020, pq) + data[place + 4 :]
+    assert restored(data) == ({b"cICP": bytes([rec2020, pq, 0, 1])}, ())
 
 
 # --- TIFF and BMP: colours ---------------------------------------------------------------

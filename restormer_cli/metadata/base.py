@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -166,7 +167,9 @@ class Found:
         """Take the orientation, and a resolution if none is known, from EXIF, else from XMP."""
         self.exif = re.sub(rb"\A(Exif\0\0)+", b"", self.exif or b"") or None
         tags = PIL.Image.Exif()
-        with contextlib.suppress(Exception):  # Pillow's parser raises whatever damage provokes
+        # Pillow's parser raises whatever damage provokes, or warns of it.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             tags.load(self.exif or b"")
             self.orientation = orientation_of(tags.get(exif.ORIENTATION))
             x, y = (float(tags[tag]) for tag in (exif.X_RESOLUTION, exif.Y_RESOLUTION))
