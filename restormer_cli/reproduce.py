@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from restormer_cli.budget import Claim, MemoryBudget, comparison_bytes
-from restormer_cli.discovery import find_images
+from restormer_cli.discovery import list_images
 from restormer_cli.errors import ImageError, UsageError, WeightsError
 from restormer_cli.evaluate import Score, mean_score
 from restormer_cli.files import file_mode, is_file, is_folder, read_file
@@ -118,11 +118,13 @@ def _rows(
         labels = {part: _numbers(place, part) for part in dataset.parts if part != COMBINED}
         if restore is None or before != dataset.variant:
             restore, before = network(dataset.variant), dataset.variant
-        scores = _measure(dataset, place, restore, MemoryBudget(max_memory), progress)
+        notes = [dataset.note] if dataset.note else []
+        scores = _measure(dataset, place, restore, MemoryBudget(max_memory), notes, progress)
+        noted = replace(dataset, note="; ".join(dict.fromkeys(notes)) or None)
         for part, figures in dataset.parts.items() or [(None, dataset.paper)]:
             numbers = labels.get(part) if part else None
             chosen = scores if numbers is None else _part(scores, numbers, place, part)
-            yield _row(dataset, part, figures, chosen)
+            yield _row(noted, part, figures, chosen)
         means.append(_mean(scores))
         counts.append(len(scores))
     if table.average and len(means) == len(table.sets):
@@ -192,13 +194,15 @@ def _measure(
     place: Path,
     restore: Restore,
     budget: MemoryBudget,
+    notes: list[str],
     progress: Progress | None,
 ) -> list[Score]:
+    """Scores in the data set's order; ``notes`` gets what was passed over."""
     scores = []
     if dataset.layout == "blocks":
         count, samples = _blocks(place)
     else:
-        count, samples = _files(dataset, place, budget)
+        count, samples = _files(dataset, place, budget, notes)
     for number, sample in enumerate(samples, start=1):
         try:
             metrics = _compare(dataset, restore(sample.image), sample.target)
@@ -221,9 +225,11 @@ def _compare(dataset: DataSet, restored: Floats, target: Pixels) -> Metrics:
     return protocol.compare_unrounded(restored, target)
 
 
-def _files(dataset: DataSet, place: Path, budget: MemoryBudget) -> tuple[int, Iterator[_Sample]]:
+def _files(
+    dataset: DataSet, place: Path, budget: MemoryBudget, notes: list[str]
+) -> tuple[int, Iterator[_Sample]]:
     inputs, target = _FOLDERS[dataset.layout]
-    columns = [_names(place / name) for name in (*inputs, target)]
+    columns = [_names(place / name, notes) for name in (*inputs, target)]
     pairings = [_pair(place, names, columns[-1]) for names in columns[:-1]]
     rows = [dict(pairing.pairs) for pairing in pairings]
     # A target has one input in each folder; the first folder's order is that of the labels.
@@ -264,11 +270,13 @@ def _sample_bytes(dataset: DataSet, paths: list[Path]) -> int:
     return compared + (len(paths) + 3) * floats
 
 
-def _names(folder: Path) -> list[str]:
-    names = [path.name for path in find_images(folder, recursive=False)]
-    if not names:
-        raise UsageError(f"{folder}: no images found")
-    return names
+def _names(folder: Path, notes: list[str]) -> list[str]:
+    listing = list_images(folder, recursive=False)
+    notes += [f"without {name}, which {reason}" for name, reason in listing.problems.items()]
+    notes += listing.notices
+    if not listing.names:
+        raise UsageError("; ".join([f"{folder}: no images found", *notes]))
+    return listing.names
 
 
 def _pair(place: Path, inputs: list[str], targets: list[str]) -> Pairing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,9 +19,10 @@ from helpers import random_pixels, read, restormer, save, smooth_pixels, write, 
 
 from restormer_cli.errors import UsageError
 from restormer_cli.evaluate import evaluate_folder
+from restormer_cli.report import build
 from restormer_cli.report.build import write_report
 from restormer_cli.report.page import as_json
-from restormer_cli.report.pictures import type_in_browser, url_of_file
+from restormer_cli.report.pictures import eight_bit, thumbnail, type_in_browser, url_of_file
 
 
 def values(html: Path) -> Any:
@@ -343,13 +345,53 @@ def test_no_value_can_leave_its_script_element() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not text")
 def test_names_that_are_not_text_are_shown(tmp_path: Path) -> None:
-    import os
-
     target = os.fsencode(write(tmp_path / "out" / "a.png", smooth_pixels(8, 8)))
     os.rename(target, target.replace(b"a.png", b"\xff{{data}}.png"))  # noqa: PTH104 - bytes
     write_report(tmp_path / "out", limit=0)
     (row,) = values(tmp_path / "out" / "report.html")["rows"]
     assert row["views"]["result"]["full"] == "./%FF%7B%7Bdata%7D%7D.png"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be on Windows")
+def test_a_folder_called_like_standard_input_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side in ("-", "out"):
+        write(Path(side) / "a.png", smooth_pixels(16, 16))
+    ran = restormer("report", "out", "--input-dir", "-", stdin=b"nothing.png")
+    assert ran.status == 0, ran.err
+    assert set(rows(Path("out/report.html"))["a.png"]["views"]) == {"input", "result"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes among files")
+def test_pipes_and_devices_are_not_replaced(folders: dict[str, Path]) -> None:
+    pipe = folders["out"].parent / "pipe.html"
+    os.mkfifo(pipe)
+    ran = restormer("report", folders["out"], "--output", pipe, "--overwrite")
+    assert (ran.status, ran.err) == (2, f"error: {pipe}: is a pipe\n")
+    assert pipe.is_fifo()
+
+
+def test_a_picture_that_goes_meanwhile_leaves_its_thumbnail(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed_when_it_is_gone(shown: Any, store: Any) -> bool:
+        (folders["out"] / "9.png").unlink()
+        (folders["in"] / "9.tif").unlink()
+        return True
+
+    monkeypatch.setattr(build, "_embed", embed_when_it_is_gone)
+    written = write_report(folders["out"], input_dir=folders["in"])
+    for view in rows(written.html)["9.png"]["views"].values():
+        assert view["full"] == view["thumbnail"]
+
+
+def test_deep_pictures_are_shown_in_8_bit() -> None:
+    deep = random_pixels(30, 40, bits=16)
+    assert np.array_equal(eight_bit(deep), np.rint(deep / 257).astype(np.uint8))
+    shown = cv2.imdecode(np.frombuffer(thumbnail(deep), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (30, 40, 3)
 
 
 # --- contact sheets -----------------------------------------------------------------------------

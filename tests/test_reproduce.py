@@ -266,6 +266,44 @@ def test_labels_that_do_not_fit_are_named(dpdd: Path) -> None:
         list(reproduce("3", dpdd, unchanged))
 
 
+@pytest.mark.parametrize("numbers", [[0, 1], [-1], [5], [], [np.nan], [np.inf]])
+def test_labels_count_from_one_to_the_last_scene(dpdd: Path, numbers: list[Any]) -> None:
+    np.save(dpdd / "DPDD" / "indoor_labels.npy", np.array(numbers))
+    with pytest.raises(UsageError, match=r"indoor_labels\.npy: does not hold the numbers"):
+        list(reproduce("3", dpdd, unchanged))
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_damaged_labels_are_named_before_any_work(dpdd: Path, content: bytes) -> None:
+    (dpdd / "DPDD" / "outdoor_labels.npy").write_bytes(content)
+
+    def network(variant: Variant) -> Restore:
+        raise AssertionError("no work is to be done")
+
+    with pytest.raises(UsageError, match=r"outdoor_labels\.npy: does not hold the numbers"):
+        list(reproduce("3", dpdd, network))
+
+
+def test_what_lies_among_the_images_is_noted_and_stops_nothing(rain: Path) -> None:
+    folder = rain / "test" / "Rain100L"
+    for side in ("input", "target"):
+        (folder / side / "folder.png").mkdir()
+        (folder / side / "run.jsonl").mkdir()
+        (folder / side / "gone.png").symlink_to("nowhere")
+        (folder / side / "photo.heic").touch()
+    (row,) = reproduce("1", rain, unchanged, only=["Rain100L"])
+    (clean,) = reproduce("1", rain, unchanged, only=["Rain100H"])
+    assert (row.images, clean.images, clean.note) == (3, 3, None)
+    assert row.note is not None
+    assert "without gone.png, which is a link to a file that is not there" in row.note
+    assert "1 .heic" in row.note
+
+
+def test_an_image_that_cannot_fit_is_refused_before_it_is_read(rain: Path) -> None:
+    with pytest.raises(ImageError, match=r"rain-1\.png: needs about .* more than --max-memory"):
+        list(reproduce("1", rain, unchanged, only=["Rain100L"], max_memory=1 << 20))
+
+
 def test_sidds_blocks_are_measured_before_rounding_and_dnd_is_not(tmp_path: Path) -> None:
     from scipy.io import savemat
 
