@@ -22,6 +22,7 @@ a set may override the table's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ import yaml
 
 from restormer_cli.errors import UsageError
 from restormer_cli.tasks import VARIANTS, Variant
-from restormer_cli.units import json_line, json_number, one_line
+from restormer_cli.terminal import harmless, harmless_json
+from restormer_cli.units import json_number
 
 PAPERS = Path(__file__).resolve().parent / "papers"
 AVERAGE = "Average"
@@ -193,14 +195,14 @@ def as_line(row: Row, table: Table) -> str:
         difference = None if ours is None or paper is None else ours - paper
         line += _aligned(ours, f".{decimals}f") + _aligned(paper, f".{published}f")
         line += _aligned(difference, f"+.{decimals}f")
-    return one_line(f"{line}  {row.note}" if row.note else line)
+    return harmless(f"{line}  {row.note}" if row.note else line)
 
 
 def as_json(row: Row, table: Table, weights: str | None) -> str:
     """A JSON object on one line; an infinite figure is the string ``"inf"``."""
     ours = {key: json_number(value) for key, value in row.ours.items()}
     values = {"table": table.name, **asdict(row), "weights": weights, "ours": ours}
-    return json_line(values)
+    return harmless_json(json.dumps(values, ensure_ascii=False))
 
 
 def _compared(table: Table) -> list[str]:
