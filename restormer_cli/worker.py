@@ -241,8 +241,11 @@ class _Pipeline:
             if check_size is not None:
                 check_size(height, width)
             if not waited:
-                waited = True
-                self.reader.reserve(DECODING_BYTES * height * width)
+                waited, needed = True, DECODING_BYTES * height * width
+                self.reader.reserve(needed)
+                room_for = getattr(self.restore, "room_for", None)
+                if needed > SMALL_BYTES and room_for and room_for(height, width)[0] < needed:
+                    return_freed_memory()
 
         return check
 
