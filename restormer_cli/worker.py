@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
-from restormer_cli.files import Stamp, read_file
+from restormer_cli.files import Stamp, file_size, read_file
 from restormer_cli.images import Picture, Pixels, decode_image, normalise, quantise, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
@@ -223,6 +223,8 @@ class _Pipeline:
         path = item.source
         try:
             for path in item.sources:
+                if (size := file_size(path)) > SMALL_BYTES:
+                    self.reader.reserve(size)
                 data, stamp = read_file(path)
                 check = self._before_decoding()
                 loaded.pictures.append(decode_image(path, data, self.job.max_pixels, check))
