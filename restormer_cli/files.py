@@ -103,6 +103,14 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 where that cannot be told, as reading it will say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def read_file(
     path: Path, judge: Callable[[BinaryIO, int], None] | None = None
 ) -> tuple[bytes, Stamp]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
-from restormer_cli.files import Stamp
+from restormer_cli.files import Stamp, file_size
 from restormer_cli.images import Picture, Pixels, load_image, write_png
 from restormer_cli.job import Job
 from restormer_cli.outcomes import Labels, Outcome
@@ -225,7 +225,7 @@ class _Pipeline:
         path = item.source
         try:
             for path in item.sources:
-                check = self._before_decoding()
+                check = self._before_decoding(path)
                 picture, stamp = load_image(path, self.job.max_pixels, check)
                 loaded.pictures.append(picture)
                 loaded.stamps.append(stamp)
@@ -236,7 +236,7 @@ class _Pipeline:
             return _Loaded(item, last, error=_sentence(path, error, "decode"))
         return loaded
 
-    def _before_decoding(self) -> Callable[[int, int], None]:
+    def _before_decoding(self, path: Path) -> Callable[[int, int], None]:
         """Refuses a size that can never fit, and lets the others wait until there is room."""
         check_size = getattr(self.restore, "check_size", None)
         waited = False
@@ -247,7 +247,11 @@ class _Pipeline:
                 check_size(height, width)
             if not waited:
                 waited = True
-                self.reader.reserve(DECODING_BYTES * height * width)
+                needed = DECODING_BYTES * height * width + file_size(path)
+                self.reader.reserve(needed)
+                room_for = getattr(self.restore, "room_for", None)
+                if needed > SMALL_BYTES and room_for and room_for(height, width)[0] < needed:
+                    return_freed_memory()
 
         return check
 

@@ -121,6 +121,29 @@ def test_the_command_keeps_to_max_memory(tmp_path: Path):
     assert peak <= limit
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux reports it")
+def test_a_large_photo_is_not_decoded_beside_another_that_needs_the_memory(tmp_path: Path):
+    """That takes 290 MB, where the network leaves some 50 MB beside the first one."""
+    weights = save(tiny_network("bias_free", num_refinement_blocks=0), tmp_path / "w.safetensors")
+    write(tmp_path / "in" / "0.png", random_pixels(900, 1200, bits=16))
+    write(tmp_path / "in" / "1.png", random_pixels(3000, 4000, bits=16))
+    limit = 640_000_000
+    words = ["restormer", "denoise", "--precision", "float32", "--weights", weights, "--quiet"]
+    words += ["--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out"]
+    words += ["--max-memory", limit]
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_AND_SAY_PEAK, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The second is too large by itself, and that is found when the first one is done.
+    assert "1.png: 4000×3000 pixels need at least" in ran.stderr
+    assert ran.stderr.count("error") == 1
+    assert read(tmp_path / "out" / "0.png").shape == (900, 1200, 3)
+    assert int(ran.stdout.splitlines()[-1].split()[1]) * 1024 <= limit
+
+
 def test_what_cannot_fit_is_not_even_decoded(tmp_path: Path):
     """A file that claims 100 megapixels, and would be found cut off if anyone read on."""
     small = write(tmp_path / "in" / "small.png", random_pixels(9, 9)).read_bytes()
