@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restormer_cli.batch import restore_folder
+    from restormer_cli.api import restore_folder
     from restormer_cli.restorer import Restorer
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return Restorer
     if name == "restore_folder":
-        from restormer_cli.batch import restore_folder
+        from restormer_cli.api import restore_folder
 
         return restore_folder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,15 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restormer_cli import devices
-from restormer_cli.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.images import Floats, Pixels, normalise, quantise
-from restormer_cli.memory import CPU_STRIP_VALUES, Plan, check_size, plan_memory, room_for
-from restormer_cli.obstacles import is_memory_message
-from restormer_cli.recipe import Recipe
-from restormer_cli.record import Settings, tiling
-from restormer_cli.streaming import Progress, StreamingRestormer
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.pixels import Floats, normalise, quantise
+from restormer_cli.loading import RestorerSpec
+from restormer_cli.network import devices
+from restormer_cli.network.architecture import SIZE_MULTIPLE, Restormer
+from restormer_cli.network.memory_plan import (
+    CPU_STRIP_VALUES,
+    Plan,
+    check_size,
+    plan_memory,
+    room_for,
+)
+from restormer_cli.network.streaming import Progress, StreamingRestormer
+from restormer_cli.settings import Settings, tiling
+from restormer_cli.system.obstacles import is_memory_message
 from restormer_cli.tasks import find_variant
 
 #: So many small images are restored at once, if together they make no more than a strip.
@@ -103,7 +110,7 @@ class Restorer:
         >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
         """
         variant = find_variant(task, kind, sigma)
-        recipe = Recipe.find(
+        spec = RestorerSpec.find(
             variant,
             weights_choice,
             options,
@@ -113,7 +120,7 @@ class Restorer:
             tile=tile,
             tile_overlap=tile_overlap,
         )
-        return recipe.restorer(devices.choose(device, precision))
+        return spec.restorer(devices.choose(device, precision))
 
     def __call__(
         self, *views: Pixels, bit_depth: int | None = None, progress: Progress | None = None

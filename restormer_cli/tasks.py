@@ -34,7 +34,8 @@ class Variant:
     views: int = 1
     """Images that make one input: two for dual-pixel pairs."""
     protocol: str = "rgb"
-    """How the papers measure its results, by a name in :data:`restormer_cli.metrics.PROTOCOLS`."""
+    """How the papers measure its results, by a name in
+    :data:`restormer_cli.evaluation.protocols.PROTOCOLS`."""
 
     @property
     def label(self) -> str:

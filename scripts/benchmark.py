@@ -29,8 +29,8 @@ import numpy as np
 import psutil
 import torch
 
-from restormer_cli.architecture import Restormer, RestormerConfig
-from restormer_cli.streaming import StreamingRestormer
+from restormer_cli.network.architecture import Restormer, RestormerConfig
+from restormer_cli.network.streaming import StreamingRestormer
 from restormer_cli.tasks import shipped_options
 
 Forward = Callable[[torch.Tensor], torch.Tensor]

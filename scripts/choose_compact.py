@@ -19,8 +19,8 @@ from patches import batches, read_photos
 from recipes import RECIPES
 from train_compact import Run, keep_freed_memory, load_config
 
-from restormer_cli.architecture import Restormer, RestormerConfig
-from restormer_cli.streaming import StreamingRestormer
+from restormer_cli.network.architecture import Restormer, RestormerConfig
+from restormer_cli.network.streaming import StreamingRestormer
 
 RECIPE = RECIPES["denoise_color"]
 #: The network of the recipe, and what to change of it.

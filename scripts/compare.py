@@ -22,8 +22,9 @@ import numpy as np
 from demo_photos import PHOTOS, load
 
 from restormer_cli import Restorer
-from restormer_cli.images import Pixels, normalise, quantise
-from restormer_cli.metrics import find_protocol
+from restormer_cli.evaluation.protocols import find_protocol
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.pixels import normalise, quantise
 
 Remedy = Callable[[Pixels], Pixels]
 

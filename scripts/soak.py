@@ -22,9 +22,10 @@ import numpy as np
 import psutil
 
 from restormer_cli import Restorer
-from restormer_cli.batch import Here, run
-from restormer_cli.job import Job
-from restormer_cli.outcomes import Collector, Labels, Outcome
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Collector, Outcome, Provenance
+from restormer_cli.batch.run import run
+from restormer_cli.executors.in_process import InProcess
 
 SIZES = (16, 24, 32, 40)
 #: Share of the run that may pass before what is held counts as the base.
@@ -75,8 +76,8 @@ def main() -> int:
             cv2.imwrite(str(source / f"{index}.png"), pixels)
         restorer = Restorer.from_task("denoise", kind="real")
         watch = Watch(arguments.images)
-        job = Job(str(source), Path(folder, "out"))
-        run(job, job.find_work(), lambda: Here(restorer, Labels()), watch)
+        job = RunOptions(str(source), Path(folder, "out"))
+        run(job, job.find_work(), lambda: InProcess(restorer, Provenance()), watch)
     base = watch.samples[int(WARM_UP * len(watch.samples))]
     last = watch.samples[-1]
     grown = last[0] - base[0] > SLACK or last[1] > base[1] or last[2] > base[2]

@@ -29,7 +29,7 @@ from recipes import RECIPES, Recipe
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from restormer_cli.architecture import Restormer, RestormerConfig
+from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.tasks import shipped_options
 
 EMA_DECAY = 0.999

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from restormer_cli.architecture import Restormer, RestormerConfig
-from restormer_cli.cli import main
+from restormer_cli.cli.main import main
+from restormer_cli.network.architecture import Restormer, RestormerConfig
 
 TINY = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 4, 8)}
 #: What the task variants differ in, at any size.

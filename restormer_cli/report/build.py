@@ -15,13 +15,15 @@ from typing import Any
 from tqdm import tqdm
 
 from restormer_cli import __version__
-from restormer_cli.budget import Claim, MemoryBudget, comparison_bytes, in_order
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluate import Score, choose_protocol, mean_score
-from restormer_cli.files import TEMPORARY_SUFFIX, atomic_file, file_head, file_mode, kind, real_path
-from restormer_cli.history import read_history
-from restormer_cli.images import Pixels, read_image
-from restormer_cli.metrics import Metrics, Protocol, find_protocol
+from restormer_cli.evaluation.evaluate import Score, mean_score
+from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
+from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.protocols import EvaluationProtocol, choose_protocol, find_protocol
+from restormer_cli.evaluation.run_log import read_run_log
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.reading import read_image
+from restormer_cli.report.contact_sheet import draw_sheets, sheet_paths
 from restormer_cli.report.page import MARK, as_html
 from restormer_cli.report.pictures import (
     LIMIT,
@@ -34,9 +36,10 @@ from restormer_cli.report.pictures import (
     type_in_browser,
     url_of_file,
 )
-from restormer_cli.report.sheet import draw_sheets, sheet_paths
 from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subjects
-from restormer_cli.units import json_number
+from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
+from restormer_cli.system.files import file_head, file_mode, kind, real_path
+from restormer_cli.system.units import json_number
 
 NAME = "report.html"
 #: Of the page, pictures included, that are in memory at once while it is put together.
@@ -88,7 +91,7 @@ def write_report(
     overwrite
         Replace files that are not reports.
     max_memory
-        As of :func:`restormer_cli.evaluate.evaluate_folder`.
+        As of :func:`restormer_cli.evaluation.evaluate.evaluate_folder`.
     limit
         Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
         then thumbnails move into a folder beside it. Memory may allow for less.
@@ -100,13 +103,13 @@ def write_report(
         would be overwritten. What is wrong with one image is shown in the report.
     """
     output = output or result_dir / NAME
-    history = read_history(result_dir, runs)
+    run_log = read_run_log(result_dir, runs)
     subjects, notices = find_subjects(
-        result_dir, history, input_dir=input_dir, target_dir=target_dir, recursive=recursive
+        result_dir, run_log, input_dir=input_dir, target_dir=target_dir, recursive=recursive
     )
     sheets = [] if contact_sheet is None else sheet_paths(contact_sheet, len(subjects))
     _check_output(output, sheets, result_dir, overwrite)
-    chosen, reason = choose_protocol(protocol, history)
+    chosen, reason = choose_protocol(protocol, run_log)
     budget = MemoryBudget(max_memory)
     limit = max(0, min(limit, budget.total // PAGE_COPIES))
     store = Store(output.parent / f"{output.stem}-files", limit)
@@ -125,7 +128,7 @@ def write_report(
             "protocol": chosen if target_dir is not None else None,
             "reason": reason,
             "folders": _folders(result_dir, input_dir, target_dir),
-            "settings": {key: list(count.items()) for key, count in history.settings.items()},
+            "settings": {key: list(count.items()) for key, count in run_log.settings.items()},
             "versions": _versions(),
             "mean": {
                 "before": _mean(r.before for r in shown),
@@ -143,7 +146,7 @@ def write_report(
         name = output if temporary else error.filename or output
         raise UsageError(f"{name}: cannot be written ({error.strerror or error})") from error
     beside = store.folder if store.beside else None
-    return Report(output, len(shown), beside, written, [*history.notices, *notices])
+    return Report(output, len(shown), beside, written, [*run_log.notices, *notices])
 
 
 def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite: bool) -> None:
@@ -163,7 +166,7 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
 
 
 def _look_at_all(
-    subjects: list[Subject], protocol: Protocol, budget: MemoryBudget
+    subjects: list[Subject], protocol: EvaluationProtocol, budget: MemoryBudget
 ) -> Iterator[Shown]:
     """All subjects in their order, a few ahead of the one that is asked for."""
     looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
@@ -174,7 +177,7 @@ def _look_at_all(
             bar.update()
 
 
-def _look_at(subject: Subject, protocol: Protocol, budget: MemoryBudget) -> Shown:
+def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Shown:
     """Read the files of one subject; what cannot be read or compared is said of it."""
     shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
     roles = [role for role in _ROLES if role in subject.files]
@@ -198,7 +201,7 @@ def _look_at(subject: Subject, protocol: Protocol, budget: MemoryBudget) -> Show
 _ROLES: tuple[Role, ...] = ("target", "result", "input")
 
 
-def _fill(shown: Shown, subject: Subject, protocol: Protocol) -> dict[Role, str]:
+def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
     """Views and figures; a sentence for each file that cannot be read or compared."""
     troubles: dict[Role, str] = {}
     target: Pixels | None = None

@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
 # Images first: it sets what OpenCV reads when it is imported.
-from restormer_cli.images import Picture, Pixels, encode_png
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.picture import Picture
+from restormer_cli.images.writing import encode_png
 
 # isort: split
 import cv2

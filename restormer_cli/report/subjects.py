@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from restormer_cli.discovery import find_work, list_images
+from restormer_cli.batch.discovery import find_work, list_images
+from restormer_cli.batch.items import natural_key
+from restormer_cli.batch.journal import known_origins
+from restormer_cli.batch.naming import RESULT_SUFFIX
 from restormer_cli.errors import UsageError
-from restormer_cli.files import is_file, is_folder
-from restormer_cli.history import Entry, History
-from restormer_cli.metrics import Metrics
-from restormer_cli.naming import RESULT_SUFFIX
-from restormer_cli.pairing import Pairing, pair_names
-from restormer_cli.record import known_origins
-from restormer_cli.work import natural_key
+from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.pairing import Pairing, pair_names
+from restormer_cli.evaluation.run_log import RunLine, RunLog
+from restormer_cli.system.files import is_file, is_folder
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]
@@ -64,7 +64,7 @@ class Shown:
 
 def find_subjects(
     result_dir: Path,
-    history: History,
+    run_log: RunLog,
     *,
     input_dir: Path | None = None,
     target_dir: Path | None = None,
@@ -105,7 +105,7 @@ def find_subjects(
         _add_targets(subjects, target_dir, recursive, notices)
     for name, reason in results.problems.items():
         subjects[name] = Subject(name, "failed", reason=reason)
-    for entry in history.entries:
+    for entry in run_log.entries:
         _add_entry(subjects, entry)
     if input_dir is not None:
         _add_inputs(subjects, input_dir, result_dir, recursive, notices)
@@ -135,7 +135,7 @@ def _add_targets(
         subjects[name].status, subjects[name].reason = "uncompared", reason
 
 
-def _add_entry(subjects: dict[str, Subject], entry: Entry) -> None:
+def _add_entry(subjects: dict[str, Subject], entry: RunLine) -> None:
     name = entry.name or Path(entry.input).name
     subject = subjects.get(name)
     if subject is None:

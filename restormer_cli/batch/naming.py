@@ -1,0 +1,193 @@
+"""What results are called, so that none takes the place of another, or of an input."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import unicodedata
+from pathlib import Path, PurePath
+from typing import Any
+
+from restormer_cli.batch.items import Candidate, Item, Origins, Work, in_order
+from restormer_cli.batch.shards import Shard
+from restormer_cli.system.files import real_path
+
+RESULT_SUFFIX = ".png"
+#: Of a name, in the units that the system counts: bytes, or those of UTF-16.
+LONGEST_NAME = 255
+
+
+def without_results(found: list[Candidate], result_dir: Path, origins: Origins) -> list[Candidate]:
+    """Leave out what earlier runs made, where inputs and results share a folder."""
+    base = real_path(result_dir)
+    within: dict[str, Path | None] = {}
+    """Folders of inputs, and where in the result folder they lie."""
+    places: dict[int, Path] = {}
+    for index, image in enumerate(found):
+        head, tail = os.path.split(image.files[0])
+        if head not in within:
+            folder = real_path(Path(head))
+            inside = folder.is_relative_to(base)
+            within[head] = result_dir / folder.relative_to(base) if inside else None
+        place = within[head]
+        if place is not None and tail.endswith(RESULT_SUFFIX):
+            places[index] = place / tail
+    results = origins(result_dir, places.values()) if places else {}
+    return [image for index, image in enumerate(found) if places.get(index) not in results]
+
+
+def name_results(
+    found: list[Candidate],
+    result_dir: Path,
+    shard: Shard | None,
+    origins: Origins,
+    *,
+    ordered: bool,
+) -> Work:
+    """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
+
+    Of these, one that has the shorter name from an earlier run keeps it, and so does the first
+    of those for which the longer one would be too long. What is too long all the same is cut, and
+    a hash of the whole name is put behind. Names that differ in case or Unicode form alone are
+    taken for equal, as some file systems do.
+
+    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
+    what would have the same name.
+
+    Parameters
+    ----------
+    ordered
+        Leave the images in their order, not in that of their names.
+    """
+
+    def place_of(index: int) -> Any:
+        return index if ordered else in_order(PurePath(found[index].files[0]))
+
+    folded = [_folded(_with_suffix(image.stem)) for image in found]
+    clashes = _clashes(folded)
+    shared = {
+        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
+    }
+    owners = origins(result_dir, shared.values()) if shared else {}
+    settled = {
+        index
+        for index, result in shared.items()
+        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
+    }
+    for clash in clashes:
+        too_long = [index for index in clash if _is_long(PurePath(found[index].name))]
+        if too_long and settled.isdisjoint(clash):
+            settled.add(min(too_long, key=place_of))
+    renamed: set[int] = set()
+    while fixable := [
+        index
+        for clash in clashes
+        for index in clash
+        if index not in settled and found[index].stem != PurePath(found[index].name)
+    ]:
+        for index in fixable:
+            folded[index] = _folded(_with_suffix(PurePath(found[index].name)))
+        renamed.update(fixable)
+        settled.update(fixable)
+        clashes = _clashes(folded)
+
+    firsts = {min(clash, key=place_of) for clash in clashes}
+    superfluous = {index for clash in clashes for index in clash} - firsts
+    inputs = _inputs_below(real_path(result_dir), found)
+
+    chosen = [
+        index
+        for index, image in enumerate(found)
+        if shard is None or shard.takes(PurePath(image.key))
+    ]
+    work = Work([])
+    for index in sorted(chosen, key=place_of):
+        sources = tuple(map(Path, found[index].files))
+        name = found[index].name
+        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
+        result = result_dir / place
+        if index in renamed:
+            work.notices.append(
+                f"{name}: its result is called {place}, "
+                "since another image would share the shorter name"
+            )
+        elif _is_long(found[index].stem):
+            work.notices.append(
+                f"{name}: its result is called {place}, since names may not be "
+                f"longer than {LONGEST_NAME}"
+            )
+        if (inputs and _folded(place) in inputs) or _same_file(result, sources):
+            reason = f"its result would overwrite the input {result}"
+            work.problems.append((sources[0], reason))
+        elif index in superfluous:
+            remedy = "give their common folder and --recursive" if ordered else "rename it"
+            reason = f"another image has the same result {result}; {remedy}"
+            work.problems.append((sources[0], reason))
+        else:
+            work.items.append(Item(sources, result))
+    return work
+
+
+def _with_suffix(stem: PurePath) -> PurePath:
+    """The name of a result, cut if it were too long for a file."""
+    name = stem.name
+    if _length(name) + len(RESULT_SUFFIX) > LONGEST_NAME:
+        mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:10]
+        while _length(name) + len(mark) + len(RESULT_SUFFIX) > LONGEST_NAME:
+            name = name[:-1]
+        name += mark
+    return stem.with_name(name + RESULT_SUFFIX)
+
+
+def _is_long(stem: PurePath) -> bool:
+    return _length(stem.name) + len(RESULT_SUFFIX) > LONGEST_NAME
+
+
+def _length(name: str) -> int:
+    if sys.platform in {"win32", "darwin"}:
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
+
+
+def _clashes(names: list[str]) -> list[list[int]]:
+    """Which names are the same, by their places in the list."""
+    first: dict[str, int] = {}
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        there = first.setdefault(name, index)
+        if there != index:
+            groups.setdefault(name, [there]).append(index)
+    return list(groups.values())
+
+
+def _inputs_below(target: Path, found: list[Candidate]) -> set[str]:
+    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
+    base = PurePath(_folded(target))
+    folders: dict[str, PurePath] = {}
+    inputs: set[str] = set()
+    for image in found:
+        for file in image.files:
+            # Links are followed only up to the folder: a link is an input of its own.
+            head, tail = os.path.split(file)
+            folder = folders.get(head)
+            if folder is None:
+                folder = folders[head] = PurePath(_folded(real_path(Path(head))))
+            places = []
+            if folder.is_relative_to(base):
+                places.append(folder / _folded(PurePath(tail)))
+            if image.linked:
+                places.append(PurePath(_folded(real_path(Path(file)))))
+            inputs.update(p.relative_to(base).as_posix() for p in places if p.is_relative_to(base))
+    return inputs
+
+
+def _folded(path: PurePath) -> str:
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def _same_file(result: Path, sources: tuple[Path, ...]) -> bool:
+    try:
+        return any(result.samefile(source) for source in sources)
+    except OSError:  # one of them does not exist
+        return False

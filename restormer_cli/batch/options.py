@@ -1,0 +1,50 @@
+"""A run as the command line describes it: plain data, the same for all who work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restormer_cli.batch.discovery import find_work
+from restormer_cli.batch.items import Work
+from restormer_cli.batch.journal import known_origins
+from restormer_cli.batch.shards import WHOLE, Shard
+from restormer_cli.images.reading import MAX_PIXELS
+from restormer_cli.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A run as the command line describes it."""
+
+    source: str
+    result_dir: Path
+    recursive: bool = False
+    sides: tuple[str, ...] = ()
+    null: bool = False
+    overwrite: bool = False
+    checksum: bool = False
+    wait: bool = False
+    bit_depth: int | None = None
+    png_compression: int | None = None
+    dry_run: bool = False
+    fail_fast: bool = False
+    max_pixels: int = MAX_PIXELS
+    shard: Shard | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def journal_name(self) -> str:
+        """Name of the journal and the lock of this run in the result folder."""
+        return WHOLE if self.shard is None else self.shard.name
+
+    def find_work(self) -> Work:
+        return find_work(
+            self.source,
+            self.result_dir,
+            recursive=self.recursive,
+            sides=self.sides,
+            null=self.null,
+            shard=self.shard,
+            origins=known_origins,
+        )

@@ -1,0 +1,113 @@
+"""What becomes of images, and who is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Status = Literal["done", "skipped", "failed", "planned"]
+#: How a fact about a worker begins that every run should show.
+SLOWER = "slower than need be: "
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every outcome of a run says of how it was made."""
+
+    weights: str | None = None
+    device: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image; the fields of a line of ``--json``."""
+
+    input: str
+    result: str
+    status: Status
+    seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    weights: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class Summary:
+    """Totals of a run."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    planned: int = 0
+    left: int = 0
+    """Images that were not come to."""
+    reason: str = ""
+    """Why, as half a sentence."""
+    megapixels: float = 0.0
+    seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes of main memory that a process which restores has held at most."""
+
+    def count(self, outcome: Outcome) -> None:
+        setattr(self, outcome.status, getattr(self, outcome.status) + 1)
+        self.left -= 1
+        if outcome.status == "done" and outcome.width and outcome.height:
+            self.megapixels += outcome.width * outcome.height / 1e6
+
+    @property
+    def what_is_left(self) -> str:
+        """A sentence on the images that were not come to; empty if there are none."""
+        images = "1 image was" if self.left == 1 else f"{self.left} images were"
+        reason = self.reason or "by a fault of restormer-cli; please report it"
+        return f"{images} not come to: {reason}" if self.left else ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.done} restored", f"{self.skipped} skipped", f"{self.failed} failed"]
+        if self.planned:
+            parts.append(f"{self.planned} to do")
+        if self.left:
+            parts.append(f"{self.left} not begun")
+        line = ", ".join(parts)
+        if self.done:
+            line += f"; {self.megapixels:.2f} megapixels in {self.seconds:.1f} s"
+            line += f" ({self.megapixels / max(self.seconds, 1e-9):.3f} MP/s)"
+        return line
+
+
+class Observer(Protocol):
+    """Who is told how a run goes, all in the main thread."""
+
+    def begin(self, images: int, megapixels: float) -> None:
+        """Work begins on so many images that are not yet done."""
+
+    def expect(self, megapixels: float) -> None:
+        """All of them together have so many megapixels, as far as is known by now."""
+
+    def notice(self, text: str) -> None: ...
+    def start(self, name: str) -> None:
+        """An image is in the network; others may be, too."""
+
+    def advance(self, megapixels: float) -> None:
+        """So much has come out of the network; negative if it was lost."""
+
+    def finish(self, outcome: Outcome) -> None: ...
+
+
+class Collector:
+    """An observer that only collects."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def begin(self, images: int, megapixels: float) -> None: ...
+    def expect(self, megapixels: float) -> None: ...
+    def notice(self, text: str) -> None: ...
+    def start(self, name: str) -> None: ...
+    def advance(self, megapixels: float) -> None: ...
+
+    def finish(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)

@@ -1,0 +1,91 @@
+"""The course of a run: how much is done of how much, what became of each image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.outcomes import Observer, Outcome, Summary
+from restormer_cli.images.reading import image_size
+from restormer_cli.system import stopping
+
+#: Sizes that are looked up before work begins, to say how long it will take.
+SAMPLED_SIZES = 256
+
+
+class ProgressTracker:
+    """Counts a run and tells an observer; implements :class:`restormer_cli.batch.worker.Listener`.
+
+    An observer that fails, since nobody reads its output, say, is told nothing more, and what it
+    raised comes out of :meth:`check`: it must not be taken for an error of what was just done,
+    and everything else is still counted.
+    """
+
+    def __init__(self, summary: Summary, observer: Observer) -> None:
+        self.summary, self.observer = summary, observer
+        self._started = time.monotonic()
+        self._known: dict[Item, float] = {}
+        self._mean = self._total = 0.0
+        self._failure: Exception | None = None
+
+    def begin(self, items: Sequence[Item]) -> None:
+        """These are to be restored. The headers of some are read, to know how long it takes."""
+        for item in items[:: max(1, len(items) // SAMPLED_SIZES)]:
+            size = image_size(item.source)
+            if size is not None:
+                self._known[item] = size[0] * size[1] / 1e6
+        self._mean = sum(self._known.values()) / max(1, len(self._known))
+        self._total = sum(map(self.megapixels, items))
+        self._tell(self.observer.begin, len(items), self._total)
+
+    def megapixels(self, item: Item) -> float:
+        """Size of an image, as far as it is known by now."""
+        return self._known.get(item, self._mean)
+
+    def notice(self, text: str, item: Item | None = None) -> None:
+        self._tell(self.observer.notice, text)
+
+    def start(self, item: Item, megapixels: float) -> None:
+        self._expect(item, megapixels)
+        self._tell(self.observer.start, item.source.name)
+
+    def advance(self, megapixels: float) -> None:
+        self._tell(self.observer.advance, megapixels)
+
+    def settle(self, item: Item, outcome: Outcome) -> None:
+        if outcome.status == "failed" and outcome.seconds is None:  # nothing has been restored
+            self._expect(item, 0.0)
+        self.finish(outcome)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Count and tell what became of an image that is not among those to be restored, too."""
+        with stopping.uninterrupted():
+            self.summary.count(outcome)
+            self.summary.seconds = time.monotonic() - self._started
+            self._tell(self.observer.finish, outcome)
+
+    def check(self) -> None:
+        """Raise what should end the run: a signal, or an error of the observer."""
+        if self._failure is not None:
+            raise self._failure
+        stopping.check(now=True)
+
+    def close(self) -> None:
+        """Take the time, and raise what the observer raised."""
+        self.summary.seconds = time.monotonic() - self._started
+        if self._failure is not None:
+            raise self._failure
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        if self._failure is None:
+            try:
+                what(*arguments)
+            except Exception as error:  # whatever an observer may raise, see above
+                self._failure = error
+
+    def _expect(self, item: Item, megapixels: float) -> None:
+        self._total += megapixels - self.megapixels(item)
+        self._known[item] = megapixels
+        self._tell(self.observer.expect, self._total)

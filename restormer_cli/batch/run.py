@@ -1,0 +1,166 @@
+"""A folder in, a folder out: skip what is done, have the rest restored, count and report."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from restormer_cli.batch import worker
+from restormer_cli.batch.items import Item, Work
+from restormer_cli.batch.journal import FOLDER, Journal
+from restormer_cli.batch.lock import folder_lock
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Observer, Outcome, Summary
+from restormer_cli.batch.progress import ProgressTracker
+from restormer_cli.batch.shards import exclude_each_other
+from restormer_cli.system.atomic import sweep
+
+#: Seconds that no result takes from its first byte to its name.
+SISTERS_SECONDS = 600.0
+
+
+class Executor(Protocol):
+    """What restores images: this process, several, or a cluster."""
+
+    def restore(
+        self, options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
+    ) -> None:
+        """Restore images, note them in a journal of the record's folder, tell their course.
+
+        Raises
+        ------
+        UsageError
+            If the work cannot begin: the network does not load, or nothing can be written.
+        """
+
+    def peak_memory(self) -> int:
+        """Bytes of main memory that a process which restores has held at most."""
+
+
+def run(
+    options: RunOptions,
+    work: Work,
+    start: Callable[[], Executor],
+    observer: Observer,
+    summary: Summary | None = None,
+) -> Summary:
+    """Restore all that ``work`` holds and is not done, holding the lock of the result folder.
+
+    ``start`` gives what restores; it is called only once there is an image to restore. One image
+    that fails costs no other its result. Totals are counted in ``summary``, if one is given, so
+    that they are known of a run that is stopped.
+
+    Raises
+    ------
+    BusyError
+        If another run, or a shard of another split, works in the result folder.
+    UsageError
+        If there is something to do and the result folder cannot be written to.
+    """
+    summary = Summary() if summary is None else summary
+    summary.left = len(work.items) + len(work.problems)
+    tracker = ProgressTracker(summary, observer)
+    with contextlib.ExitStack() as stack:
+        obstacle, alone = None, False
+        journal = Journal(options.result_dir, options.settings, options.journal_name)
+        if not options.dry_run:
+            try:
+                alone = stack.enter_context(_occupy(options, observer.notice))
+                if alone:
+                    journal.gather()
+                if alone and options.shard is None:
+                    journal.gather_shards()
+            except OSError as error:
+                obstacle = error
+            # Sister shards write to the same folders.
+            spare = 0.0 if options.shard is None else SISTERS_SECONDS
+            sweep({item.result.parent for item in work.items}, spare)
+        journal.load(None if options.shard is None else [item.result for item in work.items])
+        todo = _survey(options, work, journal, tracker)
+        journal.forget()
+        if alone:  # where there are no locks, another run may be writing to the journals
+            journal.compact()
+        if todo:
+            if obstacle is not None:
+                raise worker.unwritable(options, obstacle) from obstacle
+            engine = start()
+            tracker.begin(todo)
+            try:
+                engine.restore(options, journal, todo, tracker)
+            finally:
+                summary.peak_memory = engine.peak_memory()
+                if alone:
+                    with contextlib.suppress(OSError):  # the next run tries again
+                        journal.gather()
+    tracker.close()
+    return summary
+
+
+@contextlib.contextmanager
+def _occupy(options: RunOptions, notice: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the result folder; folders that were made for nothing are removed in the end.
+
+    Gives whether nobody else can work there: where there are no locks, one may.
+    """
+    folder = options.result_dir / FOLDER
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        excludes = functools.partial(exclude_each_other, options.journal_name)
+        with folder_lock(
+            folder, name=options.journal_name, wait=options.wait, notice=notice, excludes=excludes
+        ) as alone:
+            yield alone
+    finally:
+        with contextlib.suppress(OSError):  # not empty, so not for nothing
+            for path in made:
+                path.rmdir()
+
+
+def _survey(
+    options: RunOptions, work: Work, journal: Journal, tracker: ProgressTracker
+) -> list[Item]:
+    """What is to be restored; the rest is reported."""
+    for text in work.notices:
+        tracker.notice(text)
+    for path, reason in work.problems:
+        tracker.finish(Outcome(str(path), "", "failed", error=f"{path}: {reason}"))
+        tracker.check()
+        if options.fail_fast:
+            tracker.summary.reason = worker.FAIL_FAST
+            return []
+    todo = []
+    again: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for item in work.items:
+        decision = journal.judge(item, checksum=options.checksum, overwrite=options.overwrite)
+        facts = (str(item.source), str(item.result))
+        if decision.action == "refuse":
+            tracker.finish(Outcome(*facts, "failed", error=f"{item.source}: {decision.reason}"))
+            if options.fail_fast:
+                tracker.summary.reason = worker.FAIL_FAST
+                return []
+        elif decision.action == "skip":
+            kept[decision.reason] += 1
+            tracker.finish(Outcome(*facts, "skipped"))
+        else:
+            again[decision.reason] += 1
+            if options.dry_run:
+                tracker.finish(Outcome(*facts, "planned"))
+            else:
+                todo.append(item)
+        tracker.check()
+    for reason, count in again.items():
+        if reason:
+            tracker.notice(f"{reason}: {_results(count)} to be made again")
+    for reason, count in kept.items():
+        if reason:
+            tracker.notice(f"{reason}: {_results(count)} kept; --overwrite replaces them")
+    return todo
+
+
+def _results(count: int) -> str:
+    return "1 result is" if count == 1 else f"{count} results are"

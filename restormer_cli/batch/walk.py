@@ -1,0 +1,370 @@
+"""Walking folders: which files are images to restore, and which are passed over with a word.
+
+What a name says is settled by its suffix, as a folder gives names without opening files. Only
+those whose names say nothing, or two things (``a.png.bak``), are opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restormer_cli.batch.items import Problems, in_order
+from restormer_cli.errors import UsageError
+from restormer_cli.system.files import kind
+
+#: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
+SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"}
+    | {".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".webp"}
+)
+_OTHER_IMAGES = (
+    # for the web and phones
+    "gif heic heif heics heifs hif avif avifs avci jxl webp2 wp2 mpo jps pns mng jng svg svgz "
+    # JPEG 2000, JPEG XR
+    "jp2 j2k jpf jpx jpm j2c jpc jph jhc jxr wdp hdp "
+    # plain pixels, and high dynamic range
+    "ppm pgm pbm pnm pam pfm tga targa icb vda vst exr hdr rgbe xyze pic dpx cin sgi rgb rgba "
+    "bw ras sun pcx dcx qoi ff farbfeld bpg flif wbmp xbm xpm xwd pict pct iff lbm ilbm dds "
+    "ktx ktx2 fits fit fts dcm dicom ico cur icns emf wmf "
+    # documents of editors
+    "psd psb xcf kra ora clip afphoto "
+    # raw files of cameras
+    "dng raw cr2 cr3 crw nef nrw arw srf sr2 arq orf ori raf rw2 rwl pef ptx srw x3f 3fr fff "
+    "iiq eip mef mos mrw erf kdc dcr dcs dc2 k25 gpr bay cine rwz mdc ari"
+)
+#: Images of kinds that are not read. Whoever has them should know that they were passed over.
+OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_IMAGES.split())
+#: Folders in which systems keep thumbnails, deleted files and copies.
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
+    | {"system volume information", "lost+found", "__macosx"}
+)
+#: What a folder of results holds: the record of runs, and what begins so, reports on them.
+RECORD_FOLDER = ".restormer"
+REPORT_MARK = b"restormer-cli report"
+#: Suffixes of what other programs keep beside an image, such as ``a.jpg.xmp``.
+_SIDECARS = frozenset(
+    {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
+    | {".yaml", ".html", ".aae", ".arp", ".on1"}
+)
+_PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
+_INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
+#: Folders, and entries in each, that are looked into for images that a run does not take.
+_PEEKS, _PEEKED_ENTRIES = 1000, 10_000
+#: Names that a notice gives, and pages in a folder that are looked at as reports.
+_NAMED, _PAGES = 3, 20
+
+
+@dataclass
+class PassedOver:
+    """What a walk found and did not take."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Images that are not read, by suffix."""
+    unnamed: list[str] = field(default_factory=list)
+    """Images whose names do not end as those of images do."""
+    links: list[str] = field(default_factory=list)
+    """Links to folders."""
+    system: Counter[str] = field(default_factory=Counter)
+    """Folders of the system, by name."""
+    reports: list[str] = field(default_factory=list)
+    """Contact sheets and pictures of reports."""
+    below: bool = False
+    """Whether sub-folders that are not walked hold images."""
+    result_folders: list[Path] = field(default_factory=list)
+    """Sub-folders that other runs wrote results to; these are in what was found."""
+
+    def notices(self) -> Iterator[str]:
+        """A sentence for each kind."""
+        if self.kinds:
+            yield (
+                f"passed over, since they are not read: {_counted(self.kinds)}; "
+                "convert them to PNG or TIFF"
+            )
+        if self.unnamed:
+            yield (
+                f"passed over, since their names do not end as those of images: "
+                f"{_named(self.unnamed)}; rename them, or give a list with --input-dir -"
+            )
+        if self.links:
+            count = "1 link to a folder is" if len(self.links) == 1 else (
+                f"{len(self.links)} links to folders are"
+            )  # fmt: skip
+            yield f"{count} not followed: {_named(self.links)}; give the folder as --input-dir"
+        if self.system:
+            yield f"folders of the system are passed over: {_counted(self.system)}"
+        if self.reports:
+            yield f"what reports consist of is passed over: {_named(self.reports)}"
+        if self.below:
+            yield "sub-folders hold images as well; --recursive takes them"
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
+
+
+def _named(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return ", ".join(ordered[:_NAMED]) + more
+
+
+def find_images(
+    folder: Path,
+    recursive: bool,
+    excluded: Path | None = None,
+    problems: Problems | None = None,
+    passed_over: PassedOver | None = None,
+) -> list[Path]:
+    """Image files of a folder in natural order; hidden ones and ``excluded`` are passed over.
+
+    Symbolic links to files are followed, those to folders are not, so there are no loops. What
+    is called like an image and is no file (a pipe, a link to nothing), and sub-folders that
+    cannot be read, are added to ``problems``.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be read.
+    """
+    problems = [] if problems is None else problems
+    passed_over = PassedOver() if passed_over is None else passed_over
+    found = walk(folder, recursive, excluded, problems, passed_over)
+    return sorted((Path(file) for file, _ in found), key=in_order)
+
+
+def walk(
+    folder: Path,
+    recursive: bool,
+    excluded: Path | None,
+    problems: Problems,
+    passed_over: PassedOver,
+) -> Iterator[tuple[str, bool]]:
+    """What :func:`find_images` finds, as it comes, and whether it is a link."""
+    walked = _Walk(folder, excluded, problems, passed_over)
+    try:
+        yield from walked.images(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    if not recursive:
+        passed_over.below = passed_over.below or walked.holds_images()
+        return
+    # A stack of our own: folders may be nested deeper than Python's calls.
+    while walked.pending:
+        place = walked.pending.pop()
+        try:
+            if walked.enter(place):
+                yield from walked.images(place.path)
+        except OSError as error:
+            problems.append((place.path, f"cannot be read ({error.strerror or error})"))
+
+
+class _Place:
+    """A folder on its way to be walked."""
+
+    __slots__ = ("identity", "parent", "path")
+
+    def __init__(self, path: Path, parent: _Place | None) -> None:
+        self.path, self.parent = path, parent
+        self.identity: tuple[int, int] | None = None
+
+    def is_inside(self, identity: tuple[int, int]) -> bool:
+        place = self.parent
+        while place is not None:
+            if place.identity == identity:
+                return True
+            place = place.parent
+        return False
+
+
+class _Walk:
+    """The state of a walk: what is still to be walked, and what must not be."""
+
+    def __init__(
+        self, root: Path, excluded: Path | None, problems: Problems, passed_over: PassedOver
+    ) -> None:
+        self.problems, self.passed_over = problems, passed_over
+        self.pending: list[_Place] = []
+        self._here = _Place(root, None)
+        self._here.identity = _identity(root)
+        self._excluded = None if excluded is None else _identity(excluded)
+        if self._excluded == self._here.identity:
+            self._excluded = None
+
+    def enter(self, place: _Place) -> bool:
+        """Go into a folder, unless it is excluded or holds itself, as a bind mount can."""
+        facts = os.stat(place.path)  # noqa: PTH116 - DirEntry.stat has no inode on Windows
+        identity = (facts.st_dev, facts.st_ino)
+        if identity == self._excluded:
+            return False
+        if place.is_inside(identity):
+            self.passed_over.links.append(place.path.name)
+            return False
+        place.identity = identity
+        self._here = place
+        return True
+
+    def images(self, folder: Path) -> Iterator[tuple[str, bool]]:
+        """The images right in a folder; its sub-folders become pending."""
+        here = self._here
+        files: list[tuple[str, bool]] = []
+        folders: list[str] = []
+        pages: list[str] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    if name == RECORD_FOLDER and here.parent is not None:
+                        self.passed_over.result_folders.append(folder)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_symlink() and _is_folder(entry):
+                    if _identity(Path(entry.path)) != self._excluded:
+                        self.passed_over.links.append(name)
+                elif self._is_image(entry):
+                    files.append((entry.path, entry.is_symlink()))
+                elif name.endswith(".html") and len(pages) < _PAGES:
+                    pages.append(name)
+        reports = [name for name in pages if _begins_with_mark(folder / name)]
+        if reports:
+            folders, files = self._without_reports(reports, folders, files)
+        for name in folders:
+            if name.lower() in SYSTEM_FOLDERS:
+                self.passed_over.system[name] += 1
+            else:
+                self.pending.append(_Place(folder / name, here))
+        yield from files
+
+    def _is_image(self, entry: os.DirEntry[str]) -> bool:
+        # A folder says of what kind its entries are, so most cost no call of their own: on a
+        # network each would be a question to the server.
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - ten times as fast
+        if suffix in SUFFIXES:
+            trouble = None if entry.is_file(follow_symlinks=False) else _trouble(Path(entry.path))
+            if trouble is not None:
+                self.problems.append((Path(entry.path), trouble))
+            return trouble is None
+        if suffix in OTHER_IMAGES:
+            self.passed_over.kinds[suffix] += 1
+        elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
+            self.passed_over.unnamed.append(entry.name)
+        return False
+
+    def _without_reports(
+        self, reports: list[str], folders: list[str], files: list[tuple[str, bool]]
+    ) -> tuple[list[str], list[tuple[str, bool]]]:
+        """Leave out the contact sheets beside reports, and the folders of their pictures."""
+        pictures = {f"{Path(name).stem}-files" for name in reports}
+        sheets = {
+            file
+            for file, _ in files
+            if file.lower().endswith(".png") and _begins_with_mark(Path(file))
+        }
+        self.passed_over.reports += map(os.path.basename, sheets)
+        self.passed_over.reports += [name for name in folders if name in pictures]
+        return (
+            [name for name in folders if name not in pictures],
+            [(file, linked) for file, linked in files if file not in sheets],
+        )
+
+    def holds_images(self) -> bool:
+        """Whether there is an image in pending folders, as far as a look tells."""
+        peeks = 0
+        while self.pending and peeks < _PEEKS:
+            place = self.pending.pop()
+            peeks += 1
+            try:
+                if not self.enter(place) or (place.path / RECORD_FOLDER).is_dir():
+                    continue
+                with os.scandir(place.path) as entries:
+                    for entry, _ in zip(entries, range(_PEEKED_ENTRIES), strict=False):
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            if entry.name.lower() not in SYSTEM_FOLDERS:
+                                self.pending.append(_Place(Path(entry.path), place))
+                        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
+                            return True
+            except OSError:  # of no concern to this run
+                continue
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say
+        return False
+
+
+def _trouble(path: Path) -> str | None:
+    """Why a name is that of no file; None if it is."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to a file that is not there"
+    except OSError as error:  # a link to itself, say
+        return f"cannot be read ({error.strerror or error})"
+    return None if stat.S_ISREG(mode) else f"is {kind(mode)}, not an image file"
+
+
+def _may_be_an_image(name: str, suffix: str) -> bool:
+    """Whether a name leaves it open: it has no suffix, or that of an image and something more."""
+    if suffix in _SIDECARS:
+        return False
+    return not _PLAIN_SUFFIX.fullmatch(suffix) or bool(_INNER_SUFFIX.search(name.lower()))
+
+
+def _holds_an_image(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:  # noqa: PTH123 - of a DirEntry
+            head = file.read(32)
+    except OSError:
+        return False
+    starts = (
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"MM\0+",
+        b"GIF8",
+    )
+    if head.startswith(starts):
+        return True
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    if head[4:8] == b"ftyp":
+        return head[8:12] in {b"heic", b"heix", b"mif1", b"avif", b"avis"}
+    return head[:2] == b"BM" and head[14:15] in {
+        b"\x0c",
+        b"\x28",
+        b"\x34",
+        b"\x38",
+        b"\x6c",
+        b"\x7c",
+    }
+
+
+def _begins_with_mark(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return REPORT_MARK in file.read(1024)
+    except OSError:
+        return False

@@ -1,0 +1,459 @@
+"""What one worker does, wherever it runs: read ahead, restore, write behind, keep a journal."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from restormer_cli.batch.background import (
+    CLOSING_SECONDS,
+    SMALL_BYTES,
+    BackgroundWriter,
+    Prefetcher,
+)
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Outcome, Provenance
+from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.picture import Picture
+from restormer_cli.images.reading import load_image
+from restormer_cli.images.transparency import fill_invisible, with_alpha
+from restormer_cli.images.writing import write_png
+from restormer_cli.system.files import Stamp, file_size
+from restormer_cli.system.memory import return_freed_memory
+from restormer_cli.system.stopping import interruptible, uninterrupted
+
+#: Bytes of decoded images that wait for the network, and of restored ones that wait for the
+#: disk. One image more is held on either side, however large.
+AHEAD_BYTES = 64 * 2**20
+#: Bytes that decoding takes for each pixel at most, with 16 bit and alpha (measured: 17).
+DECODING_BYTES = 24
+#: Times its pixels that an image holds while it is encoded: copies, and the file.
+ENCODING_COPIES = 4
+#: What an image holds beside its pixels, at least: those that cannot be read count, too.
+LOADED_BYTES = 1 << 12
+#: Results in a row that a full disk, say, refuses before the run stops.
+REFUSED_WRITES = 2
+#: Images in a row that the network fails on for no fault of theirs before the run stops.
+FAULTS = 3
+#: Seconds that a run which is stopped gives to what is being written.
+LAST_WRITE_SECONDS = 10.0
+#: Why a run stops that is asked to.
+FAIL_FAST = "--fail-fast stops at the first failure"
+
+
+class Restore(Protocol):
+    """What a :class:`~restormer_cli.restorer.Restorer` is to a run."""
+
+    def __call__(
+        self, *views: Pixels, bit_depth: int | None, progress: Callable[[float], None]
+    ) -> Pixels: ...
+
+
+class Listener(Protocol):
+    """Who is told what becomes of images, all in the thread that restores them.
+
+    Being told raises nothing; what should end the work comes out of :meth:`check`.
+    """
+
+    def check(self) -> None:
+        """Raise what should end the work; called between images and inside the network."""
+
+    def notice(self, text: str, item: Item | None = None) -> None: ...
+    def start(self, item: Item, megapixels: float) -> None:
+        """It has been read, is so large, and goes through the network."""
+
+    def advance(self, megapixels: float) -> None:
+        """So much has come out of the network since the last call."""
+
+    def settle(self, item: Item, outcome: Outcome) -> None:
+        """This became of it; each image is told once."""
+
+
+def work(
+    options: RunOptions,
+    journal: Journal,
+    restore: Restore,
+    provenance: Provenance,
+    chunks: Iterable[Sequence[Item]],
+    listener: Listener,
+    *,
+    keep_on: bool = True,
+) -> str:
+    """Restore images as they come, chunk by chunk, and note them in ``record``.
+
+    Small images of one size go through the network together within a chunk. One image that
+    fails costs no other its result.
+
+    Parameters
+    ----------
+    keep_on
+        Go on when the network fails for a reason that is none of the image: that is then one of
+        those that failed. Else raise it, so that somebody else may try.
+
+    Returns
+    -------
+    str
+        Why not all of them were come to: after a failure if the job is to fail fast, or when
+        the disk is full. Empty if they were.
+
+    Raises
+    ------
+    UsageError
+        If the result folder cannot be written to.
+    """
+    with uninterrupted():
+        try:
+            journal.open(
+                replace(
+                    options.settings, precision=provenance.precision or options.settings.precision
+                )
+            )
+        except OSError as error:
+            raise unwritable(options, error) from error
+        try:
+            return _Pipeline(options, journal, restore, provenance, listener, keep_on).run(chunks)
+        finally:
+            try:
+                journal.close()
+            except OSError as error:
+                listener.notice(
+                    f"{journal.path}: what is done may not be known to the next run "
+                    f"({error.strerror or error})"
+                )
+
+
+def unwritable(options: RunOptions, error: OSError) -> UsageError:
+    """What to say of a result folder that takes nothing."""
+    return UsageError(f"{options.result_dir}: cannot be written ({error.strerror or error})")
+
+
+@dataclass
+class _Loaded:
+    """An image on its way from the reader to the network."""
+
+    item: Item
+    last: bool
+    """Of its chunk."""
+    pictures: list[Picture] = field(default_factory=list)
+    stamps: list[Stamp] = field(default_factory=list)
+    error: str | None = None
+
+    views: tuple[Pixels, ...] = ()
+    """What the network is given of the pictures."""
+
+    @property
+    def bytes(self) -> int:
+        held = {id(view): view.nbytes for view in self.views}
+        held |= {id(picture.pixels): picture.pixels.nbytes for picture in self.pictures}
+        return LOADED_BYTES + sum(held.values())
+
+
+class _Ended(BaseException):
+    """Ends the network from inside its progress; no error, so that it is not taken for one."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class _Pipeline:
+    """A reader, the network in the calling thread, a writer."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        journal: Journal,
+        restore: Restore,
+        provenance: Provenance,
+        listener: Listener,
+        keep_on: bool,
+    ) -> None:
+        self.options, self.journal, self.restore, self.provenance = (
+            options,
+            journal,
+            restore,
+            provenance,
+        )
+        self.listener = listener
+        self.keep_on = keep_on
+        self.failed = False
+        self.refused = self.faults = 0
+
+    def run(self, chunks: Iterable[Sequence[Item]]) -> str:
+        sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
+        self.writer: BackgroundWriter[tuple[Item, Outcome]] = BackgroundWriter(AHEAD_BYTES)
+        self.reader = Prefetcher(
+            sources,
+            self._read,
+            lambda loaded: loaded.bytes,
+            AHEAD_BYTES,
+            # The next chunk may come only once the results of this one are reported.
+            idle=self._look_up,
+        )
+        patience: float | None = None
+        try:
+            for group in self._groups(self.reader):
+                self._restore(group)
+                self._look_up()
+                if reason := self._reason_to_stop():
+                    return reason
+        except Stopped:
+            patience = LAST_WRITE_SECONDS
+            raise
+        except _Ended as ended:
+            if isinstance(ended.cause, Stopped):
+                patience = LAST_WRITE_SECONDS
+            raise ended.cause from None
+        finally:
+            try:
+                self.reader.close(CLOSING_SECONDS if patience is None else 0)
+                # Also when stopped: what is restored is written.
+                self._report(self.writer.drain(patience))
+            finally:
+                self.writer.close()
+                self._report(self.writer.finished())
+        return ""
+
+    def _look_up(self) -> None:
+        """Between two steps: say what has been written, and see whether to go on."""
+        self._report(self.writer.finished())
+        self.listener.check()
+
+    def _reason_to_stop(self) -> str:
+        if self.failed and self.options.fail_fast:
+            return FAIL_FAST
+        if self.refused >= REFUSED_WRITES:
+            return f"{self.options.result_dir} takes no more results; stopped"
+        if self.faults >= FAULTS:
+            return f"the network failed {FAULTS} times in a row"
+        return ""
+
+    def _read(self, source: tuple[Item, bool]) -> _Loaded:
+        item, last = source
+        loaded = _Loaded(item, last)
+        path = item.source
+        try:
+            for path in item.sources:
+                check = self._before_decoding(path)
+                picture, stamp = load_image(path, self.options.max_pixels, check)
+                loaded.pictures.append(picture)
+                loaded.stamps.append(stamp)
+            loaded.views = tuple(
+                fill_invisible(picture.pixels, picture.alpha) for picture in loaded.pictures
+            )
+        except Exception as error:
+            return _Loaded(item, last, error=_sentence(path, error, "decode"))
+        return loaded
+
+    def _before_decoding(self, path: Path) -> Callable[[int, int], None]:
+        """Refuses a size that can never fit, and lets the others wait until there is room."""
+        check_size = getattr(self.restore, "check_size", None)
+        waited = False
+
+        def check(height: int, width: int) -> None:
+            nonlocal waited
+            if check_size is not None:
+                check_size(height, width)
+            if not waited:
+                waited = True
+                needed = DECODING_BYTES * height * width + file_size(path)
+                self.reader.reserve(needed)
+                room_for = getattr(self.restore, "room_for", None)
+                if needed > SMALL_BYTES and room_for and room_for(height, width)[0] < needed:
+                    return_freed_memory()
+
+        return check
+
+    def _make_room(self, loaded: _Loaded) -> None:
+        """See that an image fits into memory beside what is being read and written.
+
+        Where it does not, that is waited for; and then no more is read beside it than fits.
+        """
+        room_for = getattr(self.restore, "room_for", None)
+        if room_for is None:
+            self.reader.allow(lambda size: True)
+            return
+        height, width = loaded.pictures[0].pixels.shape[:2]
+        small = DECODING_BYTES * height * width <= SMALL_BYTES
+
+        def spare() -> int:
+            available, needed = room_for(height, width)
+            beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
+            return int(available - needed - beside)
+
+        if small:  # of which there are many: the system is asked only for a large one
+            self.reader.allow(lambda size: size <= SMALL_BYTES or size <= spare())
+            return
+        if (left := spare()) < 0:
+            self.reader.finish_loading()
+            self._report(self.writer.drain())
+            return_freed_memory()
+            left = spare()
+        self.reader.allow(lambda size: size <= left)
+
+    def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
+        """Images that go through the network together: neighbours of one size, if small."""
+        group: list[_Loaded] = []
+        for loaded in reader:
+            if group and not (len(group) < self._together(group[0]) and _alike(group[0], loaded)):
+                yield group
+                group = []
+            group.append(loaded)
+            # What follows the last one of a chunk may be a long time coming.
+            if loaded.last or len(group) >= self._together(group[0]):
+                yield group
+                group = []
+
+    def _together(self, loaded: _Loaded) -> int:
+        together = getattr(self.restore, "images_together", None)
+        if together is None or loaded.error is not None:
+            return 1
+        return int(together(*loaded.pictures[0].pixels.shape))
+
+    def _restore(self, group: list[_Loaded]) -> None:
+        """Put a group through the network and hand the results to the writer."""
+        if group[0].error is not None:
+            self._fail(group[0], group[0].error)
+            return
+        started = time.monotonic()
+        try:
+            self._make_room(group[0])
+            results = self._through_network(group)
+        except (ImageError, MemoryError) as error:
+            if len(group) > 1:  # find out whose fault it is
+                for loaded in group:
+                    loaded.pictures = [replace(picture, notes=()) for picture in loaded.pictures]
+                    self._restore([loaded])
+            else:
+                self._fail(group[0], _sentence(group[0].item.source, error, "restore"))
+            return
+        except Exception as error:
+            if not self.keep_on:
+                raise
+            self.faults += 1
+            for loaded in group:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+            return
+        self.faults = 0
+        seconds = round((time.monotonic() - started) / len(group), 3)
+        for loaded, pixels in zip(group, results, strict=True):
+            try:
+                picture = with_alpha(loaded.pictures[0], pixels)
+            except Exception as error:
+                self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
+                continue
+            outcome = replace(self._outcome(loaded), seconds=seconds)
+            write = functools.partial(self._write, loaded.item, loaded.stamps, picture)
+            self.writer.put((loaded.item, outcome), pixels.nbytes, write)
+
+    def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
+        """The results of a group. What is raised comes from the network, or ends the work."""
+        advance = self._announce(group)
+        ended: list[_Ended] = []
+
+        def progress(share: float) -> None:
+            try:
+                with uninterrupted():
+                    advance(share)
+            except BaseException as error:
+                ended.append(_Ended(error))
+                raise ended[0] from error
+
+        try:
+            with interruptible():
+                if len(group) > 1:  # so this is a restorer that takes several
+                    results: Sequence[Pixels] = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
+                        [loaded.views for loaded in group],
+                        bit_depth=self.options.bit_depth,
+                        progress=progress,
+                    )
+                else:
+                    views = group[0].views
+                    results = [
+                        self.restore(*views, bit_depth=self.options.bit_depth, progress=progress)
+                    ]
+        finally:
+            if ended:  # whatever has become of it on its way, and if it was eaten
+                raise ended[0]
+        if len(results) != len(group):
+            raise ValueError(f"{len(results)} results of {len(group)} images")
+        return results
+
+    def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
+        """Say what is in the network now; whom it tells which share of the work is done."""
+        height, width = group[0].pictures[0].pixels.shape[:2]
+        for loaded in group:
+            self.listener.start(loaded.item, width * height / 1e6)
+            for path, picture in zip(loaded.item.sources, loaded.pictures, strict=True):
+                for note in picture.notes:
+                    self.listener.notice(f"{path}: {note}", loaded.item)
+        megapixels = width * height * len(group) / 1e6
+        done = 0.0
+
+        def advance(share: float) -> None:
+            # A result is reported when it is written, not when the next image is restored.
+            self._look_up()
+            nonlocal done
+            if share > done:
+                self.listener.advance((share - done) * megapixels)
+                done = share
+
+        return advance
+
+    def _outcome(self, loaded: _Loaded, error: str | None = None) -> Outcome:
+        facts: dict[str, Any] = {"input": str(loaded.item.source), "error": error}
+        facts |= {"result": str(loaded.item.result), "status": "failed" if error else "done"}
+        if loaded.pictures:
+            facts["height"], facts["width"] = loaded.pictures[0].pixels.shape[:2]
+        return Outcome(**facts, **vars(self.provenance))
+
+    def _fail(self, loaded: _Loaded, error: str) -> None:
+        """Report a failure behind the results that are still being written."""
+        self.failed = True
+        self.writer.put((loaded.item, self._outcome(loaded, error)), 0, lambda: None)
+
+    def _write(self, item: Item, stamps: list[Stamp], picture: Picture) -> None:
+        def note(facts: os.stat_result) -> None:
+            self.writer.commit()  # or the file is not renamed
+            self.journal.add(item, stamps, facts.st_size, facts.st_mtime_ns)
+
+        write_png(item.result, picture, self.options.png_compression, note)
+
+    def _report(
+        self, finished: Iterable[tuple[tuple[Item, Outcome], BaseException | None]]
+    ) -> None:
+        for (item, outcome), error in finished:
+            if error is not None:
+                reason = _sentence(item.result, error, "write")
+                outcome = replace(outcome, status="failed", error=reason)
+                self.refused += isinstance(error, ResultFolderError)
+                self.failed = True
+            elif outcome.status == "done":
+                self.refused = 0
+            self.listener.settle(item, outcome)
+
+
+def _sentence(path: Path, error: BaseException, doing: str) -> str:
+    """What to say of an error that an image has met, whatever it is; it names a file."""
+    if isinstance(error, ImageError):
+        text = str(error)
+        return text if text.startswith(f"{path}: ") else f"{path}: {text}"
+    if isinstance(error, MemoryError):
+        return f"{path}: not enough memory to {doing} it"
+    if isinstance(error, OSError):
+        return f"{path}: cannot {doing} it ({error.strerror or error})"
+    return f"{path}: {fault(error)}"
+
+
+def _alike(one: _Loaded, other: _Loaded) -> bool:
+    """Whether two images can go through the network together."""
+    kinds = [{(view.shape, view.dtype) for view in loaded.views} for loaded in (one, other)]
+    return kinds[0] == kinds[1] and len(kinds[0]) == 1

@@ -1,0 +1,153 @@
+"""How close a folder of results is to its targets: a score an image, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from restormer_cli.batch.discovery import Listing, list_images
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, in_order
+from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.pairing import pair_names
+from restormer_cli.evaluation.protocols import find_protocol
+from restormer_cli.images.reading import read_image
+from restormer_cli.system.files import is_folder
+
+MEAN = "mean"
+CSV_COLUMNS = ("name", "psnr", "ssim", "mae")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The metrics of one image, or of all in the mean."""
+
+    name: str
+    psnr: float
+    ssim: float
+    mae: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of comparing two folders."""
+
+    protocol: str
+    scores: list[Score] = field(default_factory=list)
+    """One an image, in natural order of their names."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Results that could not be compared, and a sentence each."""
+    results_alone: list[str] = field(default_factory=list)
+    """Results without a target."""
+    targets_alone: list[str] = field(default_factory=list)
+    """Targets without a result."""
+    notices: list[str] = field(default_factory=list)
+    """What else lies in the folders and a person should know of."""
+
+    @property
+    def mean(self) -> Score | None:
+        """The mean of each metric over all scores; None if there are none.
+
+        One infinite PSNR makes the mean infinite, as in the papers' scripts.
+        """
+        return mean_score(self.scores)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every result and every target was compared."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for every result or target that was not compared."""
+        return [
+            *(f"{name}: {reason}" for name, reason in self.errors.items()),
+            *(f"{name}: has no target" for name in self.results_alone),
+            *(f"{name}: has no result" for name in self.targets_alone),
+        ]
+
+
+def mean_score(scores: Iterable[Score]) -> Score | None:
+    """The mean of each metric; None of nothing."""
+    rows = list(scores)
+    if not rows:
+        return None
+    return Score(
+        MEAN, fmean(s.psnr for s in rows), fmean(s.ssim for s in rows), fmean(s.mae for s in rows)
+    )
+
+
+def evaluate_folder(
+    result_dir: Path,
+    target_dir: Path,
+    protocol: str = "rgb",
+    *,
+    recursive: bool = False,
+    max_memory: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Compare every result in a folder with its target in another.
+
+    Parameters
+    ----------
+    protocol
+        A name in :data:`PROTOCOLS`.
+    recursive
+        Walk sub-folders, which must have the same names on both sides.
+    max_memory
+        Bytes that the peak of this process must stay under; by default most of what is free may
+        be taken. It decides how many pairs are measured together.
+    progress
+        Called with the number of results dealt with and that of all.
+
+    Raises
+    ------
+    UsageError
+        If a folder does not exist or holds no image, or there is no such protocol. What is wrong
+        with one image is in ``errors``.
+    """
+    method = find_protocol(protocol)
+    result_dir, target_dir = Path(result_dir), Path(target_dir)
+    results, targets = (_listing(folder, recursive) for folder in (result_dir, target_dir))
+    pairing = pair_names(results.names, targets.names)
+    evaluation = Evaluation(
+        protocol,
+        errors=results.problems
+        | {f"target {name}": reason for name, reason in targets.problems.items()}
+        | pairing.errors,
+        results_alone=pairing.results_alone,
+        targets_alone=pairing.targets_alone,
+        notices=results.notices + targets.notices,
+    )
+    budget = MemoryBudget(max_memory)
+
+    def compare(pair: tuple[str, str]) -> Metrics | ImageError:
+        paths = (result_dir / pair[0], target_dir / pair[1])
+        try:
+            with budget.take(comparison_bytes(paths, method.memory)):
+                return method.compare(*(read_image(path).pixels for path in paths))
+        except ImageError as error:
+            return error
+
+    for number, (pair, found) in enumerate(
+        zip(pairing.pairs, in_order(compare, pairing.pairs), strict=True), start=1
+    ):
+        if isinstance(found, ImageError):
+            evaluation.errors[pair[0]] = str(found)
+        else:
+            evaluation.scores.append(Score(pair[0], *astuple(found)))
+        if progress is not None:
+            progress(number, len(pairing.pairs))
+    return evaluation
+
+
+def _listing(folder: Path, recursive: bool) -> Listing:
+    if not is_folder(folder):
+        raise UsageError(f"{folder}: no such folder")
+    listing = list_images(folder, recursive)
+    if not listing.names:
+        reasons = [f"{name} {reason}" for name, reason in listing.problems.items()]
+        raise UsageError("; ".join([f"{folder}: no images found", *reasons, *listing.notices]))
+    return listing

@@ -1,0 +1,191 @@
+"""How many images may be looked at together: threads, and the memory that they share.
+
+What an image takes is told from its header, before it is read. A :class:`MemoryBudget` lets as
+many threads work as what they take fits into, so one large pair is measured alone and many small
+ones together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import PIL.Image
+import psutil
+import tifffile
+
+# Images first: it sets what OpenCV reads when it is imported.
+import restormer_cli.images.reading  # noqa: F401 - for what it sets
+
+# isort: split
+import cv2
+
+from restormer_cli.errors import ImageError
+from restormer_cli.system.files import is_file
+from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
+from restormer_cli.system.units import format_bytes
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+#: Reading and comparing release the interpreter's lock; more threads would mostly take memory.
+WORKERS = min(4, os.cpu_count() or 1)
+#: Libraries that are loaded at the first image, and what allocators keep for each thread.
+OVERHEAD_BYTES = 128 * 2**20
+#: Bytes a sample that decoding takes at most for a moment: the decoders' buffers and the copies
+#: that turn colours, bits and the picture to where they belong.
+DECODING_COPIES = 5
+SAMPLES = 3
+PNG_BIT_DEPTH = 24
+#: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
+OPENCV_NO_MEMORY = -4
+
+
+class MemoryBudget:
+    """The memory that all images at hand may take together.
+
+    Parameters
+    ----------
+    max_memory
+        Bytes that the peak of this process must stay under; by default most of what is free now
+        may be taken.
+    """
+
+    def __init__(self, max_memory: int | None = None) -> None:
+        if max_memory is None:
+            self.total = int(FREE_MEMORY_SHARE * free_memory())
+            self._limit = f"the memory that is free ({format_bytes(self.total)})"
+            self._taken = 0
+        else:
+            self._taken = int(psutil.Process().memory_info().rss) + OVERHEAD_BYTES
+            self.total = max_memory - self._taken
+            self._limit = f"--max-memory ({format_bytes(max_memory)})"
+        self._left = self.total
+        self._change = threading.Condition()
+
+    def check(self, needed: int) -> None:
+        """Refuse what can never fit.
+
+        Raises
+        ------
+        ImageError
+            If it is more than all there is.
+        """
+        if needed > self.total:
+            least = format_bytes(needed + self._taken)
+            raise ImageError(f"needs about {least} of memory, more than {self._limit}")
+
+    @contextlib.contextmanager
+    def take(self, needed: int) -> Iterator[None]:
+        """Wait until so many bytes are left, and have them for as long as the context lasts.
+
+        Raises
+        ------
+        ImageError
+            As :meth:`check`, and if memory runs out all the same.
+        """
+        self.check(needed)
+        with self._change:
+            self._change.wait_for(lambda: needed <= self._left)
+            self._left -= needed
+        try:
+            yield
+        except (MemoryError, cv2.error) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ImageError(f"memory ran out; about {format_bytes(needed)} are needed") from error
+        finally:
+            with self._change:
+                self._left += needed
+                self._change.notify_all()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or OpenCV was refused memory."""
+    return isinstance(error, MemoryError) or getattr(error, "code", 0) == OPENCV_NO_MEMORY
+
+
+class Claim:
+    """What an image file will take in memory, as its header claims."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file_bytes = 0
+        self.height = self.width = 0
+        self.sample_bytes = 1
+        if not is_file(path):
+            return  # reading it will say so
+        with contextlib.suppress(OSError):
+            self.file_bytes = path.stat().st_size
+        # Both libraries' parsers raise whatever a damaged file provokes.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(path) as image:
+                self.width, self.height = image.size
+                shallow = image.format in {"JPEG", "WEBP", "BMP"}
+                if image.format == "PNG":
+                    with path.open("rb") as file:
+                        shallow = file.read(PNG_BIT_DEPTH + 1)[-1] <= 8
+                self.sample_bytes = 1 if shallow else 2
+            return
+        with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            self.height, self.width = page.imagelength, page.imagewidth
+            self.sample_bytes = 2
+
+    @property
+    def samples(self) -> int:
+        """Pixels times channels, at most."""
+        return self.height * self.width * SAMPLES
+
+    @property
+    def held(self) -> int:
+        """Bytes of the pixels."""
+        return self.samples * self.sample_bytes
+
+    @property
+    def decoding(self) -> int:
+        """Bytes that reading takes at most beside the pixels that come of it."""
+        return self.file_bytes + DECODING_COPIES * self.held
+
+
+def comparison_bytes(
+    paths: Iterable[Path], compare: Callable[[int, int], int] | None = None
+) -> int:
+    """What it takes to look at some images: one decoded at a time, at most two held.
+
+    Parameters
+    ----------
+    compare
+        Told height and width: the bytes that comparing two images takes beside their pixels.
+    """
+    claims = [Claim(path) for path in paths]
+    held = sum(sorted((claim.held for claim in claims), reverse=True)[:2])
+    largest = max(claims, key=lambda claim: claim.held)
+    compared = 0 if compare is None else compare(largest.height, largest.width)
+    return held + max(compared, *(claim.decoding for claim in claims))
+
+
+def in_order(
+    function: Callable[[Item], Value], items: Iterable[Item], workers: int = WORKERS
+) -> Iterator[Value]:
+    """What comes of each item, in their order, by threads that are a few items ahead."""
+    ahead: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()

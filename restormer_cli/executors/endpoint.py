@@ -1,0 +1,186 @@
+"""The end of a worker that runs in another process: chunks of images in, news of them out.
+
+The driver asks and this answers, call by call, over whatever connects the two. Between calls the
+worker goes on: :func:`restormer_cli.batch.worker.work` runs in a thread of its own and
+takes chunks from a queue, so that it
+reads, restores and writes without a gap while there is one left.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Literal
+
+from restormer_cli.batch import worker
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Outcome
+from restormer_cli.errors import RestormerError, Stopped, fault
+from restormer_cli.loading import RestorerSpec
+from restormer_cli.system.memory import peak_memory
+
+#: Seconds that a call waits for news at most.
+PATIENCE = 0.25
+#: Seconds in which more of them are gathered once there are some: a fast worker makes hundreds
+#: of images a second, and the driver may have hundreds of workers.
+GATHER = 0.05
+
+#: ``starting`` until the network is loaded. ``ended`` as it was asked to. ``halted`` before: the
+#: job fails fast, or the disk is full. ``refused``: it cannot work at all. ``broken``: a bug, or a
+#: device that has gone; the process is not to be used any more.
+State = Literal["starting", "working", "ended", "halted", "refused", "broken"]
+#: Name of a method of a :class:`~restormer_cli.batch.worker.Listener`, and arguments to call it
+#: with; or ``fact``, with a sentence about this worker.
+Event = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a worker has to say."""
+
+    state: State
+    reason: str = ""
+    """Why it was halted or refused, or is broken."""
+    events: list[Event] = field(default_factory=list)
+    """Since the last call."""
+    peak_memory: int = 0
+
+
+class WorkerEndpoint:
+    """A worker that is told what to do by another process.
+
+    Parameters
+    ----------
+    job
+        With a ``result_dir`` that is the same path wherever this runs.
+    """
+
+    def __init__(self, run_options: RunOptions, spec: RestorerSpec) -> None:
+        self._run_options, self._spec = run_options, spec
+        self._chunks: SimpleQueue[Sequence[Item] | None] = SimpleQueue()
+        self._events: list[Event] = []
+        self._state: State = "starting"
+        self._reason = ""
+        self._news = False
+        self._stopping = False
+        self._change = threading.Condition()
+        threading.Thread(target=self._work, name="worker", daemon=True).start()
+
+    def exchange(self, chunks: Sequence[Sequence[Item]], stop: bool) -> Reply:
+        """Take chunks to restore after those that it has; give what has happened meanwhile.
+
+        Returns soon, with nothing if need be. With ``stop`` the worker ends as a run does that
+        is stopped: what is restored is written.
+        """
+        for chunk in chunks:
+            self._chunks.put(chunk)
+        if stop:
+            self._stopping = True
+            self._chunks.put(None)
+        with self._change:
+            self._change.wait_for(lambda: self._news, PATIENCE)
+            if self._news and self._state == "working":
+                self._change.wait_for(lambda: self._state != "working", GATHER)
+            self._news = False
+            events, self._events = self._events, []
+            return Reply(self._state, self._reason, events, peak_memory())
+
+    def _work(self) -> None:
+        try:
+            spec = self._spec.found_here()
+            loaded = spec.load()
+            self._events = [("fact", (fact,)) for fact in loaded.facts]
+            self._become("working")
+            journal = Journal.of_worker(
+                self._run_options.result_dir,
+                self._run_options.settings,
+                self._run_options.journal_name,
+            )
+            chunks = iter(self._chunks.get, None)
+            reason = worker.work(
+                self._run_options,
+                journal,
+                loaded.restorer,
+                loaded.provenance,
+                chunks,
+                _Told(self),
+                keep_on=False,
+            )
+        except Stopped:
+            self._become("ended")
+        except RestormerError as error:
+            self._become("refused", str(error))
+        except BaseException as error:
+            fault(error)
+            self._become("broken", f"{type(error).__name__}: {error}".splitlines()[0])
+        else:
+            self._become("halted" if reason else "ended", reason)
+
+    def _become(self, state: State, reason: str = "") -> None:
+        with self._change:
+            self._state, self._reason, self._news = state, reason, True
+            self._change.notify_all()
+
+    def tell(self, event: Event, *, news: bool) -> None:
+        """Keep something for the next call; ``news`` is what a call that waits answers with."""
+        with self._change:
+            if self._events and event[0] == "advance" == self._events[-1][0]:
+                event = ("advance", (self._events.pop()[1][0] + event[1][0],))
+            self._events.append(event)
+            if news:
+                self._news = True
+                self._change.notify_all()
+
+    def check(self) -> None:
+        """Stop in the middle of an image if asked to."""
+        if self._stopping:
+            raise Stopped(signal.SIGTERM)
+
+
+class _Told:
+    """The listener of a remote worker."""
+
+    def __init__(self, remote: WorkerEndpoint) -> None:
+        self._remote = remote
+
+    def notice(self, text: str, item: Item | None = None) -> None:
+        self._remote.tell(("notice", (text, item)), news=True)
+
+    def check(self) -> None:
+        self._remote.check()
+
+    def start(self, item: Item, megapixels: float) -> None:
+        self._remote.tell(("start", (item, megapixels)), news=False)
+
+    def advance(self, megapixels: float) -> None:
+        self._remote.tell(("advance", (megapixels,)), news=False)
+
+    def settle(self, item: Item, outcome: Outcome) -> None:
+        self._remote.tell(("settle", (item, outcome)), news=True)
+
+
+def serve(connection: Any, run_options: RunOptions, spec: RestorerSpec) -> None:
+    """Be a worker at the other end of a :class:`multiprocessing.connection.Connection`.
+
+    Ends when it has answered that it is through, or soon after the driver has gone.
+    """
+    # A terminal sends Ctrl-C to workers, too; the driver tells them what to do about it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    remote = WorkerEndpoint(run_options, spec)
+    state: State = "starting"
+    try:
+        while state in {"starting", "working"}:
+            reply = remote.exchange(*connection.recv())
+            connection.send(reply)
+            state = reply.state
+    except (EOFError, OSError):
+        until = time.monotonic() + worker.LAST_WRITE_SECONDS
+        while state in {"starting", "working"} and time.monotonic() < until:
+            state = remote.exchange([], stop=True).state

@@ -1,0 +1,99 @@
+"""Who restores: this process, one for each GPU of this machine, or the workers of a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.run import Executor
+from restormer_cli.errors import UsageError
+from restormer_cli.executors.in_process import InProcess
+from restormer_cli.executors.scheduler import Scheduler, absolute_path
+from restormer_cli.loading import RestorerSpec
+from restormer_cli.system.processors import processors, share_the_machine
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """Workers as a person asks for them; None where the machine or the cluster decides."""
+
+    engine: str = "local"
+    """``local`` or ``ray``."""
+    ray_address: str | None = None
+    workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+
+    def check(self, device: str) -> None:
+        """See that this can be had, without looking for devices or clusters.
+
+        Raises
+        ------
+        UsageError
+            If it cannot.
+        """
+        if self.engine == "ray":
+            if importlib.util.find_spec("ray") is None:
+                raise UsageError("Ray is not installed: pip install 'restormer-cli[ray]'")
+            if re.fullmatch(r"cuda:\d+", device):
+                raise UsageError("--engine ray gives each worker its GPU: say --device cuda")
+        elif self.ray_address is not None or self.gpus_per_worker is not None:
+            raise UsageError("--ray-address and --gpus-per-worker need --engine ray")
+
+
+def start(
+    executor_options: ExecutorOptions,
+    run_options: RunOptions,
+    spec: RestorerSpec,
+    tell: Callable[[str], None],
+) -> Executor:
+    """Make the engine that a workforce describes.
+
+    Parameters
+    ----------
+    tell
+        Is told what is used, and why.
+
+    Raises
+    ------
+    UsageError
+        If weights, device or cluster are not to be had.
+    """
+    # For workers, which may have another working directory.
+    elsewhere = replace(run_options, result_dir=absolute_path(run_options.result_dir))
+    if executor_options.engine == "ray":
+        from restormer_cli.executors.ray_cluster import RayCluster
+
+        file = replace(spec.file, path=absolute_path(spec.file.path))
+        spec = replace(spec, file=file)
+        return Scheduler(RayCluster(executor_options, elsewhere, spec, tell), tell)
+    specs = share_out(executor_options, spec)
+    if len(specs) > 1:
+        from restormer_cli.executors.process_pool import ProcessPool
+
+        return Scheduler(ProcessPool(elsewhere, specs), tell)
+    loaded = specs[0].load()
+    for fact in loaded.facts:
+        tell(fact)
+    return InProcess(loaded.restorer, loaded.provenance)
+
+
+def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[RestorerSpec]:
+    """A recipe for each process of this machine; all devices in turn."""
+    found = [spec.device]
+    if spec.device in {"auto", "cuda"}:
+        share_the_machine()  # before PyTorch is loaded
+        from restormer_cli.network.devices import spread
+
+        found = spread(spec.device)
+    count = executor_options.workers or len(found)
+    threads = executor_options.cpus_per_worker
+    if threads is None and count > 1:
+        threads = max(1, processors() // count)
+    return [
+        replace(spec, device=found[number % len(found)], threads=threads, sharers=count)
+        for number in range(count)
+    ]

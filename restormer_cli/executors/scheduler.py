@@ -1,0 +1,365 @@
+"""Several workers on one run: images go out in chunks, faults are survived, each is told once.
+
+The driver moves no pixels. It hands each worker two chunks, so that one is there when the other is
+done, and makes them so large that a worker needs a few seconds for one, but smaller towards the
+end, so that all end together. Of a million images no more are under way.
+
+When a worker is lost, what it had in hand is done again. Each of those images is then given to a
+worker alone, since one of them may be the cause: who loses three workers has failed. Results
+appear whole or not at all, so doing an image twice harms nothing; whatever is told of it a second
+time is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Outcome
+from restormer_cli.batch.progress import ProgressTracker
+from restormer_cli.batch.worker import FAIL_FAST, LAST_WRITE_SECONDS
+from restormer_cli.errors import UsageError
+from restormer_cli.executors.endpoint import PATIENCE, Reply
+from restormer_cli.system.atomic import sweep
+from restormer_cli.system.stopping import uninterrupted
+
+#: Seconds that a worker should need for a chunk.
+CHUNK_SECONDS = 2.0
+#: Megapixels of a chunk as long as nobody knows how fast a worker is.
+FIRST_CHUNK = 0.25
+#: And at least: eight small images, which go through the network together.
+SMALLEST_CHUNK = 8 * 64 * 64 / 1e6
+#: Images in a chunk at most.
+LONGEST_CHUNK = 256
+#: Chunks that a worker has at once.
+CHUNKS_AHEAD = 2
+#: So many workers an image may lose before it has failed, and a worker may be lost in a row
+#: before it has begun to work.
+LOSSES = 3
+#: Seconds without any worker after which it is said.
+LONELY_SECONDS = 10.0
+#: Seconds that a worker may need, when it has written its last result, to say so.
+LAST_WORD_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What a crew says of a worker that is not there any more."""
+
+    reason: str
+
+
+class WorkerPool(Protocol):
+    """Workers somewhere, by their numbers.
+
+    Each has a :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`.
+    """
+
+    size: int
+
+    def start(self, worker: int) -> None:
+        """Have a worker made, or made anew after it was lost; does not wait for it."""
+
+    def call(self, worker: int, chunks: Sequence[Sequence[Item]], stop: bool) -> None:
+        """Call ``exchange`` of a worker, which has answered the last call; does not wait."""
+
+    def replies(self, seconds: float) -> Iterable[tuple[int, Reply | Lost]]:
+        """Answers to calls; waits for one, but no longer than this."""
+
+    def close(self) -> None:
+        """End all workers at once."""
+
+
+@dataclass
+class _WorkerState:
+    """What the driver knows of a worker."""
+
+    chunks: list[set[Item]] = field(default_factory=list)
+    """That it has, without those images that are done."""
+    alone: bool = False
+    """Whether it is restoring an image that may have lost others."""
+    ready: bool = False
+    waiting: bool = False
+    """Whether it owes an answer."""
+    since: float = 0.0
+    """When it was ready."""
+    done: float = 0.0
+    """Megapixels that it has finished since."""
+    begun: float = 0.0
+    """Megapixels that came out of its network and are not yet finished."""
+    stillborn: int = 0
+    """How often in a row it was lost before it was ready."""
+    given_up: bool = False
+
+
+class Scheduler:
+    """Restores with a crew; an :class:`~restormer_cli.batch.run.Executor`.
+
+    Parameters
+    ----------
+    tell
+        Is told what workers say of themselves: devices, threads and so on.
+    """
+
+    def __init__(self, pool: WorkerPool, tell: Callable[[str], None] = lambda text: None) -> None:
+        self.pool = pool
+        self.tell = tell
+        self.most_memory = 0
+
+    def peak_memory(self) -> int:
+        return self.most_memory
+
+    def restore(
+        self, run_options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
+    ) -> None:
+        self.run_options, self.tracker = run_options, tracker
+        self.workers = [_WorkerState() for _ in range(min(self.pool.size, len(items)))]
+        self.fresh = deque(items)
+        self.left = sum(map(tracker.megapixels, items))  # of those in fresh
+        #: Images that are under way, as workers know them and as the person typed them.
+        self.open: dict[Item, Item] = {}
+        #: Of those, what each has lost.
+        self.losses: dict[Item, list[int]] = {}
+        #: And those of them that nobody has in hand.
+        self.suspects: deque[Item] = deque()
+        #: Where workers that were lost may have left something half-written.
+        self.wrecks: set[Path] = set()
+        self.halted = self.stopping = False
+        with uninterrupted():
+            self._run()
+        if run_options.shard is None:  # sister shards may be writing there
+            sweep(self.wrecks)
+
+    def _run(self) -> None:
+        self.last_ready = time.monotonic()
+        try:
+            for number in range(len(self.workers)):
+                self.pool.start(number)
+            while (self.fresh or self.open) and not self.halted:
+                self._hand_out()
+                self._listen(PATIENCE)
+                self._see_who_is_there()
+                self.tracker.check()
+        finally:
+            try:
+                self._stop()
+            finally:
+                self.pool.close()
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        for number, worker in enumerate(self.workers):
+            if not worker.waiting and not worker.given_up:
+                self._call(number, list(self._chunks(number)) if worker.ready else [])
+
+    def _call(self, number: int, chunks: Sequence[Sequence[Item]], *, stop: bool = False) -> None:
+        self.workers[number].waiting = True
+        self.pool.call(number, chunks, stop)
+
+    def _chunks(self, number: int) -> Iterator[list[Item]]:
+        """What a worker gets now."""
+        worker = self.workers[number]
+        while len(worker.chunks) < CHUNKS_AHEAD and not worker.alone:
+            suspect = self._suspect_for(number)
+            if suspect is not None and worker.chunks:
+                return  # it is to be alone
+            if suspect is not None:
+                worker.alone = True
+                self.suspects.remove(suspect)
+                chunk = [suspect]
+            elif self.fresh:
+                chunk = self._next_chunk(worker)
+            else:
+                return
+            worker.chunks.append(set(chunk))
+            yield chunk
+
+    def _suspect_for(self, number: int) -> Item | None:
+        """An image that has lost others, but not this worker, if there is another one.
+
+        A device that is out of order would lose every image else.
+        """
+        ready = {other for other, worker in enumerate(self.workers) if worker.ready}
+        for item in self.suspects:
+            lost = self.losses[item]
+            if number not in lost or ready.issubset(lost):
+                return item
+        return None
+
+    def _next_chunk(self, worker: _WorkerState) -> list[Item]:
+        seconds = time.monotonic() - worker.since
+        wanted = CHUNK_SECONDS * worker.done / seconds if worker.done else FIRST_CHUNK
+        # Towards the end less, so that no worker waits long for another.
+        wanted = max(SMALLEST_CHUNK, min(wanted, self.left / (3 * len(self.workers))))
+        chunk: list[Item] = []
+        while self.fresh and len(chunk) < LONGEST_CHUNK:
+            size = self.tracker.megapixels(self.fresh[0])
+            wanted -= size
+            if chunk and wanted < 0:
+                break
+            typed = self.fresh.popleft()
+            self.left -= size
+            chunk.append(_absolute(typed))
+            self.open[chunk[-1]] = typed
+        return chunk
+
+    # What workers say
+
+    def _listen(self, seconds: float) -> None:
+        for number, reply in self.pool.replies(seconds):
+            worker = self.workers[number]
+            worker.waiting = False
+            if worker.given_up:
+                continue
+            if isinstance(reply, Lost):
+                self._lose(number, reply.reason)
+                continue
+            self.most_memory = max(self.most_memory, reply.peak_memory)
+            for name, arguments in reply.events:
+                getattr(self, f"_on_{name}")(number, *arguments)
+            if reply.state == "broken":
+                self._lose(number, reply.reason)
+            elif reply.state == "refused":
+                for item in self._unfinished(worker):  # it has begun none of them
+                    self.fresh.appendleft(self.open.pop(item))
+                    self.left += self.tracker.megapixels(self.fresh[0])
+                self.workers[number] = _WorkerState(given_up=True)
+                self._blame(number, reply.reason)
+            elif reply.state in {"halted", "ended"}:
+                worker.ready = False
+                self._halt(self._as_typed(reply.reason, None))
+            elif reply.state == "working" and not worker.ready:
+                worker.ready, worker.since, worker.stillborn = True, time.monotonic(), 0
+
+    def _on_fact(self, number: int, text: str) -> None:
+        self.tell(f"worker {number + 1}: {text}")
+
+    def _on_notice(self, number: int, text: str, item: Item | None) -> None:
+        self.tracker.notice(self._as_typed(text, item))
+
+    def _on_start(self, number: int, item: Item, megapixels: float) -> None:
+        if item in self.open:
+            self.tracker.start(self.open[item], megapixels)
+
+    def _on_advance(self, number: int, megapixels: float) -> None:
+        self.workers[number].begun += megapixels
+        self.tracker.advance(megapixels)
+
+    def _on_settle(self, number: int, item: Item, outcome: Outcome) -> None:
+        worker = self.workers[number]
+        for chunk in worker.chunks:
+            chunk.discard(item)
+        worker.chunks = [chunk for chunk in worker.chunks if chunk]
+        worker.alone = worker.alone and bool(worker.chunks)
+        if item in self.open:
+            megapixels = (outcome.width or 0) * (outcome.height or 0) / 1e6
+            worker.done += megapixels
+            worker.begun = max(0.0, worker.begun - megapixels)
+            self._settle(item, outcome)
+
+    def _settle(self, item: Item, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            outcome = replace(outcome, error=self._as_typed(outcome.error, item))
+        typed = self.open.pop(item)
+        self.losses.pop(item, None)
+        outcome = replace(outcome, input=str(typed.source), result=str(typed.result))
+        self.tracker.settle(typed, outcome)
+        if outcome.status == "failed" and self.run_options.fail_fast:
+            self._halt(FAIL_FAST)
+
+    def _halt(self, reason: str) -> None:
+        """Begin nothing more; the first reason counts."""
+        self.halted = True
+        self.tracker.summary.reason = self.tracker.summary.reason or reason
+
+    def _as_typed(self, text: str, item: Item | None) -> str:
+        """A sentence with paths as the person gave them; workers know absolute ones."""
+        if item in self.open:
+            typed = self.open[item]
+            for path, short in zip(_paths(item), _paths(typed), strict=True):
+                text = text.replace(str(path), str(short))
+        return text.replace(
+            str(absolute_path(self.run_options.result_dir)), str(self.run_options.result_dir)
+        )
+
+    # Faults
+
+    def _lose(self, number: int, reason: str) -> None:
+        """A worker has gone: what it had in hand is to be done again."""
+        worker = self.workers[number]
+        if self.stopping:
+            worker.ready = False
+            return
+        unfinished = self._unfinished(worker)
+        self.tracker.advance(-worker.begun)
+        stillborn = 0 if worker.ready else worker.stillborn + 1
+        self.workers[number] = _WorkerState(stillborn=stillborn, given_up=stillborn >= LOSSES)
+        if unfinished:
+            images = "1 image" if len(unfinished) == 1 else f"{len(unfinished)} images"
+            self.tracker.notice(
+                f"worker {number + 1} was lost ({reason}): {images} to be done again"
+            )
+        self.wrecks.update(item.result.parent for item in unfinished)
+        for item in unfinished:
+            lost = self.losses.setdefault(item, [])
+            lost.append(number)
+            if len(lost) < LOSSES:
+                self.suspects.append(item)
+                continue
+            error = f"{item.source}: {len(lost)} workers were lost restoring it ({reason})"
+            self._settle(item, Outcome("", "", "failed", error=error))
+        if self.workers[number].given_up:
+            self._blame(number, f"it was lost {stillborn} times as it began ({reason})")
+        elif self.fresh or self.open:
+            self.pool.start(number)
+
+    def _unfinished(self, worker: _WorkerState) -> list[Item]:
+        """Images that a worker has and that are not done."""
+        return [item for chunk in worker.chunks for item in chunk if item in self.open]
+
+    def _blame(self, number: int, reason: str) -> None:
+        """A worker is of no use; that is the end if it was the last one."""
+        reason = self._as_typed(reason, None)
+        if all(worker.given_up for worker in self.workers):
+            raise UsageError(reason)
+        self.tracker.notice(f"worker {number + 1} is left out: {reason}")
+
+    def _see_who_is_there(self) -> None:
+        now = time.monotonic()
+        if any(worker.ready for worker in self.workers):
+            self.last_ready = now
+        elif now - self.last_ready >= LONELY_SECONDS:
+            self.tracker.notice("waiting for a worker to begin")
+            self.last_ready = float("inf")  # say it once
+
+    def _stop(self) -> None:
+        """Have all workers write what they have restored; those that need longer are ended."""
+        self.stopping = True
+        until = time.monotonic() + LAST_WRITE_SECONDS + LAST_WORD_SECONDS
+        while any(worker.ready for worker in self.workers) and time.monotonic() < until:
+            for number, worker in enumerate(self.workers):
+                if worker.ready and not worker.waiting:
+                    self._call(number, [], stop=True)
+            self._listen(PATIENCE)
+
+
+def _paths(item: Item) -> tuple[Path, ...]:
+    return (*item.sources, item.result)
+
+
+def _absolute(item: Item) -> Item:
+    return Item(tuple(map(absolute_path, item.sources)), absolute_path(item.result))
+
+
+def absolute_path(path: Path) -> Path:
+    """The same file for a process that may work in another folder."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay

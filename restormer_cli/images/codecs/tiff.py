@@ -1,0 +1,326 @@
+"""TIFF (revision 6.0) and BigTIFF: unsigned samples of up to 16 bit, however stored."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import index
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import PIL.Image
+import tifffile
+from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
+
+from restormer_cli.errors import ImageError
+from restormer_cli.images.codecs import jpeg, others, png
+from restormer_cli.images.codecs.base import (
+    CMYK_NOTE,
+    Codec,
+    Decoded,
+    from_cmyk,
+    inverted,
+    parsing,
+    scaled,
+)
+
+SUB_FILE_TYPE, ORIENTATION, SUB_DIRECTORIES, INK_SET, SUBSAMPLING = 254, 274, 330, 332, 530
+DNG_VERSION = 50706
+#: Bits of the sub-file type.
+REDUCED, MASK = 1, 4
+CMYK_INKS = 1
+#: So many pages are looked at to find the picture and to count the others.
+MOST_PAGES = 1000
+
+#: How many samples name a colour.
+COLOURS = {
+    PHOTOMETRIC.MINISWHITE: 1,
+    PHOTOMETRIC.MINISBLACK: 1,
+    PHOTOMETRIC.PALETTE: 1,
+    PHOTOMETRIC.RGB: 3,
+    PHOTOMETRIC.YCBCR: 3,
+    PHOTOMETRIC.SEPARATED: 4,
+}
+RAW = {PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW}
+#: Compressions that libtiff decodes better than tifffile: CCITT (2, 3, 4 and 32771), the JPEG
+#: of TIFF 6.0 and ThunderScan. Numbers, since tifffile's names for them change.
+BY_LIBTIFF = {2, 3, 4, 32771, 6, 32809}
+NONE, JPEG, DNG_JPEG = 1, 7, 34892
+ALPHAS = {EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA}
+FORMATS = {
+    SAMPLEFORMAT.INT: "int",
+    SAMPLEFORMAT.IEEEFP: "float",
+    SAMPLEFORMAT.COMPLEXINT: "complex int",
+    SAMPLEFORMAT.COMPLEXIEEEFP: "complex",
+}
+
+
+def _matches(head: bytes) -> bool:
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What the tags of a page say, and where it is."""
+
+    number: int
+    count: int
+    """Of the pages that are pictures."""
+    height: int
+    width: int
+    depth: int
+    samples: int
+    bits: int | tuple[int, ...]
+    sample_format: Any
+    photometric: Any
+    compression: Any
+    known_compression: bool
+    extras: tuple[int, ...]
+    ink_set: Any
+    subsampling: Any
+    raw: bool
+    """Whether it, or what belongs to it, is what a sensor measured."""
+    orientation: Any
+    palette: Any
+    parts: int
+    """Strips or tiles that there should be."""
+    largest_part: int
+    """Pixels of a tile, if there are tiles."""
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def by_libtiff(self) -> bool:
+        if self.compression in (JPEG, DNG_JPEG):
+            return False
+        return self.compression in BY_LIBTIFF or self.photometric == PHOTOMETRIC.YCBCR
+
+    @property
+    def alphas(self) -> int:
+        return sum(extra in ALPHAS for extra in self.extras)
+
+
+def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
+    """The first page that is no thumbnail or mask, and what its tags say."""
+    pages = [
+        (number, page)
+        for number, page in enumerate(itertools.islice(_pages(tiff), MOST_PAGES))
+        if not _kind(page) & (REDUCED | MASK)
+    ] or [(0, tiff.pages.first)]
+    number, page = pages[0]
+    tags = page.tags
+    below = itertools.islice(page.pages or (), 16) if SUB_DIRECTORIES in tags else ()
+    facts = _Page(
+        number=number,
+        count=len(pages),
+        height=index(page.imagelength),  # of whatever type a damaged tag is
+        width=index(page.imagewidth),
+        depth=index(page.imagedepth),
+        samples=index(page.samplesperpixel),
+        bits=page.bitspersample,
+        sample_format=page.sampleformat,
+        photometric=page.photometric,
+        compression=page.compression,
+        known_compression=page.compression == NONE
+        or page.compression in tifffile.TIFF.DECOMPRESSORS,
+        extras=tuple(page.extrasamples),
+        subsampling=tags.valueof(SUBSAMPLING, (2, 2)),
+        ink_set=tags.valueof(INK_SET, CMYK_INKS),
+        raw=DNG_VERSION in tags or any(each.photometric in RAW for each in (page, *below)),
+        orientation=tags.valueof(ORIENTATION, 1),
+        palette=page.colormap,
+        parts=math.prod(page.chunked),
+        largest_part=index(page.tilewidth) * index(page.tilelength),
+        offsets=tuple(map(index, page.dataoffsets)),
+        counts=tuple(map(index, page.databytecounts)),
+    )
+    return page, facts
+
+
+def _pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
+    """Pages up to a damaged one."""
+    yield tiff.pages.first
+    for number in itertools.count(1):
+        try:
+            page = tiff.pages[number]
+        except Exception:  # no more, or none that the parser understands
+            return
+        yield page
+
+
+def _kind(page: Any) -> int:
+    value = page.tags.valueof(SUB_FILE_TYPE)
+    return value if isinstance(value, int) else 0
+
+
+def _measure(file: BinaryIO) -> tuple[int, int]:
+    with parsing("TIFF"), tifffile.TiffFile(file) as tiff:
+        page = _picture(tiff)[1]
+    _refuse_unreadable(page)
+    return page.height, page.width
+
+
+def _refuse_unreadable(page: _Page) -> None:
+    """Raise ImageError for what is whole, but of a kind that is not decoded."""
+    if page.raw:
+        raise ImageError("is a camera's raw file; develop it to TIFF or JPEG first")
+    bits, colours = page.bits, COLOURS.get(page.photometric)
+    what = None
+    if page.sample_format in FORMATS:
+        signed = " (signed)" if page.sample_format == SAMPLEFORMAT.INT else ""
+        what = f"{FORMATS[page.sample_format]}{bits} samples{signed}"
+    elif not isinstance(bits, int):
+        what = f"samples of different sizes ({', '.join(map(str, bits))} bit)"
+    elif not 1 <= bits <= 16:
+        what = f"uint{bits} samples"
+    elif colours is None:
+        what = f"colours of the kind {_name(page.photometric)}"
+    elif page.depth > 1:
+        what = f"{page.depth} layers of depth"
+    elif page.samples < colours:
+        what = f"{page.samples} samples a pixel where its colours take {colours}"
+    elif page.photometric == PHOTOMETRIC.MINISBLACK and page.samples - page.alphas > 4:
+        what = f"{page.samples} bands, of which none is said to be red, green or blue"
+    elif page.photometric == PHOTOMETRIC.SEPARATED and page.ink_set != CMYK_INKS:
+        what = "inks other than CMYK"
+    elif (
+        page.photometric == PHOTOMETRIC.YCBCR
+        and page.compression == NONE
+        and page.subsampling != (1, 1)
+    ):
+        what = "chroma of less resolution, without JPEG"
+    elif page.photometric == PHOTOMETRIC.PALETTE and page.palette is None:
+        raise ImageError("is a TIFF file that is damaged: it lacks its palette")
+    if what is not None:
+        raise ImageError(f"is a TIFF that has {what}; convert it to 8 or 16 bit RGB or gray")
+    if not page.by_libtiff and not page.known_compression:
+        raise ImageError(
+            f"is a TIFF compressed in a way that cannot be read ({_name(page.compression)}); "
+            "save it without compression or with LZW"
+        )
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "name", value))
+
+
+def _decode(data: bytes) -> Decoded:
+    with contextlib.ExitStack() as stack:
+        with parsing("TIFF"):
+            tiff = stack.enter_context(tifffile.TiffFile(io.BytesIO(data)))
+            parsed, page = _picture(tiff)
+        _refuse_unreadable(page)
+        _refuse_missing(page, len(data))
+        _refuse_bombs(page, data)
+        notes: list[str] = []
+        if page.by_libtiff:
+            pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
+        else:
+            with parsing("TIFF"):
+                # (planes, depth, rows, columns, samples)
+                stored: Any = parsed.asarray(maxworkers=1, squeeze=False)
+            samples = stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
+            pixels, alpha, notes = _colours(page, samples)
+            orientation = page.orientation if page.orientation in range(1, 9) else 1
+    if page.count > 1:
+        notes.insert(0, f"only the first of {page.count} pages is restored")
+    return Decoded(pixels, alpha, orientation, tuple(notes))
+
+
+def _refuse_missing(page: _Page, size: int) -> None:
+    """Raise ImageError if a strip or tile is not in the file; libraries may fill it with black."""
+    offsets, counts = page.offsets, page.counts
+    if len(offsets) != len(counts) or len(offsets) < page.parts:
+        raise ImageError("is a TIFF file that is damaged: it does not say where its pixels are")
+    if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
+        raise ImageError("is a TIFF file that is cut off: a part of its pixels is missing")
+    if not all(counts):
+        raise ImageError("is a TIFF file that is not complete: a part of its pixels is empty")
+
+
+def _refuse_bombs(page: _Page, data: bytes) -> None:
+    """Raise ImageError if a strip or tile is an image of its own that is larger than the page."""
+    if page.compression not in tifffile.TIFF.IMAGE_COMPRESSIONS and page.compression != JPEG:
+        return
+    most = max(page.largest_part, page.height * page.width)
+    for offset, count in zip(page.offsets, page.counts, strict=True):
+        part = io.BytesIO(data[offset : offset + count])
+        for codec in (jpeg.CODEC, png.CODEC, *others.CODECS):
+            if codec.matches(part.getvalue()[:64]) and math.prod(codec.measure(part)) > most:
+                raise ImageError("is a damaged TIFF file: a part of it claims to be larger than it")
+
+
+def _by_pillow(data: bytes, number: int) -> Any:
+    """``(H, W, C)`` as libtiff gives it, turned upright."""
+    with parsing("TIFF"), PIL.Image.open(io.BytesIO(data)) as image:
+        image.seek(number)
+        image.load()
+    modes = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB"}
+    mode = modes.get(image.mode)
+    if mode is None:
+        raise ImageError(
+            f"is a TIFF that has colours of the kind {image.mode}; convert it to 8 bit RGB or gray"
+        )
+    pixels = np.asarray(image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _colours(page: _Page, samples: Any) -> tuple[Any, Any, list[str]]:
+    """RGB or gray, alpha, and what to say of the rest."""
+    bits, photometric, extras = cast(int, page.bits), page.photometric, list(page.extras)
+    colours = COLOURS[photometric]
+    total = samples.shape[2]
+    if photometric == PHOTOMETRIC.MINISBLACK and total - page.alphas >= 3:
+        colours = 3  # as satellite and microscope software writes RGB
+    extras = extras[-(total - colours) :] if total > colours else []
+    if total == 4 and not extras and photometric == PHOTOMETRIC.RGB:
+        extras = [EXTRASAMPLE.UNASSALPHA]  # so do writers that forget to say so, OpenCV among them
+    extras += [EXTRASAMPLE.UNSPECIFIED] * (total - colours - len(extras))
+    notes = []
+    place = next((i for i, extra in enumerate(extras) if extra in ALPHAS), None)
+    left_out = len(extras) - (place is not None)
+    if left_out:
+        what = "a channel that is" if left_out == 1 else f"{left_out} channels that are"
+        notes.append(f"has {what} neither colour nor transparency, left out of its result")
+    alpha = None if place is None else scaled(samples[..., colours + place], bits)
+    pixels = samples[..., :colours]
+    if photometric == PHOTOMETRIC.PALETTE:
+        pixels = _looked_up(page.palette, pixels[..., 0])
+        if alpha is not None and alpha.dtype != pixels.dtype:
+            alpha = scaled(alpha.astype(np.float64) * 257, 16)
+    else:
+        pixels = scaled(pixels, bits)
+    if photometric == PHOTOMETRIC.MINISWHITE:
+        pixels = inverted(pixels)
+    if alpha is not None and extras[place or 0] == EXTRASAMPLE.ASSOCALPHA:
+        pixels = _unmultiplied(pixels, alpha)
+    if photometric == PHOTOMETRIC.SEPARATED:
+        pixels = from_cmyk(pixels)
+        notes.insert(0, CMYK_NOTE)
+    return pixels, alpha, notes
+
+
+def _looked_up(palette: Any, index: Any) -> Any:
+    """Colours of a palette, in 8 bit where its 16 bit hold no more."""
+    palette = np.asarray(palette, np.uint16)
+    if palette.max() < 256:  # a mistake of old writers
+        colours = palette.astype(np.uint8)
+    elif not (palette % 257).any() or not (palette & 255).any():
+        colours = (palette >> 8).astype(np.uint8)
+    else:
+        colours = palette
+    return colours[:, np.minimum(index, palette.shape[1] - 1)].transpose(1, 2, 0)
+
+
+def _unmultiplied(pixels: Any, alpha: Any) -> Any:
+    """Colours as PNG has them, which alpha has not darkened."""
+    white = np.iinfo(pixels.dtype).max
+    share = np.maximum(alpha, 1).astype(np.float32)[..., None] / np.float32(white)
+    return np.minimum(np.rint(pixels / share), white).astype(pixels.dtype)
+
+
+CODEC = Codec("TIFF", _matches, _measure, _decode)

@@ -1,0 +1,26 @@
+""" """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from restormer_cli.images.codecs import Pixels
+from restormer_cli.images.metadata import NO_METADATA, Metadata
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, upright."""
+
+    pixels: Pixels
+    """``(H, W, 3)`` RGB or ``(H, W, 1)`` gray."""
+    alpha: Pixels | None = None
+    """``(H, W)``, of the same dtype."""
+    metadata: Metadata = NO_METADATA
+    """What the file says beside its pixels, as it holds for the result."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how the file was read."""
+
+    @property
+    def bit_depth(self) -> int:
+        return 8 * self.pixels.dtype.itemsize

@@ -1,0 +1,151 @@
+"""Which network restores, and on what: plain data that travels to where it is loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from restormer_cli.batch.outcomes import Provenance
+from restormer_cli.errors import WeightsError
+from restormer_cli.settings import Settings, tiling
+from restormer_cli.system.files import is_file
+from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
+from restormer_cli.system.processors import share_the_machine
+from restormer_cli.tasks import Variant
+from restormer_cli.weights import checksum
+from restormer_cli.weights.selection import WeightsFile, find_weights, load_network
+
+if TYPE_CHECKING:
+    from restormer_cli.network.devices import Choice
+    from restormer_cli.restorer import Restorer
+
+
+class LoadedRestorer(NamedTuple):
+    """A network that is ready to restore."""
+
+    restorer: Restorer
+    provenance: Provenance
+    facts: list[str]
+    """For people who want to know: where it computes, how, and why."""
+
+
+@dataclass(frozen=True)
+class RestorerSpec:
+    """What to load; the fields that are not explained are those of a :class:`Restorer`."""
+
+    variant: Variant
+    file: WeightsFile
+    sha256: str
+    """Of the weights."""
+    device: str = "auto"
+    precision: str = "auto"
+    max_memory: int | None = None
+    tile: int | None = None
+    tile_overlap: int = 32
+    options: str | None = None
+    """SHA-256 of the file of ``--options``."""
+    threads: int | None = None
+    """Threads to compute with; None: as many as processors are free."""
+    sharers: int = 1
+    """Processes like this one among which the machine's memory is divided."""
+
+    @classmethod
+    def find(
+        cls, variant: Variant, weights: str = "auto", options: Path | None = None, **others: Any
+    ) -> RestorerSpec:
+        """For the weights and the hyper-parameters that a person names.
+
+        Raises
+        ------
+        WeightsError
+            If they are not there.
+        """
+        file = find_weights(variant, weights, options=options)
+        options_hash = None if options is None else checksum.sha256(options)
+        return cls(variant, file, checksum.sha256(file.path), options=options_hash, **others)
+
+    def settings(self) -> Settings:
+        """What the record of a folder says of results that are made so."""
+        return Settings(
+            task=self.variant.task,
+            weights=self.sha256,
+            label=self.file.label,
+            options=self.options,
+            precision=None if self.precision == "auto" else self.precision,
+            tile=tiling(self.tile, self.tile_overlap),
+        )
+
+    def load(self) -> LoadedRestorer:
+        """Load it in this process. PyTorch should not have been imported before.
+
+        Raises
+        ------
+        UsageError
+            If weights or device are not what they should be.
+        """
+        threads = share_the_machine() if self.threads is None else _take(self.threads)
+        from restormer_cli.network import devices, kernels
+
+        choice = devices.choose(self.device, self.precision)
+        max_memory = self.max_memory
+        if max_memory is None and self.sharers > 1 and choice.device.type == "cpu":
+            max_memory = int(FREE_MEMORY_SHARE * free_memory() / self.sharers)
+        restorer = replace(self, max_memory=max_memory).restorer(choice)
+        facts = [
+            f"weights: {self.file.path}",
+            f"device: {choice.device}, {choice.device_reason}",
+            f"threads: {threads}",
+            f"precision: {choice.precision}, {choice.precision_reason}",
+            *kernels.notices(),
+        ]
+        return LoadedRestorer(
+            restorer, Provenance(self.file.label, str(choice.device), choice.precision), facts
+        )
+
+    def restorer(self, choice: Choice) -> Restorer:
+        """The network on the device that was chosen.
+
+        Raises
+        ------
+        WeightsError
+            If the weights cannot be read or do not fit.
+        """
+        from restormer_cli.restorer import Restorer
+
+        return Restorer(
+            load_network(self.file, self.variant),
+            views=self.variant.views,
+            device=choice.device,
+            dtype=choice.dtype,
+            max_memory=self.max_memory,
+            tile=self.tile,
+            tile_overlap=self.tile_overlap,
+            settings=self.settings(),
+        )
+
+    def found_here(self) -> RestorerSpec:
+        """The same with the weights as this machine has them, which may be another one.
+
+        Raises
+        ------
+        WeightsError
+            If it does not have them, or others under their name.
+        """
+        path: Path | None = self.file.path
+        if not is_file(self.file.path):
+            path = None if self.file.known is None else self.file.known.find()
+        if path is None:
+            raise WeightsError(f"{self.file.path}: not there; weights must be where workers see it")
+        if checksum.sha256(path) != self.sha256:
+            raise WeightsError(f"{path}: is another file than the weights of this run")
+        return replace(self, file=replace(self.file, path=path))
+
+
+def _take(threads: int) -> str:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    return f"{threads}, as each worker has"

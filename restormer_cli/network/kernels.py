@@ -1,0 +1,312 @@
+"""The operations that the time goes into: 1×1 and 3×3 convolutions over strips of pixels.
+
+Both have two paths to the same numbers. On x86 processors oneDNN is called directly, through the
+operators that ``torch.compile`` uses as well: it multiplies twice as fast as ``torch.mm`` on
+processors for which MKL leaves half the vector unit idle, takes weights that were laid out once,
+and adds residuals and applies GELU while the result is still in registers. Everywhere else, and
+where another PyTorch has no such operators or they do not pass their trial, it is plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restormer_cli.batch.outcomes import SLOWER
+
+#: Weights are laid out for strips of about this height and width; any other works as well.
+TYPICAL_STRIP = (8, 512)
+#: Padding, stride, dilation and groups of a 1×1 convolution.
+_POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
+_X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
+
+
+class _ByTrial:
+    """Stands for the operators that :func:`_onednn` finds and has tried."""
+
+
+_BY_TRIAL = _ByTrial()
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())  # whoever wants to hear of it has handlers
+_distrusted: dict[str, None] = {}
+
+
+def _chosen(operators: Any, like: Tensor) -> Any:
+    return _onednn(like.device.type, like.dtype) if operators is _BY_TRIAL else operators
+
+
+def _gelu(out: Tensor) -> Tensor:
+    """GELU, in place where PyTorch has it so; only the copying one is documented."""
+    in_place = getattr(torch.ops.aten, "gelu_", None)
+    return F.gelu(out) if in_place is None else in_place(out)
+
+
+def try_operators(device: torch.device, dtype: torch.dtype) -> None:
+    """Try whatever is not documented and would be used; see :func:`notices`."""
+    _onednn(device.type, dtype)
+    _has_layer_norm(device, dtype)
+
+
+def notices() -> list[str]:
+    """What this process does without, a sentence each: operators that failed their trial."""
+    return list(_distrusted)
+
+
+def _distrust(operators: str, reason: str) -> None:
+    notice = f"{SLOWER}PyTorch {torch.__version__} computes without {operators}, {reason}"
+    if notice not in _distrusted:
+        _distrusted[notice] = None
+        _logger.warning(notice)
+
+
+@functools.cache
+def _onednn(device: str, dtype: torch.dtype) -> Any:
+    """PyTorch's oneDNN operators, if they serve this device and precision and do what they should.
+
+    They are private, so any of them may change with PyTorch. Each is tried once a process against
+    the plain operation; if one is missing, raises or gives other numbers, none is used.
+    """
+    if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return None
+    backend: Any = torch.backends.mkldnn  # it has no types
+    if platform.machine().lower() not in _X86 or not backend.is_available():
+        return None
+    operators = torch.ops.mkldnn
+    try:
+        if dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
+            return None  # an old processor
+        trouble = _try_onednn(operators, dtype)
+    except Exception as error:  # whatever a changed operator raises
+        trouble = f"which cannot be called ({type(error).__name__})"
+    if trouble:
+        _distrust("the operators of oneDNN", trouble)
+    return None if trouble else operators
+
+
+def _try_onednn(operators: Any, dtype: torch.dtype) -> str:
+    """Compare every use of the operators with plain PyTorch; what is wrong, or nothing."""
+    with torch.inference_mode():
+        for made, expected in zip(_trials(operators, dtype), _trials(None, dtype), strict=True):
+            if not _near(made, expected):
+                return "which give wrong numbers"
+    return ""
+
+
+def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The kinds of layer that a network has, each once, over strips of the kinds there are."""
+    like = torch.empty(0, dtype=dtype)
+    channels, hidden = 8, 16
+    for count, rows, width in ((1, 3, 9), (2, 4, 8)):
+        # As windows are: some rows of more, packed for another size.
+        pixels = _waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
+        for bias in (None, _waves(hidden)):
+            point = Pointwise(_waves(hidden, channels), bias, like, operators=operators)
+            out = like.new_zeros(count, rows + 5, width, hidden)
+            point.into(out[:, 2 : rows + 4], pixels)
+            yield out
+            added = PointwiseSum(_waves(hidden, channels), bias, like, operators=operators)
+            for image in range(count):
+                added.add_to(out[image : image + 1, 2 : rows + 4], pixels[image : image + 1])
+            yield out
+            conv = Conv3x3(_waves(hidden, channels, 3, 3), bias, like, operators=operators)
+            yield conv(pixels)
+        for bias, gelu in ((None, True), (_waves(channels), False)):
+            kernel = _waves(channels, 1, 3, 3)
+            depth = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu, operators=operators)
+            yield depth(pixels)
+
+
+def _waves(*shape: int) -> Tensor:
+    """Numbers from -1 to 1 that look random; the host program's generator is left alone."""
+    return torch.arange(math.prod(shape), dtype=torch.float64).mul(2.4).cos().view(shape).float()
+
+
+def _near(made: Tensor, expected: Tensor) -> bool:
+    """Whether two results differ by rounding alone."""
+    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+        return False
+    tolerance = 16 * torch.finfo(expected.dtype).eps * expected.abs().max().item()
+    return bool(((made - expected).abs() <= tolerance).all())  # not so where one is no number
+
+
+@functools.cache
+def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``torch.native_layer_norm``, which is in no documentation, does what it should."""
+    like = torch.empty(0, device=device, dtype=dtype)
+    with torch.inference_mode():
+        rows = _waves(1, 2, 3, 8).to(like)
+        wide = torch.float32 if device.type == "cpu" else dtype
+        one, zero = rows.new_ones(8, dtype=wide), rows.new_zeros(8, dtype=wide)
+        try:
+            made = torch.native_layer_norm(rows, one.shape, one, zero, 1e-5)
+            right = all(
+                a.shape == b.shape and _near(a.to(b), b)
+                for a, b in zip(made[::2], _plain_layer_norm(rows, one, zero, 1e-5), strict=True)
+            )
+            trouble = "" if right else "which gives wrong numbers"
+        except Exception as error:  # as above
+            trouble = f"which cannot be called ({type(error).__name__})"
+    if trouble:
+        _distrust("native_layer_norm", trouble)
+    return not trouble
+
+
+def layer_norm(rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """LayerNorm over the last axis, and what it divides by: ``1 / sqrt(var + epsilon)``."""
+    if not _has_layer_norm(rows.device, rows.dtype):
+        return _plain_layer_norm(rows, scale, shift, epsilon)
+    normalised, _, scales = torch.native_layer_norm(rows, scale.shape, scale, shift, epsilon)
+    return normalised, scales
+
+
+def _plain_layer_norm(
+    rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    wide = rows.float()
+    variance = wide.var(-1, keepdim=True, correction=0)
+    normalised = F.layer_norm(wide, scale.shape, scale.float(), shift.float(), epsilon)
+    return normalised.to(rows.dtype), torch.rsqrt(variance + epsilon).to(scale.dtype)
+
+
+class Pointwise:
+    """A 1×1 convolution: one matrix product over rows of pixels."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        operators: Any = _BY_TRIAL,
+    ) -> None:
+        """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self.weight = weight.to(like).contiguous()
+        self.bias = None if bias is None else bias.to(like)
+        # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
+        precise = like.dtype != torch.bfloat16
+        self._onednn = _chosen(operators, like) if precise else None
+        if self._onednn is not None:
+            pixels = math.prod(TYPICAL_STRIP)
+            self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
+
+    def into(self, out: Tensor, pixels: Tensor) -> None:
+        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
+        pixels = pixels.reshape(-1, pixels.shape[-1])
+        if self._onednn is not None:
+            product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
+            out.copy_(product.view_as(out))
+        elif len(out) > 1:
+            out.copy_(F.linear(pixels, self.weight, self.bias).view_as(out))
+        elif self.bias is None:
+            torch.mm(pixels, self.weight.T, out=out[0].flatten(0, 1))
+        else:
+            torch.addmm(self.bias, pixels, self.weight.T, out=out[0].flatten(0, 1))
+
+
+class PointwiseSum:
+    """A 1×1 convolution whose result is added to what is there."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        operators: Any = _BY_TRIAL,
+    ) -> None:
+        """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self.weight = weight.to(like).contiguous()
+        self.bias = None if bias is None else bias.to(like)
+        self._onednn = _chosen(operators, like)
+        if self._onednn is not None:
+            kernel = self.weight[:, :, None, None]
+            shape = [1, kernel.shape[1], *TYPICAL_STRIP]
+            self.weight = self._onednn._reorder_convolution_weight(kernel, *_POINTWISE, shape)
+
+    def add_to(self, rows: Tensor, pixels: Tensor) -> None:
+        """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
+        if self._onednn is not None:
+            self._onednn._convolution_pointwise_.binary(
+                rows.permute(0, 3, 1, 2),
+                pixels.permute(0, 3, 1, 2),
+                self.weight,
+                self.bias,
+                *_POINTWISE,
+                *("add", None, None, [], None),
+            )
+            return
+        flat = rows.view(-1, rows.shape[-1])
+        flat.addmm_(pixels.reshape(-1, pixels.shape[-1]), self.weight.T)
+        if self.bias is not None:
+            flat += self.bias
+
+
+def round_taps(kernel: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round each 3×3 kernel of float64 ``(K, C, 3, 3)`` so that the sum of its taps stays.
+
+    That sum is the gain for smooth areas. Taps that are rounded one by one change it by up to
+    0.2 % in bfloat16, and whole areas with it. With trained weights bfloat16 then cost 0.035 dB in
+    all; this way it is 0.005. The error of each tap is passed on to the next smaller one.
+    """
+    taps = kernel.flatten(2)
+    rounded, error = torch.empty_like(taps), torch.zeros_like(taps[..., :1])
+    for place in torch.split(taps.abs().argsort(dim=2, descending=True), 1, dim=2):
+        exact = taps.gather(2, place) + error
+        nearest = exact.to(dtype).double()
+        rounded.scatter_(2, place, nearest)
+        error = exact - nearest
+    return rounded.view_as(kernel).to(dtype)
+
+
+class Conv3x3:
+    """A 3×3 convolution over rows that come with their halo, columns zero-padded; then GELU."""
+
+    def __init__(
+        self,
+        kernel: Tensor,
+        bias: Tensor | None,
+        like: Tensor,
+        *,
+        depthwise: bool = False,
+        gelu: bool = False,
+        operators: Any = _BY_TRIAL,
+    ) -> None:
+        """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
+        self.dtype = like.dtype
+        if depthwise and like.dtype.itemsize < 4:
+            kernel = round_taps(kernel.double(), like.dtype)
+        self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.to(like)
+        self.groups = len(kernel) if depthwise else 1
+        self.gelu = gelu
+        self._onednn = _chosen(operators, like)
+        # Padding, stride, dilation, groups.
+        self._geometry = ([0, 1], [1, 1], [1, 1], self.groups)
+        if self._onednn is not None:
+            shape = [1, self.groups * kernel.shape[1], *TYPICAL_STRIP]
+            self.kernel = self._onednn._reorder_convolution_weight(
+                self.kernel, *self._geometry, shape
+            )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
+        rows = rows.permute(0, 3, 1, 2)
+        out: Tensor
+        if self._onednn is not None:
+            activation: tuple[object, ...] = ("gelu", [], "none") if self.gelu else ("none", [], "")
+            out = self._onednn._convolution_pointwise(
+                rows, self.kernel, self.bias, *self._geometry, *activation
+            )
+        else:
+            out = F.conv2d(rows, self.kernel, self.bias, padding=(0, 1), groups=self.groups)
+            if self.gelu:
+                out = _gelu(out)
+        return out.permute(0, 2, 3, 1)

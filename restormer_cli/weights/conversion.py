@@ -1,0 +1,61 @@
+""" """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restormer_cli.errors import UsageError, WeightsError
+from restormer_cli.system.atomic import atomic_file
+from restormer_cli.system.files import file_mode
+from restormer_cli.system.terminal import complain
+from restormer_cli.weights.selection import describe_ignored
+
+if TYPE_CHECKING:
+    pass
+from restormer_cli.weights.description import _path_of
+
+# --- convert ------------------------------------------------------------------------------------
+
+
+def convert_weights(
+    name: str, target: Path, *, half: bool = False, overwrite: bool = False
+) -> Path:
+    """Write a checkpoint as safetensors, under the official names of its parameters.
+
+    Every bit is kept, unless ``half`` asks for float16.
+
+    Raises
+    ------
+    UsageError
+        If the target is there already, or is no ``.safetensors`` file.
+    WeightsError
+        If the checkpoint cannot be read, is no Restormer, or has values too large for float16.
+    """
+    import torch
+    from safetensors.torch import save
+
+    from restormer_cli.weights.checkpoint import open_checkpoint
+
+    source = _path_of(name)
+    if target.suffix.lower() != ".safetensors":
+        raise UsageError(f"{target}: should end in .safetensors")
+    checkpoint = open_checkpoint(source)
+    if file_mode(target) and (not overwrite or target.samefile(source)):
+        raise UsageError(f"{target}: is there already")
+    checkpoint.config()
+    if text := describe_ignored(source, checkpoint.ignored):
+        complain(text)
+    state = {key: tensor.contiguous() for key, tensor in checkpoint.read().items()}
+    if half:
+        for key, tensor in state.items():
+            state[key] = tensor.half()
+            if torch.isfinite(tensor).all() and not torch.isfinite(state[key]).all():
+                raise WeightsError(f"{source}: {key} holds values too large for float16")
+    content = save(state, metadata={"format": "pt"})
+    try:
+        with atomic_file(target) as file:
+            file.write(content)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return target

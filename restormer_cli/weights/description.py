@@ -1,0 +1,122 @@
+""" """
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restormer_cli.errors import WeightsError
+from restormer_cli.system.files import is_file
+from restormer_cli.system.terminal import harmless
+from restormer_cli.system.units import format_bytes
+from restormer_cli.weights import checksum
+from restormer_cli.weights.registry import (
+    find_known,
+    known_files,
+)
+from restormer_cli.weights.selection import fitting
+
+if TYPE_CHECKING:
+    from restormer_cli.weights.checkpoint import Checkpoint
+
+
+# --- show ---------------------------------------------------------------------------------------
+
+_FORMATS = {
+    "zip": "PyTorch",
+    "legacy": "PyTorch before 1.6, not zipped",
+    "safetensors": "safetensors",
+}
+
+
+def show_weights(name: str) -> Iterator[str]:
+    """What a checkpoint is, a line for each fact, from its headers.
+
+    Parameters
+    ----------
+    name
+        A path, or the name of a known file that is here.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read or is no Restormer.
+    """
+    from restormer_cli.weights.checkpoint import open_checkpoint
+
+    path = _path_of(name)
+    checkpoint = open_checkpoint(path)
+    config = checkpoint.config()
+    digest = checksum.sha256(path)
+    facts = {
+        "file": f"{path}, {format_bytes(path.stat().st_size)}, {_FORMATS[checkpoint.format]}",
+        "SHA-256": digest,
+        "known as": _identity(path, digest),
+        "tensors": _tensors(checkpoint),
+        "names begin with": checkpoint.prefix or "nothing, they are the official ones",
+        **{key: _words(value) for key, value in config.to_mapping().items()},
+        "fits": _fits(checkpoint),
+    }
+    if ignored := checkpoint.ignored:
+        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
+        facts["left out"] = f"{ignored[0]}{more}"
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        yield harmless(f"{key:{width}}  {value}")
+
+
+def _path_of(name: str) -> Path:
+    path = Path(name)
+    known = None if is_file(path) else find_known(name)
+    found = known.find() if known is not None else None
+    if known is not None and found is None:
+        raise WeightsError(f"{known.name} is not on this machine")
+    return found or path
+
+
+def _identity(path: Path, digest: str) -> str:
+    for known in known_files():
+        if digest == known.sha256:
+            return f"{known.kind} {known.name}"
+    for known in known_files():
+        place = known.find()
+        if place is not None and checksum.read_pin(place) == digest:
+            return f"{known.kind} {known.name}, as pinned on this machine"
+    named = find_known(path.name)
+    if named is not None and named.sha256 is not None:
+        return f"not the {named.kind} {named.name}, whose SHA-256 is {named.sha256}"
+    return "no known file"
+
+
+def _tensors(checkpoint: Checkpoint) -> str:
+    tensors = checkpoint.tensors.values()
+    kinds = Counter(tensor.dtype for tensor in tensors)
+    parameters = sum(tensor.elements for tensor in tensors)
+    return f"{len(tensors)}, {parameters:,} parameters, {' and '.join(sorted(kinds))}"
+
+
+def _fits(checkpoint: Checkpoint) -> str:
+    """The tasks by channels, those first that use the same LayerNorm."""
+    from restormer_cli.tasks import shipped_options
+
+    config = checkpoint.config()
+    variants = fitting(config)
+    alike = [
+        variant.label
+        for variant in variants
+        if shipped_options(variant.name).network["LayerNorm_type"] == config.LayerNorm_type
+    ]
+    others = [variant.label for variant in variants if variant.label not in alike]
+    if not variants:
+        return "no task: its channels are those of none"
+    if not others:
+        return ", ".join(alike)
+    return f"{', '.join(alike)}; by its channels also {', '.join(others)}"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
