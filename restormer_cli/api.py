@@ -1,25 +1,37 @@
-""" """
+"""The Python face of the commands that work on folders."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from restormer_cli.batch import worker
+from restormer_cli.batch.image_restorer import Function, ImageRestorer
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Collector, Outcome, Provenance
 from restormer_cli.batch.run import run
+from restormer_cli.batch.shards import Shard
 from restormer_cli.executors.in_process import InProcess
+from restormer_cli.images.reading import MAX_PIXELS
 
 
 def restore_folder(
-    restorer: worker.Restore,
+    restorer: ImageRestorer | Function,
     input_dir: Path | str,
     result_dir: Path | str,
-    **settings: Any,
+    *,
+    recursive: bool = False,
+    sides: tuple[str, ...] = (),
+    overwrite: bool = False,
+    checksum: bool = False,
+    wait: bool = False,
+    bit_depth: int | None = None,
+    png_compression: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    shard: Shard | None = None,
+    dry_run: bool = False,
+    fail_fast: bool = False,
 ) -> list[Outcome]:
-    """Restore every image of a folder into another; the Python face of the subcommands.
+    """Restore every image of a folder into another.
 
     Parameters
     ----------
@@ -27,8 +39,14 @@ def restore_folder(
         A :class:`~restormer_cli.Restorer`, or anything that is called like one. Results of
         another network or other settings are made again, if the restorer has ``settings`` that
         tell; else whatever is there counts as done.
-    settings
-        Further fields of :class:`Job`, such as ``recursive=True``.
+    input_dir
+        A folder, or one image file.
+    sides
+        Sub-folders with one view of each image, for dual pixels ``("inputL", "inputR")``.
+    recursive, overwrite, checksum, wait, bit_depth, png_compression, max_pixels, shard, dry_run
+        As the options of the command line.
+    fail_fast
+        Stop at the first failure; what was not begun has no outcome.
 
     Returns
     -------
@@ -43,8 +61,22 @@ def restore_folder(
         If another run works in the result folder.
     """
     collector = Collector()
-    options = RunOptions(str(input_dir), Path(result_dir), **settings)
+    options = RunOptions(
+        str(input_dir),
+        Path(result_dir),
+        recursive=recursive,
+        sides=sides,
+        overwrite=overwrite,
+        checksum=checksum,
+        wait=wait,
+        bit_depth=bit_depth,
+        png_compression=png_compression,
+        max_pixels=max_pixels,
+        shard=shard,
+        dry_run=dry_run,
+        fail_fast=fail_fast,
+    )
     made_by = getattr(restorer, "settings", options.settings)
-    options = replace(options, settings=made_by.with_bit_depth(options.bit_depth))
+    options = replace(options, settings=made_by.with_bit_depth(bit_depth))
     run(options, options.find_work(), lambda: InProcess(restorer, Provenance()), collector)
     return collector.outcomes

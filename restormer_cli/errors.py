@@ -1,4 +1,4 @@
-"""Errors a person can act on: each carries one readable sentence."""
+"""Errors a person can act on: each carries one readable sentence, and an exit status."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ logger = logging.getLogger(__name__)
 class RestormerError(Exception):
     """Base of all errors of this package; ``str()`` of one is a sentence for people."""
 
+    exit_status = 1
+    """Of the command that the error ends."""
+
 
 class UsageError(RestormerError):
     """The command cannot start as asked: wrong folders, options or combination."""
+
+    exit_status = 2
 
 
 class OptionsError(UsageError):
@@ -34,6 +39,8 @@ class OutputError(RestormerError):
 class BusyError(RestormerError):
     """Another run works in this result folder; it says who."""
 
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
 
 class ImageError(RestormerError):
     """One image cannot be read, restored or written; the others are not affected."""
@@ -49,6 +56,11 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """As shells give that of a program which a signal has ended."""
+        return 128 + self.signal_number
 
 
 def fault(error: BaseException) -> str:

@@ -13,9 +13,14 @@ from restormer_cli.settings import Settings, tiling
 from restormer_cli.system.files import is_file
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
 from restormer_cli.system.processors import share_the_machine
-from restormer_cli.tasks import Variant
+from restormer_cli.tasks import VARIANTS, Variant, find_variant
 from restormer_cli.weights import checksum
-from restormer_cli.weights.selection import WeightsFile, find_weights, load_network
+from restormer_cli.weights.selection import (
+    WeightsFile,
+    find_weights,
+    load_network,
+    variant_of_file,
+)
 
 if TYPE_CHECKING:
     from restormer_cli.network.devices import Choice
@@ -86,7 +91,7 @@ class RestorerSpec:
             If weights or device are not what they should be.
         """
         threads = share_the_machine() if self.threads is None else _take(self.threads)
-        from restormer_cli.network import devices, kernels
+        from restormer_cli.network import devices
 
         choice = devices.choose(self.device, self.precision)
         max_memory = self.max_memory
@@ -98,7 +103,6 @@ class RestorerSpec:
             f"device: {choice.device}, {choice.device_reason}",
             f"threads: {threads}",
             f"precision: {choice.precision}, {choice.precision_reason}",
-            *kernels.notices(),
         ]
         return LoadedRestorer(
             restorer, Provenance(self.file.label, str(choice.device), choice.precision), facts
@@ -141,6 +145,58 @@ class RestorerSpec:
         if checksum.sha256(path) != self.sha256:
             raise WeightsError(f"{path}: is another file than the weights of this run")
         return replace(self, file=replace(self.file, path=path))
+
+
+def load_restorer(
+    task_or_path: str | Path,
+    kind: str | None = None,
+    sigma: int | None = None,
+    *,
+    weights: str = "auto",
+    options: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    max_memory: int | None = None,
+    tile: int | None = None,
+    tile_overlap: int = 32,
+) -> Restorer:
+    """Load what restores: for a task of the command line, or from a checkpoint.
+
+    >>> restorer = load_restorer("denoise", kind="color")
+    >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
+
+    Parameters
+    ----------
+    task_or_path
+        A task, such as ``derain``, or a file of weights; of the latter the task is the first
+        that it fits.
+    kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap
+        As the options of the command line; ``max_memory`` in bytes.
+
+    Raises
+    ------
+    UsageError
+        If there is no such task, the weights are missing or do not fit, or the device is not to
+        be had.
+    """
+    from restormer_cli.network import devices
+
+    if any(variant.task == task_or_path for variant in VARIANTS):
+        variant = find_variant(str(task_or_path), kind, sigma)
+    else:
+        weights = str(task_or_path)
+        variant = variant_of_file(Path(task_or_path))
+    spec = RestorerSpec.find(
+        variant,
+        weights,
+        options,
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+        tile=tile,
+        tile_overlap=tile_overlap,
+    )
+    return spec.restorer(devices.choose(device, precision))
 
 
 def _take(threads: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.pixels import Floats, normalise, quantise
-from restormer_cli.loading import RestorerSpec
 from restormer_cli.network import devices
 from restormer_cli.network.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.network.memory_plan import (
@@ -25,8 +23,7 @@ from restormer_cli.network.memory_plan import (
 )
 from restormer_cli.network.streaming import Progress, StreamingRestormer
 from restormer_cli.settings import Settings, tiling
-from restormer_cli.system.obstacles import is_memory_message
-from restormer_cli.tasks import find_variant
+from restormer_cli.system.limits import is_memory_message
 
 #: So many small images are restored at once, if together they make no more than a strip.
 #: Measured with 24 channels on one core: images of 32×32 then take a half (float32) or a third
@@ -89,39 +86,6 @@ class Restorer:
             tile=tiling(tile, tile_overlap),
         )
 
-    @classmethod
-    def from_task(
-        cls,
-        task: str,
-        kind: str | None = None,
-        sigma: int | None = None,
-        *,
-        weights_choice: str = "auto",
-        options: Path | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        tile: int | None = None,
-        tile_overlap: int = 32,
-        max_memory: int | None = None,
-    ) -> Restorer:
-        """The restorer for a task, under the names of the command line.
-
-        >>> restorer = Restorer.from_task("denoise", kind="color")
-        >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
-        """
-        variant = find_variant(task, kind, sigma)
-        spec = RestorerSpec.find(
-            variant,
-            weights_choice,
-            options,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-            tile=tile,
-            tile_overlap=tile_overlap,
-        )
-        return spec.restorer(devices.choose(device, precision))
-
     def __call__(
         self, *views: Pixels, bit_depth: int | None = None, progress: Progress | None = None
     ) -> Pixels:
@@ -136,7 +100,7 @@ class Restorer:
         bit_depth
             8 or 16, of the result; by default that of the input.
         progress
-            Called with the share of the work that is done.
+            Called with the fraction of the work that is done.
 
         Returns
         -------
@@ -318,7 +282,7 @@ def _output(image: Tensor, height: int, width: int, channels: int, bit_depth: in
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the system refused memory; PyTorch has no single exception for it."""
+    """True if a device or the system refused memory; PyTorch has no single exception for it."""
     # PyTorch before 2.5 has only the texts.
     if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError))):
         return True

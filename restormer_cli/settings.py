@@ -1,4 +1,4 @@
-""" """
+"""What decides the pixels of a result, apart from the input: plain data that is compared."""
 
 from __future__ import annotations
 

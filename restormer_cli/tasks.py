@@ -27,10 +27,14 @@ class Variant:
     """Stem of the YAML file of the official network."""
     task: str
     """The subcommand."""
-    compact: str
-    """Stem of the YAML file of the compact network that does the same."""
+    compact: str = ""
+    """Stem of the YAML file of the compact network that does the same; empty if there is none."""
     kind: str | None = None
     sigma: int | None = None
+    help: str = ""
+    """Of the first variant of a task: a line that says what the subcommand does."""
+    kind_help: str = ""
+    """Of the first variant of a kind: what ``--kind`` asks for."""
     views: int = 1
     """Images that make one input: two for dual-pixel pairs."""
     protocol: str = "rgb"
@@ -46,24 +50,101 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("derain", "derain", "compact_derain", protocol="y"),
-    Variant("denoise_real", "denoise", "compact_denoise_real", kind="real", protocol="sidd"),
-    Variant("denoise_color_blind", "denoise", "compact_denoise_color", kind="color"),
+    Variant("derain", "derain", "compact_derain", protocol="y", help="Remove rain streaks."),
+    Variant(
+        "denoise_real",
+        "denoise",
+        "compact_denoise_real",
+        kind="real",
+        protocol="sidd",
+        help="Remove noise; without --sigma its strength need not be known.",
+        kind_help="noise of a camera",
+    ),
+    Variant(
+        "denoise_color_blind",
+        "denoise",
+        "compact_denoise_color",
+        kind="color",
+        kind_help="Gaussian noise in colour",
+    ),
     *(
         Variant(f"denoise_color_sigma{s}", "denoise", "compact_denoise_color", "color", s)
         for s in (15, 25, 50)
     ),
-    Variant("denoise_gray_blind", "denoise", "compact_denoise_gray", "gray", protocol="gray"),
+    Variant(
+        "denoise_gray_blind",
+        "denoise",
+        "compact_denoise_gray",
+        kind="gray",
+        protocol="gray",
+        kind_help="Gaussian noise in gray",
+    ),
     *(
         Variant(
             f"denoise_gray_sigma{s}", "denoise", "compact_denoise_gray", "gray", s, protocol="gray"
         )
         for s in (15, 25, 50)
     ),
-    Variant("deblur_motion", "deblur", "compact_deblur_motion", "motion", protocol="gopro"),
-    Variant("deblur_defocus", "deblur", "compact_deblur_defocus", "defocus", protocol="dpdd"),
-    Variant("dual_pixel", "dual-pixel", "compact_dual_pixel", views=2, protocol="dpdd"),
+    Variant(
+        "deblur_motion",
+        "deblur",
+        "compact_deblur_motion",
+        kind="motion",
+        protocol="gopro",
+        help="Remove motion blur or defocus blur.",
+        kind_help="blur of motion or shake",
+    ),
+    Variant(
+        "deblur_defocus",
+        "deblur",
+        "compact_deblur_defocus",
+        kind="defocus",
+        protocol="dpdd",
+        kind_help="blur of what is out of focus",
+    ),
+    Variant(
+        "dual_pixel",
+        "dual-pixel",
+        "compact_dual_pixel",
+        views=2,
+        protocol="dpdd",
+        help="Remove defocus blur using both views of a dual-pixel sensor.",
+    ),
 )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A subcommand: the variants that share its name."""
+
+    name: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def help(self) -> str:
+        """A line that says what the subcommand does."""
+        return self.variants[0].help
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The choices of ``--kind`` and what each asks for, the default first; empty if none."""
+        return {v.kind: v.kind_help for v in self.variants if v.kind and v.kind_help}
+
+    @property
+    def sigmas(self) -> list[int]:
+        """The strengths of noise that ``--sigma`` takes; empty if there is no such option."""
+        return sorted({v.sigma for v in self.variants if v.sigma is not None})
+
+    @property
+    def views(self) -> int:
+        """Images that make one input."""
+        return self.variants[0].views
+
+
+def tasks() -> list[Task]:
+    """All subcommands that restore, in the order of :data:`VARIANTS`."""
+    names = dict.fromkeys(variant.task for variant in VARIANTS)
+    return [Task(name, tuple(v for v in VARIANTS if v.task == name)) for name in names]
 
 
 def find_variant(task: str, kind: str | None = None, sigma: int | None = None) -> Variant:
@@ -95,7 +176,7 @@ def variant_of_weights(label: str) -> Variant | None:
     """
     name = label.rpartition(" ")[2]
     for variant in VARIANTS:
-        for options in (variant.name, variant.compact):
+        for options in filter(None, (variant.name, variant.compact)):
             if name == shipped_options(options).weights.get("file"):
                 return variant
     return None
@@ -156,8 +237,11 @@ def read_options(path: Path) -> Options:
         raise OptionsError(f"{path}: has no block {NETWORK_BLOCK!r} with hyper-parameters")
     weights = document.get("weights") or {}
     for name, block in ((NETWORK_BLOCK, network), ("weights", weights)):
-        if not (isinstance(block, dict) and all(map(_is_plain, block, block.values()))):
-            raise OptionsError(f"{path}: the block {name!r} holds more than names and plain values")
+        if not isinstance(block, dict):
+            raise OptionsError(f"{path}: the block {name!r} holds no names with values")
+        for key, value in block.items():
+            if not _is_plain(key, value):
+                raise OptionsError(f"{path}: {key!r} in {name!r} is no name with a plain value")
     kind = network.get("type", NETWORK_TYPE)
     if kind != NETWORK_TYPE:
         raise OptionsError(f"{path}: describes a {kind}, not a {NETWORK_TYPE}")
@@ -165,6 +249,6 @@ def read_options(path: Path) -> Options:
 
 
 def _is_plain(key: object, value: object) -> bool:
-    """Whether it is a name with a value or a list of values, in which nothing is nested."""
+    """True if it is a name with a value or a list of values, in which nothing is nested."""
     values = value if isinstance(value, list) else [value]
     return isinstance(key, str) and not any(isinstance(one, (list, dict, set)) for one in values)

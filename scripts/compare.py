@@ -12,19 +12,22 @@ nobody without the original can know.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import degradations as deg
 import numpy as np
 from demo_photos import PHOTOS, load
 
-from restormer_cli import Restorer
+from restormer_cli import Restorer, load_restorer
 from restormer_cli.evaluation.protocols import find_protocol
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.pixels import normalise, quantise
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
+import degradations as deg
 
 Remedy = Callable[[Pixels], Pixels]
 
@@ -152,7 +155,7 @@ def restore(restorer: Restorer, degraded: deg.Image) -> Pixels:
 def compare(row: Row) -> tuple[list[str], list[Pixels]]:
     """The cells of a line, and the pictures of one photo: input, remedy, restored, original."""
     task, _, kind = row.command.partition(" ")
-    restorer = Restorer.from_task(task, kind=kind or None, weights_choice="compact")
+    restorer = load_restorer(task, kind=kind or None, weights="compact")
     clean = [row.prepare(middle(load(name))) for name in PHOTOS]
     degraded = [row.degrade(c, np.random.default_rng([7, n])) for n, c in enumerate(clean)]
     originals = [quantise(image, 8) for image in clean]

@@ -5,11 +5,11 @@
 #     qsub -J 0-15 -v SHARDS=16 -- /path/to/slurm_array.sh SUBCOMMAND …      PBS Pro, OpenPBS
 #
 # Everything is given to restormer, together with --shard I/N and --wait. All tasks may name the
-# same --result-dir and the same --report. For example, 64 tasks with a GPU each, at most 32 at a
+# same --result-dir and the same --log-json. For example, 64 tasks with a GPU each, at most 32 at a
 # time:
 #
 #     sbatch --array=0-63%32 --gres=gpu:1 slurm_array.sh denoise -r \
-#         --input-dir /data/photos --result-dir /data/restored --report /data/report.jsonl
+#         --input-dir /data/photos --result-dir /data/restored --log-json /data/run.jsonl
 #
 # Arrays start at 0. SHARDS is the number of parts, if it is not that of the tasks. To run some
 # tasks again:

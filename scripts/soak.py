@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import psutil
 
-from restormer_cli import Restorer
+from restormer_cli import load_restorer
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Collector, Outcome, Provenance
 from restormer_cli.batch.run import run
@@ -74,7 +74,7 @@ def main() -> int:
             size = SIZES[index // 50 % len(SIZES)]
             pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
             cv2.imwrite(str(source / f"{index}.png"), pixels)
-        restorer = Restorer.from_task("denoise", kind="real")
+        restorer = load_restorer("denoise", kind="real")
         watch = Watch(arguments.images)
         job = RunOptions(str(source), Path(folder, "out"))
         run(job, job.find_work(), lambda: InProcess(restorer, Provenance()), watch)

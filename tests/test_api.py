@@ -19,7 +19,7 @@ from helpers import (
     zero_network,
 )
 
-from restormer_cli import Restorer, restore_folder
+from restormer_cli import Restorer, load_restorer, restore_folder
 from restormer_cli.errors import UsageError
 
 
@@ -79,7 +79,7 @@ def test_results_of_the_command_are_known_and_the_other_way_round(
     words = ("derain", "--input-dir", photos, "--result-dir", out, "--weights", weights)
     words += ("--precision", precision)
     assert restormer(*words).status == 0
-    restorer = Restorer.from_task("derain", weights_choice=str(weights), precision=precision)
+    restorer = load_restorer("derain", weights=str(weights), precision=precision)
     assert states(restore_folder(restorer, photos, out)) == ["skipped"] * 2
     assert states(restore_folder(restorer, photos, out, overwrite=True)) == ["done"] * 2
     assert restormer(*words).lines == []

@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
     key: str
     """What decides on its shard, with ``/``."""
     linked: bool
-    """Whether one of the files is a symbolic link."""
+    """True if one of the files is a symbolic link."""
 
     @property
     def stem(self) -> PurePath:

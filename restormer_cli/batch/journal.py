@@ -28,24 +28,21 @@ import dataclasses
 import errno
 import json
 import os
-import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from restormer_cli import __version__
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.shards import WHOLE, is_shard
-from restormer_cli.errors import ImageError
 from restormer_cli.settings import Settings
 from restormer_cli.system import json_lines
 from restormer_cli.system.atomic import atomic_file, sweep, sync_file, sync_folder
-from restormer_cli.system.files import Stamp, read_file
+from restormer_cli.system.files import Stamp, check_regular, open_regular
 from restormer_cli.system.locks import is_at, try_lock
+from restormer_cli.version import __version__
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
 FOLDER = ".restormer"
@@ -74,18 +71,6 @@ class JournalEntry(NamedTuple):
     settings: Settings
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What is to be done about an image."""
-
-    action: Literal["restore", "skip", "refuse"]
-    reason: str = ""
-    """For people: why it is done again, kept or refused; "" where that goes without saying."""
-
-
-RESTORE, DONE = Decision("restore"), Decision("skip")
-
-
 class Journal:
     """The record of a result folder: what is in it, and what this run adds.
 
@@ -107,6 +92,7 @@ class Journal:
         self._descriptor: int | None = None
         self._size = 0
         self._synced = time.monotonic()
+        self._header = ""
         self._touched: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -138,7 +124,7 @@ class Journal:
         settings: Settings | None = None
         count, names = 0, set()  # of the journal of this run alone, for its compaction
         own = path == self.path
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for _, line in json_lines.lines(file):
                 # What stands before the first comma behind a quotation mark is the name as it
                 # was written, unless the name itself has such marks.
@@ -160,63 +146,16 @@ class Journal:
         """Let go of what was loaded, which may be much, when all has been judged."""
         self.entries = {}
 
-    def judge(self, item: Item, *, checksum: bool = False, overwrite: bool = False) -> Decision:
-        """What is to be done about an image.
-
-        Parameters
-        ----------
-        checksum
-            Compare the content of the input, not its size and time.
-        overwrite
-            Restore it in any case.
-        """
-        try:
-            there = item.result.stat()
-        except OSError:
-            return RESTORE  # if the trouble is another, writing will say so
-        if not stat.S_ISREG(there.st_mode):
-            return Decision("refuse", f"{item.result} is in the way and no file")
-        if overwrite:
-            return RESTORE
-        entry = self._entry_of(item.result, there)
-        if entry is None:
-            return Decision("skip", "not in the record of this folder")
-        if entry.settings.task != self.settings.task:
-            return Decision("skip", f"made by {entry.settings.task}")
-        others = [path for path, _ in entry.sources]
-        moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
-        # Where both files are there, size and time may be the same by chance: frames of a scanner,
-        # files of an archive.
-        twins = moved and any(map(_both_there, item.sources, others))
-        same = _same_content if checksum or twins else _same_stamp
-        try:
-            came_from_these = len(entry.sources) == len(item.sources) and all(
-                same(path, stamp)
-                for path, (_, stamp) in zip(item.sources, entry.sources, strict=True)
-            )
-        except (OSError, ImageError):
-            return RESTORE  # reading the input will say what is wrong
-        if not came_from_these:
-            if moved:
-                return Decision(
-                    "refuse",
-                    f"{item.result} is the result of {others[0]}; "
-                    "name another --result-dir, or replace it with --overwrite",
-                )
-            return Decision("restore", "input changed")
-        changes = self.settings.changes_from(entry.settings)
-        return Decision("restore", ", ".join(changes) + " changed") if changes else DONE
-
     def entry_of(self, result: Path) -> JournalEntry | None:
         """The entry that speaks of a result as it is now, if it is there and ours."""
         if self._name(result) not in self.entries:
             return None
         try:
-            return self._entry_of(result, result.stat())
+            return self.entry_at(result, result.stat())
         except OSError:
             return None
 
-    def _entry_of(self, result: Path, there: os.stat_result) -> JournalEntry | None:
+    def entry_at(self, result: Path, there: os.stat_result) -> JournalEntry | None:
         """The entry that speaks of the file that is there; of several the nearest in time."""
         best, least = None, TIME_TOLERANCE
         for entry in self.entries.get(self._name(result), []):
@@ -247,7 +186,7 @@ class Journal:
             with contextlib.ExitStack() as stack:
                 try:
                     # Network file systems lock only what is open for writing.
-                    theirs = stack.enter_context(path.open("r+b"))
+                    theirs = stack.enter_context(open_regular(path, "r+b"))
                     if not (try_lock(theirs.fileno()) and is_at(theirs.fileno(), path)):
                         continue
                 except OSError:  # gone meanwhile, somebody else's, or no locks here
@@ -296,7 +235,7 @@ class Journal:
                 return
             sweep([self.folder])
             for path in parts:
-                with path.open("rb") as part:
+                with open_regular(path) as part:
                     gone = self._append_journal(part)
                 if gone:
                     path.unlink()
@@ -310,12 +249,12 @@ class Journal:
         """
         if self._lines <= 2 * self._results + SPARE_LINES:
             return
-        with contextlib.suppress(OSError), self.path.open("rb") as old:
+        with contextlib.suppress(OSError), open_regular(self.path) as old:
             numbers: dict[str, int] = {}
             number, of_these = 0, None
-            # Of each result time, header and offset of its entries; journals that were put
+            # Of each result time, size, header and offset of its entries; journals that were put
             # together are not in the order of time.
-            latest: dict[int, list[tuple[int, int, int]]] = {}
+            latest: dict[int, list[tuple[int, int, int, int]]] = {}
             settings: Settings | None = None
             for offset, line in json_lines.lines(old):
                 settings, made = _understand(line, settings)
@@ -327,18 +266,16 @@ class Journal:
                     header = _header(settings)
                     number = numbers.setdefault(header, len(numbers))
                 several = latest.setdefault(hash(name), [])
-                if any(
-                    (time, other) == (entry.mtime, number) and _line_at(old, at) == line
-                    for time, other, at in several
-                ):
-                    continue
-                several.append((entry.mtime, number, offset))
+                # Of those that speak of one file the last counts, and no other is needed.
+                facts = (entry.mtime, entry.size)
+                several[:] = [other for other in several if other[:2] != facts]
+                several.append((*facts, number, offset))
                 several.sort()
                 del several[:-2]
             sweep([self.folder])
             with atomic_file(self.path) as new:
                 headers, last = list(numbers), None
-                places = (place[1:] for several in latest.values() for place in several)
+                places = (place[2:] for several in latest.values() for place in several)
                 for number, offset in sorted(places):
                     if number != last:
                         new.write(headers[number].encode("ascii") + b"\n")
@@ -355,8 +292,14 @@ class Journal:
         OSError
             If the folder cannot be written to.
         """
+        self._header = _header(settings)
+        self._begin()
+
+    def _begin(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         while True:
+            with contextlib.suppress(FileNotFoundError):  # else a pipe would block for ever
+                check_regular(self.path.stat().st_mode, self.path)
             self._descriptor = os.open(self.path, flags, 0o666)
             if WORKER not in self.path.name:
                 break
@@ -369,7 +312,7 @@ class Journal:
             break
         self._size = os.fstat(self._descriptor).st_size
         # The line feed ends a line that a crash may have cut off.
-        self._append(("\n" if self._size else "") + _header(settings))
+        self._append(("\n" if self._size else "") + self._header)
 
     def add(self, item: Item, stamps: Iterable[Stamp], size: int, mtime: int) -> None:
         """Note a result that is about to be there.
@@ -383,6 +326,7 @@ class Journal:
         sources = tuple(zip(paths, stamps, strict=True))
         line = _line(self._name(item.result), JournalEntry(size, mtime, sources, self.settings))
         with self._lock:
+            self._stay()
             self._append(line)
             self._touched.add(item.result.parent)
             if self._descriptor is not None and time.monotonic() - self._synced >= SYNC_EVERY:
@@ -403,6 +347,23 @@ class Journal:
                     self._sync(descriptor)
                 finally:
                     os.close(descriptor)
+
+    def _stay(self) -> None:
+        """See that what is written can be found: the file may have been removed or replaced.
+
+        It is begun again then; not its folder, which takes the whole record with it.
+        """
+        old = self._descriptor
+        if old is None or is_at(old, self.path):
+            return
+        try:
+            self._begin()
+        except BaseException:
+            if self._descriptor not in {old, None}:
+                os.close(self._descriptor)
+            self._descriptor = old
+            raise
+        os.close(old)
 
     def _append(self, line: str) -> None:
         if self._descriptor is None:  # whoever writes so late must undo what he has written
@@ -505,20 +466,3 @@ def _line(name: str, entry: JournalEntry) -> str:
     """An entry as it stands in a journal; its settings are those of the header above it."""
     sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
     return json.dumps([name, [entry.size, entry.mtime], sources])
-
-
-def _both_there(path: Path, other: str) -> bool:
-    """Whether these are two files, not one that was moved or is reached by another path."""
-    try:
-        return not path.samefile(other)
-    except OSError:
-        return False
-
-
-def _same_stamp(path: Path, stamp: Stamp) -> bool:
-    facts = path.stat()
-    return (facts.st_size, facts.st_mtime_ns) == (stamp.size, stamp.mtime)
-
-
-def _same_content(path: Path, stamp: Stamp) -> bool:
-    return path.stat().st_size == stamp.size and read_file(path)[1].digest == stamp.digest

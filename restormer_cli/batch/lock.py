@@ -60,7 +60,7 @@ def folder_lock(
     wait
         Wait until it is free.
     notice
-        Told who is waited for, and when there can be no lock.
+        Called with a sentence for people: who is waited for, or that there can be no lock.
     excludes
         Says of the name of another lock whether it must be free, too.
 

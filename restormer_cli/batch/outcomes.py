@@ -1,4 +1,4 @@
-"""What becomes of images, and who is told of it."""
+"""Outcomes of images, totals of a run, and the observer that is called with them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Status = Literal["done", "skipped", "failed", "planned"]
-#: How a fact about a worker begins that every run should show.
-SLOWER = "slower than need be: "
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Summary:
     failed: int = 0
     planned: int = 0
     left: int = 0
-    """Images that were not come to."""
+    """Images that were not processed."""
     reason: str = ""
     """Why, as half a sentence."""
     megapixels: float = 0.0
@@ -60,7 +58,7 @@ class Summary:
 
     @property
     def what_is_left(self) -> str:
-        """A sentence on the images that were not come to; empty if there are none."""
+        """A sentence on the images that were not processed; empty if there are none."""
         images = "1 image was" if self.left == 1 else f"{self.left} images were"
         reason = self.reason or "by a fault of restormer-cli; please report it"
         return f"{images} not come to: {reason}" if self.left else ""
@@ -79,7 +77,7 @@ class Summary:
 
 
 class Observer(Protocol):
-    """Who is told how a run goes, all in the main thread."""
+    """Callbacks for the progress of a run, all called in the main thread."""
 
     def begin(self, images: int, megapixels: float) -> None:
         """Work begins on so many images that are not yet done."""

@@ -36,6 +36,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         If the stream cannot be read, or is no text where it says that it is.
     """
     seen: set[str] = set()
+    folders: dict[str, str] = {}
     for raw in _split(stream, null):
         name = raw if null else raw.rstrip(b"\r")
         if not name:
@@ -46,7 +47,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
-        place = os.path.abspath(path)  # noqa: PTH100 - links stay
+        place = _place(path, folders)
         if place in seen:
             continue
         seen.add(place)
@@ -64,6 +65,14 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
             problems.append((path, f"cannot be looked at ({error.strerror or error})"))
             continue
         yield Candidate((str(path),), path.name, path.as_posix(), linked)
+
+
+def _place(path: Path, folders: dict[str, str]) -> str:
+    """Where a path leads: through links to folders, but a link to a file is one of its own."""
+    head, tail = os.path.split(os.path.abspath(path))  # noqa: PTH100 - as said
+    if head not in folders:
+        folders[head] = os.path.realpath(head)
+    return os.path.join(folders[head], tail)  # noqa: PTH118 - there may be millions
 
 
 def _split(stream: IO[bytes], null: bool) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The course of a run: how much is done of how much, what became of each image."""
+"""Progress of a run: how much is done of how much, what became of each image."""
 
 from __future__ import annotations
 

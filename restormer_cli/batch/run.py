@@ -15,6 +15,7 @@ from restormer_cli.batch.lock import folder_lock
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Observer, Outcome, Summary
 from restormer_cli.batch.progress import ProgressTracker
+from restormer_cli.batch.resume import decide
 from restormer_cli.batch.shards import exclude_each_other
 from restormer_cli.system.atomic import sweep
 
@@ -28,7 +29,7 @@ class Executor(Protocol):
     def restore(
         self, options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
-        """Restore images, note them in a journal of the record's folder, tell their course.
+        """Restore images, note them in a journal of the record's folder, report their progress.
 
         Raises
         ------
@@ -86,12 +87,12 @@ def run(
         if todo:
             if obstacle is not None:
                 raise worker.unwritable(options, obstacle) from obstacle
-            engine = start()
+            executor = start()
             tracker.begin(todo)
             try:
-                engine.restore(options, journal, todo, tracker)
+                executor.restore(options, journal, todo, tracker)
             finally:
-                summary.peak_memory = engine.peak_memory()
+                summary.peak_memory = executor.peak_memory()
                 if alone:
                     with contextlib.suppress(OSError):  # the next run tries again
                         journal.gather()
@@ -136,7 +137,7 @@ def _survey(
     again: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     for item in work.items:
-        decision = journal.judge(item, checksum=options.checksum, overwrite=options.overwrite)
+        decision = decide(journal, item, checksum=options.checksum, overwrite=options.overwrite)
         facts = (str(item.source), str(item.result))
         if decision.action == "refuse":
             tracker.finish(Outcome(*facts, "failed", error=f"{item.source}: {decision.reason}"))

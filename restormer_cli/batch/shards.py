@@ -59,7 +59,7 @@ class Shard:
         return f"shard-{self.index}-of-{self.count}"
 
     def takes(self, path: PurePath) -> bool:
-        """Whether an image is one of this shard.
+        """True if an image is one of this shard.
 
         It depends on the bytes of the path alone, with ``/`` between its parts. These are hashed
         with BLAKE2b to 64 bits, big-endian, modulo ``count``. That must never change: a folder
@@ -70,12 +70,12 @@ class Shard:
 
 
 def is_shard(name: str) -> bool:
-    """Whether a journal or lock is that of a shard."""
+    """True if a journal or lock is that of a shard."""
     return _NAME.fullmatch(name) is not None
 
 
 def exclude_each_other(name: str, other: str) -> bool:
-    """Whether two runs, by the names of their locks, must not work in one folder at once.
+    """True if two runs, by the names of their locks, must not work in one folder at once.
 
     Shards of one split go together. A run that is not split goes with none, and neither do
     shards of different splits: both would restore the same images.

@@ -60,6 +60,8 @@ _PEEKS, _PEEKED_ENTRIES = 1000, 10_000
 #: Names that a notice gives, and pages in a folder that are looked at as reports.
 _NAMED, _PAGES = 3, 20
 
+BELOW = "sub-folders hold images as well; --recursive takes them"
+
 
 @dataclass
 class PassedOver:
@@ -76,7 +78,7 @@ class PassedOver:
     reports: list[str] = field(default_factory=list)
     """Contact sheets and pictures of reports."""
     below: bool = False
-    """Whether sub-folders that are not walked hold images."""
+    """True if sub-folders that are not walked hold images."""
     result_folders: list[Path] = field(default_factory=list)
     """Sub-folders that other runs wrote results to; these are in what was found."""
 
@@ -102,7 +104,7 @@ class PassedOver:
         if self.reports:
             yield f"what reports consist of is passed over: {_named(self.reports)}"
         if self.below:
-            yield "sub-folders hold images as well; --recursive takes them"
+            yield BELOW
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -274,7 +276,7 @@ class _Walk:
         )
 
     def holds_images(self) -> bool:
-        """Whether there is an image in pending folders, as far as a look tells."""
+        """True if there is an image in pending folders, as far as a look tells."""
         peeks = 0
         while self.pending and peeks < _PEEKS:
             place = self.pending.pop()
@@ -323,7 +325,7 @@ def _trouble(path: Path) -> str | None:
 
 
 def _may_be_an_image(name: str, suffix: str) -> bool:
-    """Whether a name leaves it open: it has no suffix, or that of an image and something more."""
+    """True if a name leaves it open: it has no suffix, or that of an image and something more."""
     if suffix in _SIDECARS:
         return False
     return not _PLAIN_SUFFIX.fullmatch(suffix) or bool(_INNER_SUFFIX.search(name.lower()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import time
@@ -10,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from restormer_cli.batch.background import (
+from restormer_cli.batch.image_restorer import ImageRestorer
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
+from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.outcomes import Outcome, Provenance
+from restormer_cli.batch.threads import (
     CLOSING_SECONDS,
     SMALL_BYTES,
     BackgroundWriter,
     Prefetcher,
 )
-from restormer_cli.batch.items import Item
-from restormer_cli.batch.journal import Journal
-from restormer_cli.batch.options import RunOptions
-from restormer_cli.batch.outcomes import Outcome, Provenance
 from restormer_cli.errors import ImageError, ResultFolderError, Stopped, UsageError, fault
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
@@ -49,16 +51,8 @@ LAST_WRITE_SECONDS = 10.0
 FAIL_FAST = "--fail-fast stops at the first failure"
 
 
-class Restore(Protocol):
-    """What a :class:`~restormer_cli.restorer.Restorer` is to a run."""
-
-    def __call__(
-        self, *views: Pixels, bit_depth: int | None, progress: Callable[[float], None]
-    ) -> Pixels: ...
-
-
 class Listener(Protocol):
-    """Who is told what becomes of images, all in the thread that restores them.
+    """Callbacks for what becomes of images, all called in the thread that restores them.
 
     Being told raises nothing; what should end the work comes out of :meth:`check`.
     """
@@ -74,13 +68,13 @@ class Listener(Protocol):
         """So much has come out of the network since the last call."""
 
     def settle(self, item: Item, outcome: Outcome) -> None:
-        """This became of it; each image is told once."""
+        """Called once for each image with its outcome."""
 
 
 def work(
     options: RunOptions,
     journal: Journal,
-    restore: Restore,
+    restorer: ImageRestorer,
     provenance: Provenance,
     chunks: Iterable[Sequence[Item]],
     listener: Listener,
@@ -101,8 +95,8 @@ def work(
     Returns
     -------
     str
-        Why not all of them were come to: after a failure if the job is to fail fast, or when
-        the disk is full. Empty if they were.
+        Why not all images were processed: a failure if the run fails fast, or a full disk.
+        Empty if they were.
 
     Raises
     ------
@@ -119,7 +113,7 @@ def work(
         except OSError as error:
             raise unwritable(options, error) from error
         try:
-            return _Pipeline(options, journal, restore, provenance, listener, keep_on).run(chunks)
+            return _Pipeline(options, journal, restorer, provenance, listener, keep_on).run(chunks)
         finally:
             try:
                 journal.close()
@@ -131,8 +125,11 @@ def work(
 
 
 def unwritable(options: RunOptions, error: OSError) -> UsageError:
-    """What to say of a result folder that takes nothing."""
-    return UsageError(f"{options.result_dir}: cannot be written ({error.strerror or error})")
+    """What to say of a result folder that takes nothing, or whose record is in the way."""
+    # Read-only, full or closed is the folder, whichever file of ours has met it.
+    its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
+    path = (its_own and error.filename) or options.result_dir
+    return UsageError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 @dataclass
@@ -171,19 +168,13 @@ class _Pipeline:
         self,
         options: RunOptions,
         journal: Journal,
-        restore: Restore,
+        restorer: ImageRestorer,
         provenance: Provenance,
         listener: Listener,
         keep_on: bool,
     ) -> None:
-        self.options, self.journal, self.restore, self.provenance = (
-            options,
-            journal,
-            restore,
-            provenance,
-        )
-        self.listener = listener
-        self.keep_on = keep_on
+        self.options, self.journal, self.provenance = options, journal, provenance
+        self.restorer, self.listener, self.keep_on = restorer, listener, keep_on
         self.failed = False
         self.refused = self.faults = 0
 
@@ -255,19 +246,16 @@ class _Pipeline:
 
     def _before_decoding(self, path: Path) -> Callable[[int, int], None]:
         """Refuses a size that can never fit, and lets the others wait until there is room."""
-        check_size = getattr(self.restore, "check_size", None)
         waited = False
 
         def check(height: int, width: int) -> None:
             nonlocal waited
-            if check_size is not None:
-                check_size(height, width)
+            self.restorer.check_size(height, width)
             if not waited:
                 waited = True
                 needed = DECODING_BYTES * height * width + file_size(path)
                 self.reader.reserve(needed)
-                room_for = getattr(self.restore, "room_for", None)
-                if needed > SMALL_BYTES and room_for and room_for(height, width)[0] < needed:
+                if needed > SMALL_BYTES and self.restorer.room_for(height, width)[0] < needed:
                     return_freed_memory()
 
         return check
@@ -277,17 +265,13 @@ class _Pipeline:
 
         Where it does not, that is waited for; and then no more is read beside it than fits.
         """
-        room_for = getattr(self.restore, "room_for", None)
-        if room_for is None:
-            self.reader.allow(lambda size: True)
-            return
         height, width = loaded.pictures[0].pixels.shape[:2]
         small = DECODING_BYTES * height * width <= SMALL_BYTES
 
         def spare() -> int:
-            available, needed = room_for(height, width)
+            available, needed = self.restorer.room_for(height, width)
             beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
-            return int(available - needed - beside)
+            return available - needed - beside
 
         if small:  # of which there are many: the system is asked only for a large one
             self.reader.allow(lambda size: size <= SMALL_BYTES or size <= spare())
@@ -313,10 +297,9 @@ class _Pipeline:
                 group = []
 
     def _together(self, loaded: _Loaded) -> int:
-        together = getattr(self.restore, "images_together", None)
-        if together is None or loaded.error is not None:
+        if loaded.error is not None:
             return 1
-        return int(together(*loaded.pictures[0].pixels.shape))
+        return self.restorer.images_together(*loaded.pictures[0].pixels.shape)
 
     def _restore(self, group: list[_Loaded]) -> None:
         """Put a group through the network and hand the results to the writer."""
@@ -369,17 +352,14 @@ class _Pipeline:
 
         try:
             with interruptible():
-                if len(group) > 1:  # so this is a restorer that takes several
-                    results: Sequence[Pixels] = self.restore.restore_together(  # type: ignore[attr-defined]  # by _together
-                        [loaded.views for loaded in group],
-                        bit_depth=self.options.bit_depth,
-                        progress=progress,
+                depth = self.options.bit_depth
+                batch = [loaded.views for loaded in group]
+                if len(batch) > 1:
+                    results = self.restorer.restore_together(
+                        batch, bit_depth=depth, progress=progress
                     )
                 else:
-                    views = group[0].views
-                    results = [
-                        self.restore(*views, bit_depth=self.options.bit_depth, progress=progress)
-                    ]
+                    results = [self.restorer(*batch[0], bit_depth=depth, progress=progress)]
         finally:
             if ended:  # whatever has become of it on its way, and if it was eaten
                 raise ended[0]
@@ -388,7 +368,7 @@ class _Pipeline:
         return results
 
     def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
-        """Say what is in the network now; whom it tells which share of the work is done."""
+        """Report what is in the network now; give the callback for the fraction that is done."""
         height, width = group[0].pictures[0].pixels.shape[:2]
         for loaded in group:
             self.listener.start(loaded.item, width * height / 1e6)
@@ -423,7 +403,13 @@ class _Pipeline:
     def _write(self, item: Item, stamps: list[Stamp], picture: Picture) -> None:
         def note(facts: os.stat_result) -> None:
             self.writer.commit()  # or the file is not renamed
-            self.journal.add(item, stamps, facts.st_size, facts.st_mtime_ns)
+            try:
+                self.journal.add(item, stamps, facts.st_size, facts.st_mtime_ns)
+            except OSError as error:  # what cannot be noted is not done, nor will the next be
+                raise ResultFolderError(
+                    f"{item.result}: cannot be noted in {self.journal.path} "
+                    f"({error.strerror or error})"
+                ) from error
 
         write_png(item.result, picture, self.options.png_compression, note)
 
@@ -454,6 +440,6 @@ def _sentence(path: Path, error: BaseException, doing: str) -> str:
 
 
 def _alike(one: _Loaded, other: _Loaded) -> bool:
-    """Whether two images can go through the network together."""
+    """True if two images can go through the network together."""
     kinds = [{(view.shape, view.dtype) for view in loaded.views} for loaded in (one, other)]
     return kinds[0] == kinds[1] and len(kinds[0]) == 1

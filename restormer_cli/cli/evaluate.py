@@ -1,68 +1,75 @@
-""" """
+"""``restormer evaluate``: metrics of a folder of results, as a table, CSV or JSON lines."""
 
 from __future__ import annotations
 
-import csv
+import contextlib
+import csv as csv_module
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tqdm import tqdm
+import typer
 
+from restormer_cli.cli.options import MaxMemory, path_option
+from restormer_cli.cli.progress import Progress
+from restormer_cli.cli.stderr import complain
 from restormer_cli.errors import UsageError
-from restormer_cli.evaluation.evaluate import CSV_COLUMNS, MEAN, Evaluation, evaluate_folder
-from restormer_cli.evaluation.protocols import choose_protocol
-from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.system.atomic import atomic_file
 from restormer_cli.system.files import file_mode, is_file, is_folder, refuse_other_file
 from restormer_cli.system.streams import encode_stdout
-from restormer_cli.system.terminal import complain, harmless, harmless_json
+from restormer_cli.system.terminal import harmless, harmless_json
 from restormer_cli.system.units import json_number
 
-# --- on the console -----------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from restormer_cli.evaluation.evaluate import Evaluation
+
+COLUMNS = ("name", "psnr", "ssim", "mae")
+MEAN = "mean"
 
 
-def run(
-    result_dir: Path,
-    target_dir: Path,
-    protocol: str,
-    recursive: bool,
-    report: Path | None,
-    json_lines: bool,
-    csv_file: Path | None,
-    max_memory: int | None = None,
-) -> Evaluation:
-    """Do what ``restormer evaluate`` does; the parameters are its options.
+def evaluate(
+    result_dir: Annotated[Path, path_option("Folder of results.")],
+    target_dir: Annotated[Path, path_option("Folder of true images, paired by name.")],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="rgb, y, gray, gopro, sidd, realblur or dpdd, as the papers do; auto: what fits "
+            "the task that made the results if that is known, else rgb."
+        ),
+    ] = "auto",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Walk sub-folders.")] = False,
+    log_json: Annotated[
+        Path | None,
+        path_option("What --log-json wrote when the results were made.", "--log-json", "--report"),
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every image and the mean.")
+    ] = False,
+    csv: Annotated[Path | None, path_option("Write the figures to this file.")] = None,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Measure results against the true images: PSNR, SSIM, MAE."""
+    from restormer_cli.evaluation.evaluate import evaluate_folder
+    from restormer_cli.evaluation.protocols import choose_protocol
+    from restormer_cli.evaluation.run_log import read_run_log
 
-    Raises
-    ------
-    UsageError
-        As :func:`evaluate_folder`, and if ``csv_file`` cannot be written.
-    """
-    if csv_file is not None:
-        if is_folder(csv_file):
-            raise UsageError(f"{csv_file}: is a folder; name a file for --csv")
-        header = ",".join(CSV_COLUMNS).encode()
-        refuse_other_file(
-            csv_file, header, "exists and is no table of ours; name another for --csv"
-        )
-    run_log = read_run_log(result_dir, report)
+    if csv is not None:
+        if is_folder(csv):
+            raise UsageError(f"{csv}: is a folder; name a file for --csv")
+        header = ",".join(COLUMNS).encode()
+        refuse_other_file(csv, header, "exists and is no table of ours; name another for --csv")
+    run_log = read_run_log(result_dir, log_json)
     protocol, reason = choose_protocol(protocol, run_log)
-    with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
-
-        def show(done: int, count: int) -> None:
-            bar.total = count
-            bar.update()
-
+    with contextlib.closing(Progress(unit="image")) as bar:
         evaluation = evaluate_folder(
             result_dir,
             target_dir,
             protocol,
             recursive=recursive,
             max_memory=max_memory,
-            progress=show,
+            progress=bar.show,
         )
     for notice in (*run_log.notices, *evaluation.notices):
         complain(notice)
@@ -73,13 +80,14 @@ def run(
         print(harmless_json(line) if json_lines else line)
     for problem in evaluation.problems:
         complain(f"error: {problem}")
-    if csv_file is not None:
+    if csv is not None:
         try:
-            _write_table(csv_file, as_csv(evaluation))
+            _write_table(csv, as_csv(evaluation))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UsageError(f"{csv_file}: cannot be written ({reason})") from error
-    return evaluation
+            raise UsageError(f"{csv}: cannot be written ({reason})") from error
+    if not evaluation.complete:
+        raise typer.Exit(1)
 
 
 def _write_table(path: Path, text: str) -> None:
@@ -116,7 +124,7 @@ def as_table(evaluation: Evaluation) -> list[str]:
 
 def as_csv(evaluation: Evaluation) -> str:
     """The same as a table with a header; infinite is ``inf``, nothing is empty."""
-    names = dict(zip(CSV_COLUMNS, CSV_COLUMNS, strict=True))
+    names = dict(zip(COLUMNS, COLUMNS, strict=True))
     return "".join(_csv_line(row) for row in [names, *_rows(evaluation)])
 
 
@@ -124,7 +132,7 @@ def _csv_line(row: Mapping[str, Any]) -> str:
     text = io.StringIO()
     # The module quotes what holds a character of the end of line, so for a name with a carriage
     # return that has to be one.
-    csv.DictWriter(text, CSV_COLUMNS, lineterminator="\r\n").writerow(row)
+    csv_module.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
     return text.getvalue()[: -len("\r\n")] + "\n"
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,6 +14,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from restormer_cli.system.units import parse_bytes
+
+#: PyTorch ends the process where the system does not give it as many as it is told to take.
+MOST_THREADS = 1024
 
 
 class Precision(str, enum.Enum):
@@ -68,8 +70,17 @@ def path_option(help: str, *names: str) -> Any:
     return typer.Option(*names, parser=typed_path, metavar="PATH", help=help)
 
 
+#: ``--max-memory`` of the commands that measure.
+MaxMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=memory_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."
+    ),
+]
+
+
 @dataclass(frozen=True)
-class Common:
+class CommonOptions:
     """What they are set to."""
 
     input_dir: Annotated[
@@ -109,7 +120,8 @@ class Common:
         typer.Option(min=1, help="Processes that restore; by default one for each GPU."),
     ] = None
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each worker, and CPUs for Ray.")
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="Threads of each worker, and CPUs for Ray."),
     ] = None
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0.0, help="GPUs for Ray; by default 1 if there are any.")
@@ -146,27 +158,31 @@ class Common:
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every image.")
     ] = False
-    report: Annotated[Path | None, path_option("Append the lines of --json to this file.")] = None
+    log_json: Annotated[
+        Path | None,
+        path_option("Append the lines of --json to this file.", "--log-json", "--report"),
+    ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = (
         False
     )
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False
     verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Say which device and weights are used, and why."),
-    ] = False
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Say which device and weights are used, and why; -vv: all that helps to find a "
+            "fault.",
+        ),
+    ] = 0
 
 
-def with_common(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :class:`Common`, which it receives as ``common``."""
-    hints = get_type_hints(Common, include_extras=True)
-    own = [
-        parameter.replace(annotation=get_type_hints(command, include_extras=True)[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "common"
-    ]
-    shared = [
+def common_parameters() -> list[inspect.Parameter]:
+    """The options of :class:`CommonOptions` as parameters of a command."""
+    hints = get_type_hints(CommonOptions, include_extras=True)
+    return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -175,17 +191,29 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
                 inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             ),
         )
-        for field in dataclasses.fields(Common)
+        for field in dataclasses.fields(CommonOptions)
     ]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
 
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        common = Common(**{f.name: values.pop(f.name) for f in dataclasses.fields(Common)})
-        command(**values, common=common)
 
-    del wrapper.__wrapped__  # or its signature would be read
+def take_common(values: dict[str, Any]) -> CommonOptions:
+    """Take the shared options out of all that a command was given."""
+    fields = dataclasses.fields(CommonOptions)
+    return CommonOptions(**{field.name: values.pop(field.name) for field in fields})
+
+
+def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Parameter:
+    """One option as a parameter of a command."""
+    annotation = Annotated[kind, typer.Option(**words)]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+    )
+
+
+def with_signature(
+    command: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Have Typer read these parameters as those of a command that takes any."""
     # setattr, since no type says that a function has one.
-    setattr(wrapper, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+    setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

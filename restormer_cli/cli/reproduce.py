@@ -1,24 +1,21 @@
-""" """
+"""``restormer reproduce``: the papers' tables, measured again, beside the published figures."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from tqdm import tqdm
+import typer
 
+from restormer_cli.cli.options import MaxMemory, Precision, path_option
+from restormer_cli.cli.progress import Progress
 from restormer_cli.errors import WeightsError
-from restormer_cli.system.terminal import harmless, harmless_json
-from restormer_cli.system.units import json_number
-from restormer_cli.tasks import Variant
-
-# isort: split
 from restormer_cli.evaluation.paper_tables import (
-    _FIGURE,
-    _LABEL,
     DataSet,
     Row,
     Table,
@@ -26,12 +23,19 @@ from restormer_cli.evaluation.paper_tables import (
     find_table,
     tables,
 )
-from restormer_cli.evaluation.reproduce import OFFICIAL, Restore, reproduce
+from restormer_cli.system.limits import check_address_space
 from restormer_cli.system.streams import encode_stdout
-from restormer_cli.weights.selection import WeightsFile, find_weights
+from restormer_cli.system.terminal import harmless, harmless_json
+from restormer_cli.system.units import json_number
+from restormer_cli.tasks import Variant
 
-# --- on the console -----------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from restormer_cli.evaluation.reproduce import Restore
+    from restormer_cli.weights.selection import WeightsFile
 
+OFFICIAL = "official"
+#: Widths of columns: a data set with its part or noise, a figure.
+LABEL_WIDTH, FIGURE_WIDTH = 26, 9
 #: What is compared, in the order of the columns, with its decimals: ours, and the paper's.
 _FIGURES = {"psnr": ("PSNR", 2, 2), "ssim": ("SSIM", 4, 3), "mae": ("MAE", 4, 3)}
 
@@ -48,16 +52,18 @@ def as_list() -> list[str]:
 def as_heading(table: Table) -> list[str]:
     """The lines above the rows of a table."""
     names = [_FIGURES[key][0] for key in _compared(table)]
-    columns = "".join(f"{name:>{_FIGURE}}{'paper':>{_FIGURE}}{'Δ':>{_FIGURE}}" for name in names)
+    columns = "".join(
+        f"{name:>{FIGURE_WIDTH}}{'paper':>{FIGURE_WIDTH}}{'Δ':>{FIGURE_WIDTH}}" for name in names
+    )
     return [
         f"Table {table.number}: {table.title}",
-        f"{'data set':{_LABEL}}{'images':>7}{columns}",
+        f"{'data set':{LABEL_WIDTH}}{'images':>7}{columns}",
     ]
 
 
 def as_line(row: Row, table: Table) -> str:
     """Our figures, the paper's and the difference; a dash where there is none."""
-    line = f"{row.label:{_LABEL}}{row.images or '-':>7}"
+    line = f"{row.label:{LABEL_WIDTH}}{row.images or '-':>7}"
     for key in _compared(table):
         _, decimals, published = _FIGURES[key]
         ours, paper = row.ours.get(key), row.paper.get(key)
@@ -80,62 +86,60 @@ def _compared(table: Table) -> list[str]:
 
 
 def _aligned(value: float | None, form: str) -> str:
-    return f"{'-' if value is None else format(value, form):>{_FIGURE}}"
+    return f"{'-' if value is None else format(value, form):>{FIGURE_WIDTH}}"
 
 
-# --- the command --------------------------------------------------------------------------------
-
-
-def run(
-    table: str,
-    data_dir: Path,
-    *,
-    only: Sequence[str],
-    sigmas: Sequence[int],
-    weights: str,
-    options: Path | None,
-    device: str,
-    precision: str,
-    max_memory: int | None,
-    json_lines: bool,
+def reproduce(
+    table: Annotated[
+        str | None,
+        typer.Argument(help="Name or number of a table of the paper; without it, they are listed."),
+    ] = None,
+    data: Annotated[
+        Path, path_option("The authors' Datasets/test, or a folder that holds it.")
+    ] = Path("Datasets"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="A data set of the table; can be given again.")
+    ] = None,
+    sigma: Annotated[
+        list[int] | None, typer.Option(help="A strength of noise; can be given again.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="official, compact, the name of an official file, or a file.")
+    ] = "official",
+    options: Annotated[
+        Path | None, path_option("Hyper-parameters of --weights FILE, as YAML.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Numbers to compute with; the authors' are float32.")
+    ] = Precision.float32,
+    max_memory: MaxMemory = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for every row.")
+    ] = False,
 ) -> None:
-    """Do what ``restormer reproduce TABLE`` does; the parameters are its options.
+    """Measure a table of the paper again, with its data sets and the official weights."""
+    if table is None:
+        print(*as_list(), sep="\n")
+        return
+    check_address_space()
+    from restormer_cli.evaluation.reproduce import reproduce as measure
 
-    Raises
-    ------
-    UsageError
-        As :func:`reproduce`, and if weights are missing; before work begins.
-    ImageError
-        As :func:`reproduce`.
-    """
     wanted = find_table(table)
-    files = _find_weights(choose_sets(wanted, only, sigmas), weights, options)
-    with tqdm(unit="image", leave=False, disable=None) as bar:  # None: shown on a terminal only
+    sets = choose_sets(wanted, only or (), sigma or ())
+    files = _find_weights(sets, weights, options)
+    network = _networks(files, device, precision.value, max_memory)
+    with contextlib.closing(Progress(unit="image")) as bar:
 
         def show(dataset: DataSet, done: int, count: int) -> None:
-            bar.set_description(dataset.name, refresh=False)
-            bar.total = count
-            bar.update(done - bar.n)
+            bar.show(done, count, dataset.name)
 
-        def network(variant: Variant) -> Restore:
-            from restormer_cli.network import devices
-            from restormer_cli.restorer import Restorer
-            from restormer_cli.weights.selection import load_network
-
-            choice = devices.choose(device, precision)
-            return Restorer(
-                load_network(files[variant.name], variant),
-                device=choice.device,
-                dtype=choice.dtype,
-                max_memory=max_memory,
-            ).unrounded
-
-        rows = reproduce(
+        rows = measure(
             table,
-            data_dir,
+            data,
             network,
-            only=only,
-            sigmas=sigmas,
+            only=only or (),
+            sigmas=sigma or (),
             # On a GPU it speaks of the GPU's memory.
             max_memory=max_memory if device in {"auto", "cpu"} else None,
             progress=show,
@@ -145,22 +149,43 @@ def run(
             print(*as_heading(wanted), sep="\n", flush=True)
         for row in rows:
             file = files.get(row.variant or "")
-            line = (
-                as_json(row, wanted, file.label if file and row.images else None)
-                if json_lines
-                else as_line(row, wanted)
-            )
             bar.clear()
-            print(line, flush=True)
+            if json_lines:
+                print(as_json(row, wanted, file.label if file and row.images else None), flush=True)
+            else:
+                print(as_line(row, wanted), flush=True)
     if not json_lines:
         labels = dict.fromkeys(file.label for file in files.values())
         print(f"weights: {', '.join(labels)}; paper: {wanted.source.strip()}", file=sys.stderr)
+
+
+def _networks(
+    files: Mapping[str, WeightsFile], device: str, precision: str, max_memory: int | None
+) -> Callable[[Variant], Restore]:
+    """What restores for each variant, without rounding."""
+
+    def network(variant: Variant) -> Restore:
+        from restormer_cli.network import devices
+        from restormer_cli.restorer import Restorer
+        from restormer_cli.weights.selection import load_network
+
+        choice = devices.choose(device, precision)
+        return Restorer(
+            load_network(files[variant.name], variant),
+            device=choice.device,
+            dtype=choice.dtype,
+            max_memory=max_memory,
+        ).unrounded
+
+    return network
 
 
 def _find_weights(
     sets: Sequence[DataSet], weights: str, options: Path | None
 ) -> dict[str, WeightsFile]:
     """The weights of every network that ``sets`` need, by the variant's name."""
+    from restormer_cli.weights.selection import find_weights
+
     found: dict[str, WeightsFile] = {}
     for variant in dict.fromkeys(s.variant for s in sets if s.layout != "none"):
         try:

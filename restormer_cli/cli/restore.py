@@ -1,161 +1,58 @@
-"""What a restoring subcommand does: options in, a run over a folder, its course on the console."""
+"""The commands that restore: one for each task of :mod:`restormer_cli.tasks`."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from pathlib import Path
+import enum
+import inspect
+from collections.abc import Callable
+from typing import Any
 
-from restormer_cli.batch.options import RunOptions
-from restormer_cli.batch.outcomes import SLOWER, Summary
-from restormer_cli.batch.run import Executor, run
-from restormer_cli.batch.shards import Shard
-from restormer_cli.cli.console import Console
-from restormer_cli.errors import RestormerError, Stopped, UsageError
-from restormer_cli.executors import launch
-from restormer_cli.images.reading import MAX_PIXELS
-from restormer_cli.loading import RestorerSpec
-from restormer_cli.system.files import refuse_other_file
-from restormer_cli.system.line_file import LineFile
-from restormer_cli.system.stopping import signals_stop
-from restormer_cli.system.streams import quiet_libraries
-from restormer_cli.system.units import format_bytes
-from restormer_cli.tasks import find_variant
-from restormer_cli.weights import selection as weights_module
+import typer
+
+from restormer_cli.cli.options import common_parameters, option, take_common, with_signature
+from restormer_cli.system.limits import check_address_space
+from restormer_cli.tasks import Task, find_variant, tasks
+
+#: Where the views of an image are, by the option that says otherwise.
+SIDES = {"left": "inputL", "right": "inputR"}
 
 
-def restore(
-    *,
-    task: str,
-    kind: str | None,
-    sigma: int | None,
-    sides: tuple[str, ...],
-    input_dir: str,
-    result_dir: Path,
-    weights: str,
-    options: Path | None,
-    device: str,
-    precision: str,
-    max_memory: int | None,
-    tile: int | None,
-    tile_overlap: int,
-    recursive: bool,
-    null: bool,
-    overwrite: bool,
-    checksum: bool,
-    wait: bool,
-    bit_depth: int | None,
-    png_compression: int | None,
-    max_megapixels: float | None,
-    shard: str | None,
-    dry_run: bool,
-    fail_fast: bool,
-    json_lines: bool,
-    report: Path | None,
-    quiet: bool,
-    verbose: bool,
-    engine: str = "local",
-    ray_address: str | None = None,
-    workers: int | None = None,
-    cpus_per_worker: int | None = None,
-    gpus_per_worker: float | None = None,
-) -> Summary:
-    """Run one subcommand; the parameters are its options.
-
-    Raises
-    ------
-    UsageError
-        If the run cannot start as asked.
-    """
-    executor_options = launch.ExecutorOptions(
-        engine, ray_address, workers, cpus_per_worker, gpus_per_worker
-    )
-    executor_options.check(device)
-    variant = find_variant(task, kind, sigma)
-    spec = RestorerSpec.find(
-        variant,
-        weights,
-        options,
-        device=device,
-        precision=precision,
-        max_memory=max_memory,
-        tile=tile,
-        tile_overlap=tile_overlap,
-    )
-    run_options = RunOptions(
-        source=input_dir,
-        result_dir=result_dir,
-        recursive=recursive,
-        sides=sides,
-        null=null,
-        overwrite=overwrite,
-        checksum=checksum,
-        wait=wait,
-        bit_depth=bit_depth,
-        png_compression=png_compression,
-        dry_run=dry_run,
-        fail_fast=fail_fast,
-        max_pixels=MAX_PIXELS if max_megapixels is None else int(max_megapixels * 1e6),
-        shard=None if shard is None else Shard.parse(shard),
-        settings=spec.settings().with_bit_depth(bit_depth),
-    )
-    if report is not None:
-        refuse_other_file(
-            report, b'{"input": ', "exists and is no report; name another file for --report"
-        )
-    work = run_options.find_work()
-    with contextlib.ExitStack() as stack:
-        stream = None
-        if report is not None:
-            try:
-                report.parent.mkdir(parents=True, exist_ok=True)
-                stream = LineFile(report)
-                stack.callback(_close, stream)
-            except OSError as error:
-                raise UsageError(f"{report}: cannot be written ({error.strerror})") from error
-        if not verbose:
-            stack.enter_context(quiet_libraries())
-        console = Console(json_lines=json_lines, quiet=quiet, report=stream)
-
-        def tell(text: str) -> None:
-            if verbose or SLOWER in text:
-                console.notice(text)
-
-        def start() -> Executor:
-            if weights == "auto":
-                console.notice(weights_module.notice(spec.file, variant))
-            if text := weights_module.ignored_notice(spec.file):
-                console.notice(text)
-            return launch.start(executor_options, run_options, spec, tell)
-
-        stack.enter_context(signals_stop())
-        summary = Summary()
-        try:
-            run(run_options, work, start, console, summary)
-        except BaseException as error:
-            if isinstance(error, Stopped) or (summary.left and (summary.done or summary.failed)):
-                console.close(f"stopped {_cause(error)}: {summary}{_peak(summary)}", summary.left)
-            raise
-        if summary.left:
-            console.say(summary.what_is_left)
-        console.close(f"{summary}{_peak(summary)}", summary.left)
-        summary.failed += console.incomplete
-    return summary
+def add_commands(app: typer.Typer) -> None:
+    """Add a command for each task."""
+    for task in tasks():
+        app.command(task.name, help=task.help)(_command(task))
 
 
-def _cause(error: BaseException) -> str:
-    """What has ended a run before its time."""
-    if isinstance(error, Stopped):
-        return f"by {signal.Signals(error.signal_number).name}"
-    if isinstance(error, BrokenPipeError):
-        return "since nobody reads standard output any more"
-    return "by an error" if isinstance(error, RestormerError) else f"by {type(error).__name__}"
+def _command(task: Task) -> Callable[..., None]:
+    def command(**values: Any) -> None:
+        check_address_space()
+        from restormer_cli.cli.run import restore
+
+        common = take_common(values)
+        kind = values.get("kind")
+        variant = find_variant(task.name, kind and kind.value, values.get("sigma"))
+        sides = tuple(values[side] for side in SIDES if side in values)
+        summary = restore(variant, common, sides)
+        if summary.failed or summary.left:
+            raise typer.Exit(1)
+
+    return with_signature(command, [*_parameters(task), *common_parameters()])
 
 
-def _peak(summary: Summary) -> str:
-    return f", peak memory {format_bytes(summary.peak_memory)}" if summary.done else ""
-
-
-def _close(report: LineFile) -> None:
-    with contextlib.suppress(OSError):  # a line that did not fit, as has been said
-        report.close()
+def _parameters(task: Task) -> list[inspect.Parameter]:
+    """The options that a task has of its own."""
+    parameters = []
+    if task.kinds:
+        kinds = enum.Enum("Kind", {kind: kind for kind in task.kinds}, type=str)  # type: ignore[misc]  # the names are data
+        text = "; ".join(f"{kind}: {text}" for kind, text in task.kinds.items())
+        parameters.append(option("kind", kinds, next(iter(kinds)), help=f"{text}."))
+    if task.sigmas:
+        *most, last = map(str, task.sigmas)
+        text = f"Known strength of Gaussian noise: {', '.join(most)} or {last}."
+        parameters.append(option("sigma", int | None, None, help=text))
+    if task.views > 1:
+        parameters += [
+            option(side, str, folder, help=f"Sub-folder with the {side} views.")
+            for side, folder in SIDES.items()
+        ]
+    return parameters

@@ -1,4 +1,4 @@
-"""What ``restormer weights`` does and says: list, download, verify, show, convert."""
+"""``restormer weights``: list, download, verify, show, convert."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import contextlib
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+import typer
+
+from restormer_cli.cli.options import typed_path
+from restormer_cli.cli.progress import Progress
+from restormer_cli.cli.stderr import complain
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.system.files import is_file
-from restormer_cli.system.terminal import complain, shown_on
+from restormer_cli.system.limits import check_address_space
+from restormer_cli.system.terminal import harmless, shown_on
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import (
@@ -25,27 +30,14 @@ from restormer_cli.weights.registry import (
     mismatch,
 )
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
+app = typer.Typer(help="Get, check and inspect files of weights.", no_args_is_help=True)
 
 
-#: Without a terminal there is no bar, but a line this often, in seconds.
-LINE_EVERY = 60.0
-
-
-# --- list ---------------------------------------------------------------------------------------
-
-
-def list_weights() -> Iterator[str]:
-    """A table of all official and embedded files, under a line of headings.
-
-    Raises
-    ------
-    WeightsError
-        If ``RESTORMER_HOME`` names no folder; having none at all is no obstacle.
-    """
+@app.command("list")
+def list_weights() -> None:
+    """List all official and embedded files: size, hash, licence, task, and where they are."""
     if os.environ.get("RESTORMER_HOME"):
-        home()
+        home()  # says so if it names no folder; having none at all is no obstacle
     rows = [("NAME", "SIZE", "HASH", "LICENCE", "WHERE", "TASK")]
     for known in known_files():
         path = known.find()
@@ -63,7 +55,7 @@ def list_weights() -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
+        print("  ".join(cells).rstrip())
 
 
 def _hash_state(known: KnownFile, path: Path | None) -> str:
@@ -74,48 +66,39 @@ def _hash_state(known: KnownFile, path: Path | None) -> str:
     return "pinned" if pinned else "not known"
 
 
-# --- download -----------------------------------------------------------------------------------
+@app.command()
+def download(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Official files, with or without .pth.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All official files.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL|FOLDER", help="A mirror, or a folder without network."),
+    ] = None,
+) -> None:
+    """Get official files, whole and with the right hash; goes on where it was interrupted."""
+    from restormer_cli.weights.download import download as fetch
 
-
-def download_weights(
-    names: Sequence[str], *, everything: bool = False, source: str | None = None
-) -> bool:
-    """Get official files and print where each is; whether all are there.
-
-    Parameters
-    ----------
-    names
-        Of official files, with or without ``.pth``.
-    source
-        A mirror or a folder, as for :func:`restormer_cli.weights.download.download`.
-
-    Raises
-    ------
-    UsageError
-        If no or unknown files are asked for.
-    """
-    from restormer_cli.weights.download import download
-
-    wanted = _choose(names, everything)
-    console = _Console()
+    wanted = _choose(names or [], everything)
     complete = True
     complain(f"licence of the official weights: {OFFICIAL_LICENCE}")
-    try:
-        for known in wanted:
-            try:
-                path = _elsewhere(known) or download(known, console, source=source)
-            except WeightsError as error:
-                console.close()
-                complain(f"error: {error}")
-                complete = False
-            else:
-                console.close()
-                print(shown_on(sys.stdout, str(path)), flush=True)
-    except KeyboardInterrupt:
-        console.close()
-        complain("stopped; the same command goes on from here")
-        raise Stopped(signal.SIGINT) from None
-    return complete
+    with contextlib.closing(_DownloadConsole()) as console:
+        try:
+            for known in wanted:
+                try:
+                    path = _elsewhere(known) or fetch(known, console, source=source)
+                except WeightsError as error:
+                    console.notice(f"error: {error}")
+                    complete = False
+                else:
+                    console.close()
+                    print(shown_on(sys.stdout, str(path)), flush=True)
+        except KeyboardInterrupt:
+            console.notice("stopped; the same command goes on from here")
+            raise Stopped(signal.SIGINT) from None
+    if not complete:
+        raise typer.Exit(1)
 
 
 def _choose(names: Sequence[str], everything: bool) -> list[KnownFile]:
@@ -148,46 +131,34 @@ def _elsewhere(known: KnownFile) -> Path | None:
     return path if found.expected is not None and found.matches else None
 
 
-class _Console:
-    """Tells a person how downloads go.
-
-    Implements :class:`restormer_cli.weights.download.Listener`.
-    """
+class _DownloadConsole(Progress):
+    """Shows how downloads go: a :class:`restormer_cli.weights.download.Listener`."""
 
     def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.spoke = time.monotonic()
+        super().__init__(self._last_line, unit="B", unit_scale=True)
+        self._file = ""
+        self._text = ""
 
     def notice(self, text: str) -> None:
         self.close()
-        complain(text)
+        self.say(text)
 
     def progress(self, name: str, done: int, total: int | None) -> None:
-        if sys.stderr.isatty():
-            if self.bar is None:
-                from tqdm import tqdm
+        of_all = "" if total is None else f" of {format_bytes(total)}"
+        self._text = f"{name}: {format_bytes(done)}{of_all}"
+        if name != self._file:
+            # What was there before this run counts as done, not as fast.
+            self._file = name
+            self.begin(total, done=done, description=name)
+        self.show(done, total, name)
 
-                # What was there before this run counts as done, not as fast.
-                self.bar = tqdm(
-                    desc=name, total=total, initial=done, unit="B", unit_scale=True, leave=False
-                )
-            self.bar.update(done - self.bar.n)
-        elif time.monotonic() - self.spoke >= LINE_EVERY:
-            self.spoke = time.monotonic()
-            of_all = "" if total is None else f" of {format_bytes(total)}"
-            complain(f"{name}: {format_bytes(done)}{of_all}")
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+    def _last_line(self) -> str:
+        return self._text
 
 
-# --- verify -------------------------------------------------------------------------------------
-
-
-def verify_weights() -> bool:
-    """Hash all files that are here again and print what came of it; whether all are right."""
+@app.command()
+def verify() -> None:
+    """Hash all files that are here again."""
     right = True
     for known in known_files():
         path = known.find()
@@ -211,4 +182,35 @@ def verify_weights() -> bool:
             )
         else:
             print(f"{found.source:10}  {path}", flush=True)
-    return right
+    if not right:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    file: Annotated[str, typer.Argument(help="A checkpoint, or the name of a known file.")],
+) -> None:
+    """Say what a checkpoint is: network, tensors, task, hash."""
+    check_address_space()
+    from restormer_cli.weights.description import describe
+
+    facts = describe(file)
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(harmless(f"{key:{width}}  {value}"))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A checkpoint, or the name of a known file.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", parser=typed_path)],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Write a checkpoint as safetensors, bit for bit."""
+    check_address_space()
+    from restormer_cli.weights.conversion import convert as write
+
+    print(write(source, target, half=half, overwrite=overwrite))

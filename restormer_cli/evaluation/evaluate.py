@@ -17,7 +17,6 @@ from restormer_cli.images.reading import read_image
 from restormer_cli.system.files import is_folder
 
 MEAN = "mean"
-CSV_COLUMNS = ("name", "psnr", "ssim", "mae")
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Evaluation:
     """One an image, in natural order of their names."""
     errors: dict[str, str] = field(default_factory=dict)
     """Results that could not be compared, and a sentence each."""
-    results_alone: list[str] = field(default_factory=list)
+    unmatched_results: list[str] = field(default_factory=list)
     """Results without a target."""
-    targets_alone: list[str] = field(default_factory=list)
+    unmatched_targets: list[str] = field(default_factory=list)
     """Targets without a result."""
     notices: list[str] = field(default_factory=list)
     """What else lies in the folders and a person should know of."""
@@ -56,7 +55,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether every result and every target was compared."""
+        """True if every result and every target was compared."""
         return not self.problems
 
     @property
@@ -64,8 +63,8 @@ class Evaluation:
         """A sentence for every result or target that was not compared."""
         return [
             *(f"{name}: {reason}" for name, reason in self.errors.items()),
-            *(f"{name}: has no target" for name in self.results_alone),
-            *(f"{name}: has no result" for name in self.targets_alone),
+            *(f"{name}: has no target" for name in self.unmatched_results),
+            *(f"{name}: has no result" for name in self.unmatched_targets),
         ]
 
 
@@ -117,8 +116,8 @@ def evaluate_folder(
         errors=results.problems
         | {f"target {name}": reason for name, reason in targets.problems.items()}
         | pairing.errors,
-        results_alone=pairing.results_alone,
-        targets_alone=pairing.targets_alone,
+        unmatched_results=pairing.unmatched_results,
+        unmatched_targets=pairing.unmatched_targets,
         notices=results.notices + targets.notices,
     )
     budget = MemoryBudget(max_memory)

@@ -10,24 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import PIL.Image
-import psutil
-import tifffile
-
-# Images first: it sets what OpenCV reads when it is imported.
-import restormer_cli.images.reading  # noqa: F401 - for what it sets
-
-# isort: split
 import cv2
+import psutil
 
 from restormer_cli.errors import ImageError
+from restormer_cli.images.codecs import find_codec, header_of
 from restormer_cli.system.files import is_file
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
 from restormer_cli.system.units import format_bytes
@@ -44,6 +37,8 @@ OVERHEAD_BYTES = 128 * 2**20
 DECODING_COPIES = 5
 SAMPLES = 3
 PNG_BIT_DEPTH = 24
+#: Formats of 8 bit.
+SHALLOW = frozenset({"WebP", "BMP", "GIF", "AVIF"})
 #: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
 OPENCV_NO_MEMORY = -4
 
@@ -108,7 +103,7 @@ class MemoryBudget:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python or OpenCV was refused memory."""
+    """True if Python or OpenCV was refused memory."""
     return isinstance(error, MemoryError) or getattr(error, "code", 0) == OPENCV_NO_MEMORY
 
 
@@ -124,21 +119,15 @@ class Claim:
             return  # reading it will say so
         with contextlib.suppress(OSError):
             self.file_bytes = path.stat().st_size
-        # Both libraries' parsers raise whatever a damaged file provokes.
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(path) as image:
-                self.width, self.height = image.size
-                shallow = image.format in {"JPEG", "WEBP", "BMP"}
-                if image.format == "PNG":
-                    with path.open("rb") as file:
-                        shallow = file.read(PNG_BIT_DEPTH + 1)[-1] <= 8
-                self.sample_bytes = 1 if shallow else 2
-            return
-        with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            self.height, self.width = page.imagelength, page.imagewidth
-            self.sample_bytes = 2
+        with contextlib.suppress(ImageError, OSError), path.open("rb") as file:
+            header = header_of(file)
+            codec = find_codec(header)
+            self.height, self.width = codec.measure(header)
+            shallow = codec.name in SHALLOW
+            if codec.name == "PNG":
+                file.seek(PNG_BIT_DEPTH)
+                shallow = file.read(1) <= b"\x08"
+            self.sample_bytes = 1 if shallow else 2
 
     @property
     def samples(self) -> int:
@@ -164,7 +153,8 @@ def comparison_bytes(
     Parameters
     ----------
     compare
-        Told height and width: the bytes that comparing two images takes beside their pixels.
+        Gives, for height and width, the bytes that comparing two images takes beside their
+        pixels.
     """
     claims = [Claim(path) for path in paths]
     held = sum(sorted((claim.held for claim in claims), reverse=True)[:2])

@@ -19,19 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import skimage.metrics
 from numpy.typing import NDArray
 
-# Images first: it sets what OpenCV reads when it is imported.
-from restormer_cli.images.codecs.base import Pixels
-from restormer_cli.images.pixels import Floats
-
-# isort: split
-import cv2
-
 from restormer_cli.errors import ImageError
 from restormer_cli.evaluation.memory_budget import is_out_of_memory
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.pixels import Floats
 
 Planes = NDArray[np.float64]
 """``(H, W, C)`` in [0, 1]."""
@@ -108,7 +104,7 @@ class Similarity:
     window: int
     """Side of the square that a value depends on."""
     borders: bool = False
-    """Whether values count whose window does not lie whole in the image."""
+    """True if values count whose window does not lie whole in the image."""
 
     @property
     def halo(self) -> int:

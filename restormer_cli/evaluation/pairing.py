@@ -27,8 +27,8 @@ class Pairing:
     """Result and target."""
     errors: dict[str, str] = field(default_factory=dict)
     """Results that could belong to several targets, or share one, and a sentence each."""
-    results_alone: list[str] = field(default_factory=list)
-    targets_alone: list[str] = field(default_factory=list)
+    unmatched_results: list[str] = field(default_factory=list)
+    unmatched_targets: list[str] = field(default_factory=list)
 
 
 def pair_names(results: list[str], targets: list[str]) -> Pairing:
@@ -62,8 +62,8 @@ def pair_names(results: list[str], targets: list[str]) -> Pairing:
         taken = set(found.values())
         open_targets = [name for name in open_targets if name not in taken]
     pairing.pairs.extend((name, found[name]) for name in results if name in found)
-    pairing.results_alone.extend(left)
-    pairing.targets_alone.extend(open_targets)
+    pairing.unmatched_results.extend(left)
+    pairing.unmatched_targets.extend(open_targets)
     return pairing
 
 

@@ -155,6 +155,3 @@ def choose_sets(table: Table, only: Sequence[str], sigmas: Sequence[int]) -> lis
     if not chosen:
         raise UsageError(f"{table.name} has no noise of σ {' or '.join(map(str, sigmas))}")
     return chosen
-
-
-_LABEL, _FIGURE = 26, 9

@@ -1,4 +1,4 @@
-""" """
+"""How each paper measures: colours, metrics and their windows, by name."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ from typing import Any
 import numpy as np
 
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.metrics import Metrics
-from restormer_cli.evaluation.run_log import RunLog
-
-# Images first: it sets what OpenCV reads when it is imported.
-from restormer_cli.images.codecs.base import Pixels
-from restormer_cli.images.pixels import Floats
-
-# isort: split
 from restormer_cli.evaluation.metrics import (
     ALIGNMENT_BYTES,
     GAUSSIAN,
     STRIP_COPIES,
     UNIFORM,
     VOLUME,
+    Metrics,
     Planes,
     Similarity,
     _measure,
@@ -33,6 +26,9 @@ from restormer_cli.evaluation.metrics import (
     strips,
     y_plane,
 )
+from restormer_cli.evaluation.run_log import RunLog
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.pixels import Floats
 
 AUTO = "auto"
 #: For results of which it is not known which task made them.
@@ -71,7 +67,7 @@ class EvaluationProtocol:
     planes: Callable[[Pixels], Planes] = rgb_planes
     similarity: Similarity = GAUSSIAN
     aligned: bool = False
-    """Whether brightness and place are matched first, and only what both show is compared."""
+    """True if brightness and place are matched first, and only what both show is compared."""
 
     def compare(self, result: Pixels, target: Pixels) -> Metrics:
         """Compare two images as they lie in files, of 8 or 16 bit.

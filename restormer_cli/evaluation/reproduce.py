@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from restormer_cli.batch.discovery import list_images
@@ -15,15 +16,6 @@ from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes
 from restormer_cli.evaluation.metrics import Metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_in_order, pair_names
-from restormer_cli.evaluation.protocols import find_protocol
-from restormer_cli.images.codecs.base import Pixels
-from restormer_cli.images.pixels import Floats, normalise, quantise
-from restormer_cli.images.reading import read_image
-from restormer_cli.system.files import file_mode, is_file, is_folder, read_file
-
-# isort: split
-import cv2
-
 from restormer_cli.evaluation.paper_tables import (
     AVERAGE,
     DataSet,
@@ -32,6 +24,11 @@ from restormer_cli.evaluation.paper_tables import (
     choose_sets,
     find_table,
 )
+from restormer_cli.evaluation.protocols import find_protocol
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.pixels import Floats, normalise, quantise
+from restormer_cli.images.reading import read_image
+from restormer_cli.system.files import file_mode, is_file, is_folder, read_file
 from restormer_cli.tasks import Variant
 
 Restore = Callable[[Floats], Floats]

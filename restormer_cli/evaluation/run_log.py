@@ -1,8 +1,8 @@
 """How the results in a folder were made, as far as it is known.
 
-Known is what the runs said in the lines of ``--report FILE``, and a file of such lines that lies
+Known is what the runs said in the lines of ``--log-json FILE``, and a file of such lines that lies
 in the result folder is found by itself. Where there is none, the folder's own record tells which
-inputs and weights the results came from. :func:`read_history` is the only door: whoever wants to
+inputs and weights the results came from. :func:`read_run_log` is the only door: whoever wants to
 know how results were made asks here.
 """
 
@@ -82,7 +82,7 @@ def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
     Parameters
     ----------
     report
-        A file that ``--report`` wrote. By default every ``*.jsonl`` in the folder itself that
+        A file that ``--log-json`` wrote. By default every ``*.jsonl`` in the folder itself that
         holds such lines.
 
     Raises
@@ -97,7 +97,7 @@ def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
             raise UsageError(f"{report}: is a pipe, not a report")
         entries = list(_read_lines(report, result_dir))
         if not entries:
-            raise UsageError(f"{report}: holds no line that restormer --report writes")
+            raise UsageError(f"{report}: holds no line that --log-json writes")
         files = [entries]
     else:
         files = []
@@ -207,7 +207,7 @@ def _read_lines(path: Path, result_dir: Path) -> Iterator[RunLine]:
 
 
 def _is_ours(values: Any) -> bool:
-    """Whether a line looks like one of a report and can be one in every part."""
+    """True if a line looks like one of a report and can be one in every part."""
     if not (isinstance(values, dict) and values.keys() >= _OF_IMAGE):
         return False
     seconds, error = values["seconds"], values["error"]

@@ -1,13 +1,13 @@
 """The end of a worker that runs in another process: chunks of images in, news of them out.
 
 The driver asks and this answers, call by call, over whatever connects the two. Between calls the
-worker goes on: :func:`restormer_cli.batch.worker.work` runs in a thread of its own and
-takes chunks from a queue, so that it
-reads, restores and writes without a gap while there is one left.
+worker goes on: :func:`restormer_cli.batch.worker.work` runs in a thread of its own and takes chunks
+from a queue, so that it reads, restores and writes without a gap while there is one left.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -24,6 +24,9 @@ from restormer_cli.batch.outcomes import Outcome
 from restormer_cli.errors import RestormerError, Stopped, fault
 from restormer_cli.loading import RestorerSpec
 from restormer_cli.system.memory import peak_memory
+from restormer_cli.system.stopping import STOPPING
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a call waits for news at most.
 PATIENCE = 0.25
@@ -32,11 +35,11 @@ PATIENCE = 0.25
 GATHER = 0.05
 
 #: ``starting`` until the network is loaded. ``ended`` as it was asked to. ``halted`` before: the
-#: job fails fast, or the disk is full. ``refused``: it cannot work at all. ``broken``: a bug, or a
+#: run fails fast, or the disk is full. ``refused``: it cannot work at all. ``broken``: a bug, or a
 #: device that has gone; the process is not to be used any more.
 State = Literal["starting", "working", "ended", "halted", "refused", "broken"]
 #: Name of a method of a :class:`~restormer_cli.batch.worker.Listener`, and arguments to call it
-#: with; or ``fact``, with a sentence about this worker.
+#: with; or ``log``, with level, text and traceback of what is logged here.
 Event = tuple[str, tuple[Any, ...]]
 
 
@@ -57,7 +60,7 @@ class WorkerEndpoint:
 
     Parameters
     ----------
-    job
+    run_options
         With a ``result_dir`` that is the same path wherever this runs.
     """
 
@@ -92,10 +95,14 @@ class WorkerEndpoint:
             return Reply(self._state, self._reason, events, peak_memory())
 
     def _work(self) -> None:
+        package = logging.getLogger("restormer_cli")
+        package.setLevel(logging.DEBUG)  # what is shown is for the driver to say
+        package.addHandler(handler := _LogForwarder(self))
         try:
             spec = self._spec.found_here()
             loaded = spec.load()
-            self._events = [("fact", (fact,)) for fact in loaded.facts]
+            for fact in loaded.facts:
+                logger.info(fact)
             self._become("working")
             journal = Journal.of_worker(
                 self._run_options.result_dir,
@@ -109,7 +116,7 @@ class WorkerEndpoint:
                 loaded.restorer,
                 loaded.provenance,
                 chunks,
-                _Told(self),
+                _Listener(self),
                 keep_on=False,
             )
         except Stopped:
@@ -121,6 +128,8 @@ class WorkerEndpoint:
             self._become("broken", f"{type(error).__name__}: {error}".splitlines()[0])
         else:
             self._become("halted" if reason else "ended", reason)
+        finally:
+            package.removeHandler(handler)
 
     def _become(self, state: State, reason: str = "") -> None:
         with self._change:
@@ -143,26 +152,39 @@ class WorkerEndpoint:
             raise Stopped(signal.SIGTERM)
 
 
-class _Told:
-    """The listener of a remote worker."""
+class _LogForwarder(logging.Handler):
+    """Hands what is logged in this process to the driver, tracebacks as text."""
 
-    def __init__(self, remote: WorkerEndpoint) -> None:
-        self._remote = remote
+    def __init__(self, endpoint: WorkerEndpoint) -> None:
+        super().__init__(logging.DEBUG)
+        self._endpoint = endpoint
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+        event = ("log", (record.levelno, record.getMessage(), trace))
+        self._endpoint.tell(event, news=False)
+
+
+class _Listener:
+    """Hands what a worker tells to its endpoint: a :class:`restormer_cli.batch.worker.Listener`."""
+
+    def __init__(self, endpoint: WorkerEndpoint) -> None:
+        self._endpoint = endpoint
 
     def notice(self, text: str, item: Item | None = None) -> None:
-        self._remote.tell(("notice", (text, item)), news=True)
+        self._endpoint.tell(("notice", (text, item)), news=True)
 
     def check(self) -> None:
-        self._remote.check()
+        self._endpoint.check()
 
     def start(self, item: Item, megapixels: float) -> None:
-        self._remote.tell(("start", (item, megapixels)), news=False)
+        self._endpoint.tell(("start", (item, megapixels)), news=False)
 
     def advance(self, megapixels: float) -> None:
-        self._remote.tell(("advance", (megapixels,)), news=False)
+        self._endpoint.tell(("advance", (megapixels,)), news=False)
 
     def settle(self, item: Item, outcome: Outcome) -> None:
-        self._remote.tell(("settle", (item, outcome)), news=True)
+        self._endpoint.tell(("settle", (item, outcome)), news=True)
 
 
 def serve(connection: Any, run_options: RunOptions, spec: RestorerSpec) -> None:
@@ -171,16 +193,16 @@ def serve(connection: Any, run_options: RunOptions, spec: RestorerSpec) -> None:
     Ends when it has answered that it is through, or soon after the driver has gone.
     """
     # A terminal sends Ctrl-C to workers, too; the driver tells them what to do about it.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    remote = WorkerEndpoint(run_options, spec)
+    endpoint = WorkerEndpoint(run_options, spec)
     state: State = "starting"
     try:
         while state in {"starting", "working"}:
-            reply = remote.exchange(*connection.recv())
+            reply = endpoint.exchange(*connection.recv())
             connection.send(reply)
             state = reply.state
     except (EOFError, OSError):
         until = time.monotonic() + worker.LAST_WRITE_SECONDS
         while state in {"starting", "working"} and time.monotonic() < until:
-            state = remote.exchange([], stop=True).state
+            state = endpoint.exchange([], stop=True).state

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from restormer_cli.batch.options import RunOptions
@@ -14,6 +14,8 @@ from restormer_cli.executors.in_process import InProcess
 from restormer_cli.executors.scheduler import Scheduler, absolute_path
 from restormer_cli.loading import RestorerSpec
 from restormer_cli.system.processors import processors, share_the_machine
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,8 @@ def start(
     executor_options: ExecutorOptions,
     run_options: RunOptions,
     spec: RestorerSpec,
-    tell: Callable[[str], None],
 ) -> Executor:
-    """Make the engine that a workforce describes.
-
-    Parameters
-    ----------
-    tell
-        Is told what is used, and why.
+    """Make the executor that the options describe; what is used, and why, is logged.
 
     Raises
     ------
@@ -69,20 +65,20 @@ def start(
 
         file = replace(spec.file, path=absolute_path(spec.file.path))
         spec = replace(spec, file=file)
-        return Scheduler(RayCluster(executor_options, elsewhere, spec, tell), tell)
+        return Scheduler(RayCluster(executor_options, elsewhere, spec))
     specs = share_out(executor_options, spec)
     if len(specs) > 1:
         from restormer_cli.executors.process_pool import ProcessPool
 
-        return Scheduler(ProcessPool(elsewhere, specs), tell)
+        return Scheduler(ProcessPool(elsewhere, specs))
     loaded = specs[0].load()
     for fact in loaded.facts:
-        tell(fact)
+        logger.info(fact)
     return InProcess(loaded.restorer, loaded.provenance)
 
 
 def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[RestorerSpec]:
-    """A recipe for each process of this machine; all devices in turn."""
+    """A spec for each process of this machine; all devices in turn."""
     found = [spec.device]
     if spec.device in {"auto", "cuda"}:
         share_the_machine()  # before PyTorch is loaded

@@ -1,9 +1,9 @@
 """Workers on a cluster of Ray, which places them and starts them again when they are lost.
 
 Each worker is an actor around :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`. What it
-had in hand when it was lost goes to any other: Ray itself would keep it for this very actor,
-which may wait for room for hours after its
-node has gone. So all that this module does is to connect and to carry calls.
+had in hand when it was lost goes to any other: Ray itself would keep it for this very actor, which
+may wait for room for hours after its node has gone. So all that this module does is to connect and
+to carry calls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from restormer_cli.executors.launch import ExecutorOptions
 
 
+logger = logging.getLogger(__name__)
+
 #: Seconds that the head of a cluster may take to answer.
 ANSWER_SECONDS = 5.0
 
@@ -41,9 +43,6 @@ class RayCluster:
 
     Parameters
     ----------
-    tell
-        Is told what the cluster offers and what is taken of it.
-
     Raises
     ------
     UsageError
@@ -55,7 +54,6 @@ class RayCluster:
         executor_options: ExecutorOptions,
         run_options: RunOptions,
         spec: RestorerSpec,
-        tell: Callable[[str], None],
     ) -> None:
         self._ray = _connect(executor_options.ray_address)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -68,7 +66,7 @@ class RayCluster:
             self._ray.shutdown()
             raise UsageError(f"no node of the Ray cluster has {cpus} CPUs and {gpus:g} GPUs")
         self.size = executor_options.workers or sum(rooms)
-        tell(
+        logger.info(
             f"Ray: {len(nodes)} nodes with room for {sum(rooms)} workers "
             f"of {cpus} CPUs and {gpus:g} GPUs; {self.size} asked for"
         )

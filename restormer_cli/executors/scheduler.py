@@ -12,10 +12,11 @@ time is passed over.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,8 @@ from restormer_cli.errors import UsageError
 from restormer_cli.executors.endpoint import PATIENCE, Reply
 from restormer_cli.system.atomic import sweep
 from restormer_cli.system.stopping import uninterrupted
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a worker should need for a chunk.
 CHUNK_SECONDS = 2.0
@@ -52,7 +55,7 @@ LAST_WORD_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Lost:
-    """What a crew says of a worker that is not there any more."""
+    """What a pool says of a worker that is not there any more."""
 
     reason: str
 
@@ -85,10 +88,10 @@ class _WorkerState:
     chunks: list[set[Item]] = field(default_factory=list)
     """That it has, without those images that are done."""
     alone: bool = False
-    """Whether it is restoring an image that may have lost others."""
+    """True if it is restoring an image that may have lost others."""
     ready: bool = False
     waiting: bool = False
-    """Whether it owes an answer."""
+    """True if it owes an answer."""
     since: float = 0.0
     """When it was ready."""
     done: float = 0.0
@@ -101,17 +104,10 @@ class _WorkerState:
 
 
 class Scheduler:
-    """Restores with a crew; an :class:`~restormer_cli.batch.run.Executor`.
+    """Restores with a pool of workers; an :class:`~restormer_cli.batch.run.Executor`."""
 
-    Parameters
-    ----------
-    tell
-        Is told what workers say of themselves: devices, threads and so on.
-    """
-
-    def __init__(self, pool: WorkerPool, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
-        self.tell = tell
         self.most_memory = 0
 
     def peak_memory(self) -> int:
@@ -240,8 +236,11 @@ class Scheduler:
             elif reply.state == "working" and not worker.ready:
                 worker.ready, worker.since, worker.stillborn = True, time.monotonic(), 0
 
-    def _on_fact(self, number: int, text: str) -> None:
-        self.tell(f"worker {number + 1}: {text}")
+    def _on_log(self, number: int, level: int, text: str, traceback: str | None) -> None:
+        facts = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level)}
+        message = {"msg": f"worker {number + 1}: {text}", "exc_text": traceback}
+        if logger.isEnabledFor(level):
+            logger.handle(logging.makeLogRecord({**facts, **message}))
 
     def _on_notice(self, number: int, text: str, item: Item | None) -> None:
         self.tracker.notice(self._as_typed(text, item))

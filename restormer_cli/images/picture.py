@@ -1,4 +1,4 @@
-""" """
+"""What an image file holds once it is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-""" """
+"""Whole numbers of 8 or 16 bit to floats in [0, 1], and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files: decode, encode, bit depth, alpha, orientation, colour profile, resolution, EXIF.
+"""An image file to a picture: size allowed, format recognised, decoded, turned upright.
 
 Pixels are RGB or gray ``(H, W, C)``, C being 3 or 1, in uint8 or uint16.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import PIL.Image
 
 from restormer_cli.errors import ImageError, fault
 from restormer_cli.images.codecs import Codec, find_codec, header_of
@@ -25,13 +23,8 @@ from restormer_cli.images.picture import Picture
 from restormer_cli.system.files import Stamp, read_file
 from restormer_cli.system.units import format_bytes
 
-# OpenCV reads its settings when it is imported, so this stands before.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-
 CheckSize = Callable[[int, int], None]
-"""Told height and width in pixels; raises ImageError if they are too much."""
+"""Called with height and width in pixels; raises ImageError if they are too much."""
 
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
@@ -42,11 +35,6 @@ LARGEST_SIDE = 1_000_000
 EXTRA_BYTES, BYTES_PER_PIXEL = 1 << 28, 64
 #: Bytes of a header that are read only to know how long a run will take.
 QUICK_BYTES = 1 << 20
-
-
-PNG_GRAY_ALPHA, PNG_FILTER_UP = 4, 2
-# Pillow's own limit would hide from us what the header says; ours is checked before decoding.
-PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -106,7 +94,7 @@ def decode_image(
     path
         For messages.
     check_size
-        Told height and width before they cost memory; raises ImageError to refuse them.
+        Called with height and width before they cost memory; raises ImageError to refuse them.
 
     Raises
     ------

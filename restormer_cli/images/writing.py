@@ -1,4 +1,4 @@
-""" """
+"""A picture to a PNG file: 8 or 16 bit, with alpha and metadata."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from restormer_cli.errors import ImageError
 from restormer_cli.images.metadata import png_chunk
 from restormer_cli.images.metadata.png import SIGNATURE
 from restormer_cli.images.picture import Picture
-from restormer_cli.images.reading import PNG_FILTER_UP, PNG_GRAY_ALPHA
 from restormer_cli.system.atomic import write_file
 
 #: Signature and header chunk.
 PNG_HEADER_END = len(SIGNATURE) + 25
+PNG_GRAY_ALPHA, PNG_FILTER_UP = 4, 2
 
 
 def encode_png(picture: Picture, compression: int | None = None) -> bytes:
@@ -75,7 +75,7 @@ def write_png(
 ) -> None:
     """Write a PNG so that ``path`` holds all of it or what it held before.
 
-    ``before_rename`` is told size and time of the file that is about to be there.
+    ``before_rename`` is called with size and time of the file that is about to be there.
 
     Raises
     ------

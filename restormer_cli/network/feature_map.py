@@ -1,4 +1,4 @@
-""" """
+"""Feature maps in memory, on a device or in a scratch file: what strips are read from."""
 
 from __future__ import annotations
 

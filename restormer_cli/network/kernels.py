@@ -10,7 +10,6 @@ where another PyTorch has no such operators or they do not pass their trial, it 
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import platform
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from restormer_cli.batch.outcomes import SLOWER
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
@@ -34,8 +31,6 @@ class _ByTrial:
 
 
 _BY_TRIAL = _ByTrial()
-_logger = logging.getLogger(__name__)
-_logger.addHandler(logging.NullHandler())  # whoever wants to hear of it has handlers
 _distrusted: dict[str, None] = {}
 
 
@@ -61,10 +56,8 @@ def notices() -> list[str]:
 
 
 def _distrust(operators: str, reason: str) -> None:
-    notice = f"{SLOWER}PyTorch {torch.__version__} computes without {operators}, {reason}"
-    if notice not in _distrusted:
-        _distrusted[notice] = None
-        _logger.warning(notice)
+    without = f"PyTorch {torch.__version__} computes without {operators}, {reason}"
+    _distrusted[f"slower than need be: {without}"] = None
 
 
 @functools.cache
@@ -130,7 +123,7 @@ def _waves(*shape: int) -> Tensor:
 
 
 def _near(made: Tensor, expected: Tensor) -> bool:
-    """Whether two results differ by rounding alone."""
+    """True if two results differ by rounding alone."""
     if (made.shape, made.dtype) != (expected.shape, expected.dtype):
         return False
     tolerance = 16 * torch.finfo(expected.dtype).eps * expected.abs().max().item()
@@ -139,7 +132,7 @@ def _near(made: Tensor, expected: Tensor) -> bool:
 
 @functools.cache
 def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ``torch.native_layer_norm``, which is in no documentation, does what it should."""
+    """True if ``torch.native_layer_norm``, which is in no documentation, does what it should."""
     like = torch.empty(0, device=device, dtype=dtype)
     with torch.inference_mode():
         rows = _waves(1, 2, 3, 8).to(like)

@@ -21,6 +21,7 @@ are small, several whole images.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -29,13 +30,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from restormer_cli.network import kernels
 from restormer_cli.network.architecture import Restormer
 from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.kernels import Conv3x3, PointwiseSum
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
 
-#: Called with the share of the work that is done, 0 to 1. What it raises stops the work.
+logger = logging.getLogger(__name__)
+
+#: Called with the fraction of the work that is done, 0 to 1. What it raises stops the work.
 Progress = Callable[[float], None]
 
 
@@ -94,6 +98,8 @@ class StreamingRestormer:
         like = torch.empty(0, device=device, dtype=dtype)
         with torch.no_grad():
             self.prepared = PackedNetwork(network, like)
+        for notice in kernels.notices():
+            logger.warning(notice)
 
     @torch.inference_mode()
     def __call__(

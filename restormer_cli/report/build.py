@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from restormer_cli import __version__
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
@@ -40,6 +39,7 @@ from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subje
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
 from restormer_cli.system.files import file_head, file_mode, kind, real_path
 from restormer_cli.system.units import json_number
+from restormer_cli.version import __version__
 
 NAME = "report.html"
 #: Of the page, pictures included, that are in memory at once while it is put together.
@@ -81,7 +81,7 @@ def write_report(
     input_dir, target_dir
         Where the results came from, and true images to measure both against.
     runs
-        What ``--report`` wrote; by default the ``*.jsonl`` files among the results.
+        What ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
     protocol
         As for ``restormer evaluate``.
     output
@@ -248,7 +248,7 @@ def _view(path: Path, pixels: Pixels) -> View:
 
 
 def _embed(shown: list[Shown], store: Store) -> bool:
-    """Whether the full-size pictures are small enough to lie in the HTML as well."""
+    """True if the full-size pictures are small enough to lie in the HTML as well."""
     if store.beside:
         return False
     total = store.size

@@ -81,7 +81,7 @@ function colophon(data) {
     name,
     values.map(([value, count]) => (values.length > 1 ? `${value} (${plural(count)})` : value)).join(", "),
   ]);
-  block("Restored with", settings.length ? settings : [["settings", "not known; runs write them with --report FILE"]]);
+  block("Restored with", settings.length ? settings : [["settings", "not known; runs write them with --log-json FILE"]]);
   if (data.protocol) {
     block("Measured", [["protocol", data.reason ? `${data.protocol}, ${data.reason}` : data.protocol]]);
   }

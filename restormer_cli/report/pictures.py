@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
-# Images first: it sets what OpenCV reads when it is imported.
+import cv2
+import numpy as np
+
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.writing import encode_png
-
-# isort: split
-import cv2
-import numpy as np
 
 #: Of the HTML file, in bytes. What is over it goes into a folder beside.
 LIMIT = 50_000_000
@@ -114,7 +112,7 @@ class Store:
 
     @property
     def beside(self) -> bool:
-        """Whether pictures lie in the folder."""
+        """True if pictures lie in the folder."""
         return bool(self._written)
 
     def add(self, data: bytes, kind: tuple[str, str] = JPEG) -> str:

@@ -11,6 +11,7 @@ from restormer_cli.batch.discovery import find_work, list_images
 from restormer_cli.batch.items import natural_key
 from restormer_cli.batch.journal import known_origins
 from restormer_cli.batch.naming import RESULT_SUFFIX
+from restormer_cli.batch.walk import BELOW
 from restormer_cli.errors import UsageError
 from restormer_cli.evaluation.metrics import Metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_names
@@ -97,7 +98,8 @@ def find_subjects(
         if folder is not None and not is_folder(folder):
             raise UsageError(f"{folder}: no such folder")
     results = list_images(result_dir, recursive)
-    notices = results.notices
+    # What lies in sub-folders of results is the business of another report.
+    notices = [text for text in results.notices if not text.endswith(BELOW)]
     subjects = {name: Subject(name, "restored") for name in results.names}
     for name, subject in subjects.items():
         subject.files["result"] = result_dir / name
@@ -129,7 +131,7 @@ def _add_targets(
     pairing: Pairing = pair_names(list(subjects), targets.names)
     for name, target in pairing.pairs:
         subjects[name].files["target"] = target_dir / target
-    for name in pairing.results_alone:
+    for name in pairing.unmatched_results:
         subjects[name].status, subjects[name].reason = "uncompared", "has no target"
     for name, reason in pairing.errors.items():
         subjects[name].status, subjects[name].reason = "uncompared", reason

@@ -1,4 +1,9 @@
-""" """
+"""Files that appear whole or not at all.
+
+A file is written under a temporary name in its own folder, flushed to the disk, and renamed. While
+it is written it is locked, so that another process can tell the leftovers of a dead one from the
+work of a live one, on whatever machine that is.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,7 @@ def atomic_file(
 
     Who may read and write it is what the system gives to any new file there: by the umask, or by
     the folder's default access list. A file that is replaced hands down its permissions.
-    ``before_rename`` is told size and time of the whole file; what it raises undoes the write.
+    ``before_rename`` is called with size and time of the whole file; what it raises undoes all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _locked_temporary(path.parent)

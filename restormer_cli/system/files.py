@@ -7,13 +7,14 @@ the work of a live one, on whatever machine that is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from restormer_cli.errors import ImageError, UsageError
 
@@ -70,12 +71,12 @@ def file_mode(path: Path) -> int:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; raises as :func:`file_mode`."""
+    """True if a folder is there; raises as :func:`file_mode`."""
     return stat.S_ISDIR(file_mode(path))
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there that can be looked at: not in a folder that is closed, say."""
+    """True if a file is there that can be looked at: not in a folder that is closed, say."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
 
 
@@ -87,6 +88,30 @@ def file_size(path: Path) -> int:
         return 0
 
 
+def open_regular(path: Path, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
+    """Open a file that has an end: a pipe or a device may give bytes for ever, or never one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no regular file.
+    """
+    check_regular(path.stat().st_mode, path)
+    return path.open(mode)
+
+
+def check_regular(mode: int, path: Path) -> None:
+    """See that a mode is that of a regular file.
+
+    Raises
+    ------
+    OSError
+        If not.
+    """
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"is {kind(mode)}, not a file", str(path))
+
+
 def read_file(
     path: Path, judge: Callable[[BinaryIO, int], None] | None = None
 ) -> tuple[bytes, Stamp]:
@@ -95,7 +120,7 @@ def read_file(
     Parameters
     ----------
     judge
-        Told the open file and its size in bytes before more than that is read; raises
+        Called with the open file and its size in bytes before more of it is read; raises
         ImageError to refuse it.
 
     Raises

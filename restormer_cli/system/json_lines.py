@@ -45,7 +45,7 @@ def parse(line: bytes | str) -> Any:
 
 
 def is_path(value: object) -> TypeGuard[str]:
-    """Whether a value can be a path of this system."""
+    """True if a value can be a path of this system."""
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     if value.isascii():
@@ -58,7 +58,7 @@ def is_path(value: object) -> TypeGuard[str]:
 
 
 def is_name_inside(value: object) -> TypeGuard[str]:
-    """Whether a value can be the path of a file relative to a folder that it lies in."""
+    """True if a value can be the path of a file relative to a folder that it lies in."""
     if not is_path(value) or value.startswith("/"):
         return False
     if ".." not in value and "\\" not in value and ":" not in value:
@@ -68,7 +68,7 @@ def is_name_inside(value: object) -> TypeGuard[str]:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is an integer that a file system can mean."""
+    """True if a value is an integer that a file system can mean."""
     return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 

@@ -1,4 +1,4 @@
-""" """
+"""A file that several processes, on several machines, append lines to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-""" """
+"""Locks of open files, which end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unlock(descriptor: int) -> None:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one of this name."""
+    """True if an open file is still the one of this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError as error:

@@ -1,4 +1,4 @@
-""" """
+"""Main memory: what is free for this process, control groups respected, and its peak."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from restormer_cli.system import cgroups
-from restormer_cli.system.obstacles import address_space
+from restormer_cli.system.limits import address_space
 
 #: Share of the free memory that may be used when no limit was asked for.
 FREE_MEMORY_SHARE = 0.85

@@ -1,4 +1,4 @@
-"""This process on its machine: processors it may use, peak memory, what native code prints."""
+"""Processors that this process may use, and the threads that share them."""
 
 from __future__ import annotations
 

@@ -18,6 +18,10 @@ from typing import Any
 
 from restormer_cli.errors import Stopped
 
+#: Of a terminal that is closed; Windows has none.
+_HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+#: Ctrl-C, a service manager, and that.
+STOPPING = [number for number in (signal.SIGINT, signal.SIGTERM, _HANG_UP) if number is not None]
 #: A signal that comes so soon after another one is the same stop.
 SAME_STOP_SECONDS = 1.0
 
@@ -67,7 +71,7 @@ def check(*, now: bool = False) -> None:
 
 @contextlib.contextmanager
 def signals_stop() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`; a later one has its usual effect."""
+    """Turn SIGINT, SIGTERM and SIGHUP into :class:`Stopped`; a later one has its usual effect."""
     previous: dict[int, Any] = {}
     stopped_at = -math.inf
 
@@ -92,8 +96,10 @@ def signals_stop() -> Iterator[None]:
 
     _Stops.waiting = None
     if _is_main():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, stop)
+        for number in STOPPING:
+            ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (ignored and number == _HANG_UP):  # nohup asks for that
+                previous[number] = signal.signal(number, stop)
     try:
         yield
     finally:

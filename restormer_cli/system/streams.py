@@ -1,4 +1,4 @@
-""" """
+"""Standard streams: closed ones, those of native code, and the encoding of names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Narrower windows are taken for a mistake.
-LEAST_COLUMNS = 20
+#: Narrower windows, and wider ones, are taken for a mistake.
+LEAST_COLUMNS, MOST_COLUMNS = 20, 10_000
 
 
 @contextlib.contextmanager
@@ -69,10 +69,16 @@ def open_standard_streams() -> None:
 
 
 def forget_unusable_width() -> None:
-    """Ignore a width that no line fits in, such as ``COLUMNS=0``; help would be empty."""
+    """Ignore a width that no line fits in, such as ``COLUMNS=0``, or no memory holds."""
     with contextlib.suppress(KeyError, ValueError):
-        if int(os.environ["COLUMNS"]) < LEAST_COLUMNS:
+        if not LEAST_COLUMNS <= int(os.environ["COLUMNS"]) <= MOST_COLUMNS:
             del os.environ["COLUMNS"]
+
+
+def quiet_opencv() -> None:
+    """Have OpenCV print nothing of its own; to be called before it is imported."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def encode_stdout(*, json: bool = False) -> None:

@@ -7,9 +7,7 @@ letters in another order than they stand in.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
 from typing import TextIO
 
 _COMMANDS = re.compile(
@@ -37,9 +35,3 @@ def _json_escape(character: str) -> str:
 def shown_on(stream: TextIO, text: str) -> str:
     """The text as it is for a program that reads the stream, harmless where a person does."""
     return harmless(text) if stream.isatty() else text
-
-
-def complain(text: str) -> None:
-    """Print a line for people on stderr; work counts, not what is said of it."""
-    with contextlib.suppress(OSError):
-        print(harmless(text), file=sys.stderr, flush=True)

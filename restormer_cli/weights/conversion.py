@@ -1,26 +1,20 @@
-""" """
+"""Checkpoints written anew, as safetensors."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from restormer_cli.errors import UsageError, WeightsError
 from restormer_cli.system.atomic import atomic_file
 from restormer_cli.system.files import file_mode
-from restormer_cli.system.terminal import complain
+from restormer_cli.weights.description import path_of
 from restormer_cli.weights.selection import describe_ignored
 
-if TYPE_CHECKING:
-    pass
-from restormer_cli.weights.description import _path_of
-
-# --- convert ------------------------------------------------------------------------------------
+logger = logging.getLogger(__name__)
 
 
-def convert_weights(
-    name: str, target: Path, *, half: bool = False, overwrite: bool = False
-) -> Path:
+def convert(name: str, target: Path, *, half: bool = False, overwrite: bool = False) -> Path:
     """Write a checkpoint as safetensors, under the official names of its parameters.
 
     Every bit is kept, unless ``half`` asks for float16.
@@ -37,7 +31,7 @@ def convert_weights(
 
     from restormer_cli.weights.checkpoint import open_checkpoint
 
-    source = _path_of(name)
+    source = path_of(name)
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: should end in .safetensors")
     checkpoint = open_checkpoint(source)
@@ -45,7 +39,7 @@ def convert_weights(
         raise UsageError(f"{target}: is there already")
     checkpoint.config()
     if text := describe_ignored(source, checkpoint.ignored):
-        complain(text)
+        logger.warning(text)
     state = {key: tensor.contiguous() for key, tensor in checkpoint.read().items()}
     if half:
         for key, tensor in state.items():

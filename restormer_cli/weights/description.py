@@ -1,15 +1,13 @@
-""" """
+"""What is said of a checkpoint: its network, tensors, hash, and the tasks that it fits."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restormer_cli.errors import WeightsError
 from restormer_cli.system.files import is_file
-from restormer_cli.system.terminal import harmless
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import (
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from restormer_cli.weights.checkpoint import Checkpoint
 
 
-# --- show ---------------------------------------------------------------------------------------
-
 _FORMATS = {
     "zip": "PyTorch",
     "legacy": "PyTorch before 1.6, not zipped",
@@ -31,8 +27,8 @@ _FORMATS = {
 }
 
 
-def show_weights(name: str) -> Iterator[str]:
-    """What a checkpoint is, a line for each fact, from its headers.
+def describe(name: str) -> dict[str, str]:
+    """What a checkpoint is, fact by fact, from its headers.
 
     Parameters
     ----------
@@ -46,7 +42,7 @@ def show_weights(name: str) -> Iterator[str]:
     """
     from restormer_cli.weights.checkpoint import open_checkpoint
 
-    path = _path_of(name)
+    path = path_of(name)
     checkpoint = open_checkpoint(path)
     config = checkpoint.config()
     digest = checksum.sha256(path)
@@ -62,12 +58,10 @@ def show_weights(name: str) -> Iterator[str]:
     if ignored := checkpoint.ignored:
         more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
         facts["left out"] = f"{ignored[0]}{more}"
-    width = max(map(len, facts))
-    for key, value in facts.items():
-        yield harmless(f"{key:{width}}  {value}")
+    return facts
 
 
-def _path_of(name: str) -> Path:
+def path_of(name: str) -> Path:
     path = Path(name)
     known = None if is_file(path) else find_known(name)
     found = known.find() if known is not None else None

@@ -1,6 +1,6 @@
 """Getting official weights: over HTTP or from a folder, whole and right or not at all.
 
-pooch places the file and tries again; what it lacks is here: going on where a connection was cut,
+requests brings the bytes; what it lacks is here: trying again, going on where a connection was cut,
 and keeping aside what is not the official file. A file grows under the name ``NAME.partial`` and
 gets its own only when it is whole and its hash is right, so that whoever sees it may use it.
 Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``), as requests reads it.
@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import filelock
-import pooch
 import requests
 from urllib3.exceptions import MaxRetryError
 
@@ -41,7 +40,7 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Listener(Protocol):
-    """Who is told how it goes."""
+    """Callbacks for the progress of a download."""
 
     def notice(self, text: str) -> None:
         """Something that a person may want to know."""
@@ -130,7 +129,7 @@ def _only_one(target: Path, listener: Listener) -> Iterator[None]:
 
 
 def _is_there(target: Path, known: KnownFile, listener: Listener) -> bool:
-    """Whether the right file is there; a wrong one is put aside."""
+    """True if the right file is there; a wrong one is put aside."""
     if not os.path.lexists(target):
         return False
     if target.is_file():
@@ -182,21 +181,19 @@ def _fetch(target: Path, known: KnownFile, source: str, listener: Listener) -> N
         url = str(_in_folder(Path(source), known))
     expected, _ = checksum.expect(target, known.sha256)
     transfer = _Transfer(target, known, expected, listener)
-    pooch.get_logger().setLevel(logging.WARNING)  # it would speak of every step
-    nursery = pooch.Pooch(
-        target.parent,
-        base_url="",
-        registry={known.name: expected},
-        urls={known.name: url},
-        retry_if_failed=ATTEMPTS - 1,
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            transfer.run(url)
+            return
+        except (_TryAgain, requests.RequestException) as error:
+            reason = _reason(error)
+        if attempt < ATTEMPTS:
+            listener.notice(f"{known.name}: {reason}; trying again ({attempt + 1} of {ATTEMPTS})")
+            time.sleep(attempt)
+    raise WeightsError(
+        f"{url}: {reason}, {ATTEMPTS} times; the same command goes on from there, "
+        "--from takes a mirror or a folder"
     )
-    try:
-        nursery.fetch(known.name, downloader=transfer)
-    except (_TryAgain, requests.RequestException) as error:
-        raise WeightsError(
-            f"{url}: {_reason(error)}, {ATTEMPTS} times; the same command goes on from there, "
-            "--from takes a mirror or a folder"
-        ) from error
 
 
 def _in_folder(folder: Path, known: KnownFile) -> Path:
@@ -207,12 +204,12 @@ def _in_folder(folder: Path, known: KnownFile) -> Path:
     raise WeightsError(f"--from {folder}: there is no {known.name} in that folder")
 
 
-class _TryAgain(ValueError):
-    """An attempt failed; pooch tries again after any ValueError."""
+class _TryAgain(Exception):
+    """An attempt failed; another one may succeed."""
 
 
 class _Transfer:
-    """Brings a file to ``NAME.partial`` and, when it is right, to where pooch wants it."""
+    """Brings a file to ``NAME.partial`` and, when it is right, to its own name."""
 
     def __init__(
         self, target: Path, known: KnownFile, expected: str | None, listener: Listener
@@ -221,21 +218,20 @@ class _Transfer:
         self.target = target
         self.partial = target.with_name(f"{target.name}.partial")
         self.validator = target.with_name(f"{target.name}.partial.json")
-        self.attempts = 0
-        self.problem: Exception | None = None
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """What pooch calls for each attempt."""
-        self.attempts += 1
-        if self.problem is not None:
-            self.listener.notice(
-                f"{self.known.name}: {_reason(self.problem)}; "
-                f"trying again ({self.attempts} of {ATTEMPTS})"
-            )
+    def run(self, url: str) -> None:
+        """Make one attempt; what came of earlier ones is not asked for again.
+
+        Raises
+        ------
+        _TryAgain, requests.RequestException
+            If another attempt may succeed.
+        WeightsError
+            If none will.
+        """
         try:
             resumed = self._copy(Path(url)) if "://" not in url else self._get(url)
-        except (_TryAgain, requests.RequestException) as error:
-            self.problem = error
+        except requests.RequestException:  # an OSError, too
             raise
         except OSError as error:
             if error.errno not in _FULL:
@@ -248,7 +244,7 @@ class _Transfer:
             ) from error
         self._inspect(url, resumed)
         self.validator.unlink(missing_ok=True)
-        self.partial.replace(output_file)
+        self.partial.replace(self.target)
 
     def _copy(self, source: Path) -> bool:
         total = source.stat().st_size
@@ -353,8 +349,7 @@ class _Transfer:
         elif digest != self.expected:
             if resumed:  # perhaps only the halves do not fit
                 self._discard()
-                self.problem = _TryAgain("what was there already did not fit")
-                raise self.problem
+                raise _TryAgain("what was there already did not fit")
             problem = (
                 f"{url}: is not the {self._wanted} {self.known.name}: "
                 f"its SHA-256 is {digest}, expected {self.expected}"

@@ -158,7 +158,7 @@ def _unwrap(name: str) -> str:
 
 
 def _is_stray(name: str, *, alone: bool) -> bool:
-    """Whether an entry is no parameter.
+    """True if an entry is no parameter.
 
     Parameters
     ----------

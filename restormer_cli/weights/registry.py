@@ -1,4 +1,4 @@
-"""Where weights come from: official ones on this machine, embedded compact ones, or a file."""
+"""The official and the embedded files: their names, sizes and hashes, and where they may lie."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def compact_file(variant: Variant) -> KnownFile:
 
 def known_files() -> list[KnownFile]:
     """All official files, then all embedded ones."""
-    compact = {variant.compact: compact_file(variant) for variant in VARIANTS}
+    compact = {v.compact: compact_file(v) for v in VARIANTS if v.compact}
     embedded = [file for file in compact.values() if file.find() is not None]
     return [*map(official_file, VARIANTS), *embedded]
 

@@ -1,4 +1,4 @@
-""" """
+"""Which weights a task gets: official ones, embedded compact ones, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from restormer_cli.errors import WeightsError
-from restormer_cli.system.files import is_file
+from restormer_cli.system.files import file_mode, is_file, kind
 from restormer_cli.system.units import format_bytes
 from restormer_cli.tasks import (
     VARIANTS,
@@ -18,7 +18,7 @@ from restormer_cli.tasks import (
     read_options,
     shipped_options,
 )
-from restormer_cli.weights.mistaken import describe_folder
+from restormer_cli.weights.unreadable import describe_folder
 
 if TYPE_CHECKING:
     from restormer_cli.network.architecture import Restormer, RestormerConfig
@@ -67,17 +67,22 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
     OptionsError
         If ``options`` cannot be used.
     """
+    if not choice:
+        raise WeightsError("--weights is empty; name a file, auto, official or compact")
     described = None if options is None else read_options(options)
-    official, compact = official_file(variant), compact_file(variant)
-    candidates = {"auto": [official, compact], "official": [official], "compact": [compact]}
+    official = official_file(variant)
+    compact = [compact_file(variant)] if variant.compact else []
+    candidates = {"auto": [official, *compact], "official": [official], "compact": compact}
     if choice in candidates:
         wanted = candidates[choice]
     elif is_file(Path(choice)):
         return WeightsFile(Path(choice), "file", described)
     elif (named := find_known(choice)) is not None:
         wanted = [named]
-    elif os.path.isdir(choice or "."):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
-        raise WeightsError(f"{choice or '--weights'}: {describe_folder(Path(choice))}")
+    elif os.path.isdir(choice):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
+        raise WeightsError(f"{choice}: {describe_folder(Path(choice))}")
+    elif file_mode(Path(choice)):
+        raise WeightsError(f"{choice}: is {kind(file_mode(Path(choice)))}, not a file of weights")
     else:
         raise WeightsError(f"{choice}: no such file of weights, and no official file of that name")
     for known in wanted:
@@ -153,6 +158,28 @@ def load_network(file: WeightsFile, variant: Variant) -> Restormer:
 def fitting(config: RestormerConfig) -> list[Variant]:
     """The variants that a network can be used for, going by its channels."""
     return [variant for variant in VARIANTS if not _misfits(config, variant)]
+
+
+def variant_of_file(path: Path) -> Variant:
+    """The first variant that a checkpoint fits, those first that use the same LayerNorm.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read, or fits none.
+    """
+    from restormer_cli.weights.checkpoint import open_checkpoint
+
+    config = open_checkpoint(path).config()
+    variants = fitting(config)
+    alike = [v for v in variants if _layer_norm(v) == config.LayerNorm_type]
+    if not variants:
+        raise WeightsError(f"{path}: fits no task: its channels are those of none")
+    return [*alike, *variants][0]
+
+
+def _layer_norm(variant: Variant) -> str:
+    return str(shipped_options(variant.name).network["LayerNorm_type"])
 
 
 def _misfits(config: RestormerConfig, variant: Variant) -> list[str]:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from restormer_cli.errors import WeightsError
 from restormer_cli.system.files import is_file
 from restormer_cli.system.terminal import harmless
-from restormer_cli.weights import mistaken
+from restormer_cli.weights import unreadable
 from restormer_cli.weights.safe_pickle import Call, Global, PickleError, read_pickle
 
 #: Bytes of an element, under PyTorch's names.
@@ -118,13 +118,13 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
-            raise WeightsError(f"{path}: {mistaken.describe_folder(path)}")
+            raise WeightsError(f"{path}: {unreadable.describe_folder(path)}")
         if not is_file(path):
             raise WeightsError(f"{path}: no such file of weights")
         try:
             self.size = path.stat().st_size
             with path.open("rb") as file:
-                head = file.read(mistaken.HEAD)
+                head = file.read(unreadable.HEAD)
                 self.format = _detect(head, self.size)
                 document, extents = _READERS[self.format](path, file, self.size)
             self._leaves = _find_tensors(document, extents)
@@ -132,12 +132,14 @@ class TensorFile:
         except OSError as error:
             raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
         except _FormatError as error:
-            raise WeightsError(f"{path}: {mistaken.describe_name(path) or error}") from error
+            raise WeightsError(f"{path}: {unreadable.describe_name(path) or error}") from error
         except zipfile.BadZipFile as error:
-            reason = mistaken.describe_name(path) or "is cut off: its end is missing; get it again"
+            reason = (
+                unreadable.describe_name(path) or "is cut off: its end is missing; get it again"
+            )
             raise WeightsError(f"{path}: {reason}") from error
         except Exception as error:  # damaged bytes provoke whatever they like
-            what = mistaken.describe(path, head, self.size) if self.format == "legacy" else None
+            what = unreadable.describe(path, head, self.size) if self.format == "legacy" else None
             raise WeightsError(
                 f"{path}: {what or 'is cut off, damaged or no checkpoint'}"
             ) from error
@@ -333,7 +335,7 @@ def _whole(*values: Any) -> bool:
 def _read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     with zipfile.ZipFile(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
-    if (what := mistaken.describe_zip(path, members)) is not None:
+    if (what := unreadable.describe_zip(path, members)) is not None:
         raise _FormatError(what)
     if sum(member.file_size for member in members.values()) > size or any(
         member.compress_type != zipfile.ZIP_STORED for member in members.values()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from restormer_cli.batch import worker
 from restormer_cli.batch.journal import Journal
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Collector, Outcome, Provenance, Summary
+from restormer_cli.batch.resume import decide
 from restormer_cli.errors import ImageError, Stopped
 from restormer_cli.executors import in_process
 from restormer_cli.images import reading, writing
@@ -50,7 +50,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "decoder": (reading, "decode_image", lambda path, *_: path.stem),
     "alpha": (worker, "with_alpha", lambda picture, pixels: str(pixels[0, 0, 0])),
     "encoder": (writing, "encode_png", lambda picture, *_: str(picture.pixels[0, 0, 0])),
-    "writer": (reading, "write_file", lambda path, *_: path.stem),
+    "writer": (writing, "write_file", lambda path, *_: path.stem),
     "journal": (Journal, "add", lambda journal, item, *_: item.result.stem),
     "rename": (Path, "replace", lambda temporary, path: path.stem),
 }
@@ -163,7 +163,7 @@ def see_that_it_adds_up(
     again = Journal(run_options.result_dir, run_options.settings)
     again.load()
     work = [item for item in run_options.find_work().items if item.result.exists()]
-    assert {again.judge(item).reason for item in work} <= {""}
+    assert {decide(again, item).reason for item in work} <= {""}
 
 
 @given(
@@ -242,17 +242,18 @@ def test_error_of_the_writer_is_that_of_its_own_image(
 
 
 def test_fault_of_ours_is_called_one_and_its_traceback_is_logged(
-    tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, weights: Path
 ) -> None:
     source = make_images(tmp_path / "in", 2, size=70)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
-    caplog.set_level(logging.DEBUG, "restormer_cli")
+    line = "a fault of restormer-cli (KeyError: 'no such'); please report it"
     with mock.patch.object(worker, "write_png", side_effect=KeyError("no such")):
         ran = restormer(*words, "--weights", weights)
-    assert ran.status == 1
-    assert ran.err.count("a fault of restormer-cli (KeyError: 'no such'); please report it") == 2
-    faults = [r for r in caplog.records if "fault" in r.message]
-    assert [journal.exc_info is not None for journal in faults] == [True, True]
+        all_of_it = restormer(*words, "--weights", weights, "-vv")
+    assert ran.status == all_of_it.status == 1
+    assert ran.err.count(line) == all_of_it.err.count(line) == 2
+    assert "Traceback" not in ran.err
+    assert all_of_it.err.count("Traceback") == 2
 
 
 def test_network_that_fails_on_everything_stops_the_run_and_says_why(tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_late_write_is_noted_or_undoes_itself(
         return replace(temporary, path)
 
     if late == "before":
-        monkeypatch.setattr(reading, "write_file", before)
+        monkeypatch.setattr(writing, "write_file", before)
     else:  # it has been noted, so the run waits for its name
         monkeypatch.setattr(Path, "replace", after)
         threading.Timer(0.2, go_on.set).start()

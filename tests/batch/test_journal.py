@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from restormer_cli.batch.items import Item
-from restormer_cli.batch.journal import DONE, FOLDER, RESTORE, SPARE_LINES, Decision, Journal
+from restormer_cli.batch.journal import FOLDER, SPARE_LINES, Journal
+from restormer_cli.batch.resume import DONE, RESTORE, Decision, decide
 from restormer_cli.settings import Settings
 from restormer_cli.system.files import Stamp, digest
 
@@ -68,11 +69,11 @@ def test_journal_that_is_cut_off_at_any_byte_keeps_what_is_before_and_takes_more
         foreign = Decision("skip", "not in the record of this folder")
         expected = [DONE] * known + [foreign] * (3 - known)
         more = opened(folder)
-        assert [more.judge(i) for i in items] == expected
+        assert [decide(more, i) for i in items] == expected
         late = make(folder, more, "late")
         more.close()
         after = loaded(folder)
-        assert [after.judge(i) for i in [late, *items]] == [DONE, *expected]
+        assert [decide(after, i) for i in [late, *items]] == [DONE, *expected]
 
 
 @given(st.binary(max_size=60), st.integers(0, 400))
@@ -88,11 +89,11 @@ def test_damaged_journal_is_never_a_reason_to_stop(
     journal.close()
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole[:at] + noise + whole[at + len(noise) :])
-    loaded(folder).judge(made)
+    decide(loaded(folder), made)
     more = opened(folder)
     late = make(folder, more, "late")
     more.close()
-    assert loaded(folder).judge(late) == DONE
+    assert decide(loaded(folder), late) == DONE
 
 
 def test_journals_of_several_parts_of_a_run_are_read_together(folder: Path) -> None:
@@ -100,7 +101,7 @@ def test_journals_of_several_parts_of_a_run_are_read_together(folder: Path) -> N
     items = [make(folder, records[number % 2], str(number)) for number in range(6)]
     for journal in records:
         journal.close()
-    assert [loaded(folder).judge(i) for i in items] == [DONE] * 6
+    assert [decide(loaded(folder), i) for i in items] == [DONE] * 6
 
 
 def test_entry_counts_only_for_the_file_that_it_speaks_of(folder: Path) -> None:
@@ -112,18 +113,18 @@ def test_entry_counts_only_for_the_file_that_it_speaks_of(folder: Path) -> None:
     stamp = Stamp(1, made.source.stat().st_mtime_ns, digest(b"a"))
     killed.add(made, [stamp], 12345, made.result.stat().st_mtime_ns + 10**12)
     killed.close()
-    assert loaded(folder).judge(made) == DONE
-    assert loaded(folder, other).judge(made).reason == "weights changed"
+    assert decide(loaded(folder), made) == DONE
+    assert decide(loaded(folder, other), made).reason == "weights changed"
     made.result.unlink()
-    assert loaded(folder).judge(made) == RESTORE
+    assert decide(loaded(folder), made) == RESTORE
 
 
 def test_precision_is_compared_only_if_one_is_asked_for(folder: Path) -> None:
     journal = opened(folder)
     made = make(folder, journal, "a")
     journal.close()
-    assert loaded(folder, replace(SETTINGS, precision=None)).judge(made) == DONE
-    decision = loaded(folder, replace(SETTINGS, precision="bfloat16")).judge(made)
+    assert decide(loaded(folder, replace(SETTINGS, precision=None)), made) == DONE
+    decision = decide(loaded(folder, replace(SETTINGS, precision="bfloat16")), made)
     assert (decision.action, decision.reason) == ("restore", "precision changed")
 
 
@@ -140,7 +141,7 @@ def test_journal_is_written_anew_when_most_of_it_is_out_of_date(folder: Path) ->
     before = journal.path.stat().st_size
     loaded(folder).compact()
     assert journal.path.stat().st_size < before / 100
-    assert [loaded(folder).judge(i) for i in items] == [DONE] * 2
+    assert [decide(loaded(folder), i) for i in items] == [DONE] * 2
     assert os.listdir(folder / "out" / FOLDER) == ["run.jsonl"]  # noqa: PTH208 - hidden ones too
 
 

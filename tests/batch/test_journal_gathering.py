@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers import names, random_pixels, write
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from restormer_cli.batch import journal
@@ -163,6 +163,7 @@ def test_workers_of_shards_that_were_killed_are_put_together_by_a_whole_run(tmp_
     st.lists(st.integers(0, 5), min_size=4, max_size=4),
     st.booleans(),
 )
+@example([(0, 0, "a"), (0, 1, "a"), (0, 1, "b")], [0, 0, 0, 0], False)
 def test_compaction_changes_no_judgement_and_can_end_at_any_moment(
     tmp_path_factory: pytest.TempPathFactory,
     written: list[tuple[int, int, str]],

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from helpers import make_images, random_pixels, read, restormer, save, tiny_network, write
 
-from restormer_cli.batch.background import BackgroundWriter, Prefetcher
-from restormer_cli.cli import console
+from restormer_cli.batch.threads import BackgroundWriter, Prefetcher
+from restormer_cli.cli import progress
 from restormer_cli.restorer import TOGETHER, Restorer
 from restormer_cli.system.units import format_seconds
 
@@ -60,7 +60,7 @@ def test_large_images_are_restored_one_by_one() -> None:
 def test_summary_and_lines_without_a_terminal_count_megapixels(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     for index in range(3):
         write(tmp_path / "in" / f"{index}.png", random_pixels(200, 500, seed=index))
     words = ("derain", "--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out")

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 
 from restormer_cli.batch.discovery import find_work
 from restormer_cli.batch.items import Item, Work
-from restormer_cli.batch.journal import DONE, FOLDER, SPARE_JOURNALS, Journal
+from restormer_cli.batch.journal import FOLDER, SPARE_JOURNALS, Journal
 from restormer_cli.batch.lock import folder_lock
+from restormer_cli.batch.resume import DONE, decide
 from restormer_cli.batch.shards import Shard, exclude_each_other
 from restormer_cli.errors import BusyError
 from restormer_cli.evaluation.run_log import read_run_log
@@ -427,14 +428,14 @@ def test_many_journals_of_shards_become_one_when_a_run_is_alone(
 ) -> None:
     out, items = split
     before = loaded(out)
-    assert [before.judge(item) for item in items] == [DONE] * len(items)
+    assert [decide(before, item) for item in items] == [DONE] * len(items)
     part = (out / FOLDER / "shard-3-of-17.jsonl").read_bytes()
     before.gather_shards()
     assert journals(out) == ["run.jsonl"]
-    assert [loaded(out).judge(item) for item in items] == [DONE] * len(items)
+    assert [decide(loaded(out), item) for item in items] == [DONE] * len(items)
     # Had it been cut off before it removed them, they would count once.
     (out / FOLDER / "shard-3-of-17.jsonl").write_bytes(part)
-    assert [loaded(out).judge(item) for item in items] == [DONE] * len(items)
+    assert [decide(loaded(out), item) for item in items] == [DONE] * len(items)
 
 
 def test_journals_are_put_together_by_a_plain_run_and_never_by_a_shard(
@@ -465,7 +466,7 @@ def test_compaction_keeps_the_newest_entry_wherever_it_stands(
     again = loaded(out)
     again.compact()
     assert journal.path.stat().st_size < size
-    assert [loaded(out).judge(item) for item in items] == [DONE] * len(items)
+    assert [decide(loaded(out), item) for item in items] == [DONE] * len(items)
 
 
 def test_shard_keeps_only_what_is_said_of_its_own(split: tuple[Path, list[Item]]) -> None:
@@ -473,4 +474,4 @@ def test_shard_keeps_only_what_is_said_of_its_own(split: tuple[Path, list[Item]]
     own = items[4:8]
     journal = loaded(out, [item.result for item in own])
     assert sorted(journal.entries) == sorted(item.result.name for item in own)
-    assert [journal.judge(item) for item in own] == [DONE] * 4
+    assert [decide(journal, item) for item in own] == [DONE] * 4

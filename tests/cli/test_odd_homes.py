@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from helpers import Ran, make_images, names, restormer, save, zero_network
+
+from restormer_cli.system.limits import reason
 
 if sys.platform == "win32":
     pytest.skip("needs a shell", allow_module_level=True)
@@ -145,3 +148,49 @@ def test_help_is_there_whatever_the_width_is_said_to_be(columns: str) -> None:
     ran = command("derain", "--help", COLUMNS=columns, TERM="dumb")
     assert ran.status == 0
     assert "--input-dir" in ran.out
+
+
+# --- limits and settings that nobody can mean -------------------------------------------
+
+
+@linux
+@pytest.mark.parametrize("files", [4, 5, 6])
+def test_files_that_cannot_be_opened_cost_no_traceback(folders: list[object], files: int) -> None:
+    python = f'ulimit -n {files}; exec "{sys.executable}" -c pass'
+    if subprocess.run(["sh", "-c", python], capture_output=True, check=False).stderr:
+        pytest.skip("Python itself does not begin")
+    ran = command("derain", *folders, before=f"ulimit -n {files}")
+    assert ran.status in {1, 2}
+    assert "Traceback" not in ran.err
+
+
+def test_more_threads_than_a_system_has_are_refused(folders: list[object]) -> None:
+    assert command("derain", *folders, "--cpus-per-worker=100000").status == 2
+
+
+@pytest.mark.parametrize("columns", ["0", "100000000000"])
+def test_help_needs_no_sensible_width(columns: str) -> None:
+    ran = command("derain", "--help", COLUMNS=columns)
+    assert ran.status == 0
+    assert "--result-dir" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "a/b: No such file"),
+        (OSError(errno.EMFILE, "Too many open files"), "(ulimit -n)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(error: OSError, said: str) -> None:
+    text = reason(error) or ""
+    assert text.endswith(said)
+    assert "[Errno" not in text
+
+
+@pytest.mark.parametrize(("weights", "said"), [("", "is empty"), ("/dev/zero", "is a device")])
+def test_weights_that_are_no_file_are_called_so(
+    folders: list[object], weights: str, said: str
+) -> None:
+    one_line(restormer("derain", *folders[2:], "--weights", weights), 2, said)

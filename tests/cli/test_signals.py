@@ -15,8 +15,10 @@ from helpers import names, save, tiny_network
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_stops_inside_a_large_image(tmp_path: Path, number: signal.Signals) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -43,9 +45,9 @@ def test_a_signal_stops_inside_a_large_image(tmp_path: Path, number: signal.Sign
 def test_a_later_signal_ends_what_the_first_did_not() -> None:
     code = """
 import sys, time
-from restormer_cli import stopping
+from restormer_cli.system.stopping import signals_stop
 from restormer_cli.errors import Stopped
-with stopping.signals_stop():
+with signals_stop():
     try:
         print("ready", flush=True)
         time.sleep(60)
@@ -63,3 +65,30 @@ with stopping.signals_stop():
     run.send_signal(signal.SIGTERM)
     assert run.wait(timeout=10) == -signal.SIGTERM
     run.stdout.close()
+
+
+def test_a_signal_that_is_ignored_as_nohup_asks_for_it_stays_so() -> None:
+    code = """
+import signal
+from restormer_cli.system.stopping import signals_stop
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with signals_stop():
+    signal.raise_signal(signal.SIGHUP)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ctrl_c_while_the_command_is_loaded_costs_no_traceback() -> None:
+    code = """
+import builtins, runpy, sys
+load = builtins.__import__
+def interrupt(name, *words, **named):
+    if name == "typer":
+        raise KeyboardInterrupt
+    return load(name, *words, **named)
+builtins.__import__ = interrupt
+sys.argv = ["restormer", "--version"]
+runpy.run_module("restormer_cli.cli", run_name="__main__")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, "")

@@ -50,8 +50,8 @@ def test_a_folder_is_scored_in_natural_order_and_all_else_is_named(
     assert found.errors == {
         "bad.png": "the result differs in size from its target (16×16 against 17×16)"
     }
-    assert found.results_alone == ["alone.png"]
-    assert found.targets_alone == ["lonely.png"]
+    assert found.unmatched_results == ["alone.png"]
+    assert found.unmatched_targets == ["lonely.png"]
     assert not found.complete
     assert found.mean is not None
     assert found.mean.ssim == pytest.approx((found.scores[0].ssim + found.scores[1].ssim) / 2)

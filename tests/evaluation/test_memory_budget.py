@@ -102,7 +102,7 @@ def test_what_is_given_up_is_cancelled() -> None:
 
 @pytest.mark.parametrize(
     ("name", "bits", "sample_bytes"),
-    [("a.png", 8, 1), ("a.png", 16, 2), ("a.jpg", 8, 1), ("a.webp", 8, 1), ("a.bmp", 8, 1)],
+    [("a.png", 8, 1), ("a.png", 16, 2), ("a.webp", 8, 1), ("a.bmp", 8, 1)],
 )
 def test_headers_tell_what_pixels_take(
     tmp_path: Path, name: str, bits: int, sample_bytes: int

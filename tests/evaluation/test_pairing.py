@@ -33,8 +33,8 @@ def test_usual_data_sets_pair(result: str, target: str) -> None:
 def test_what_has_no_partner_is_named() -> None:
     pairing = pair_names(["1.png", "2.png", "x/3.png"], ["1.png", "3.png"])
     assert pairing.pairs == [("1.png", "1.png")]
-    assert pairing.results_alone == ["2.png", "x/3.png"]
-    assert pairing.targets_alone == ["3.png"]
+    assert pairing.unmatched_results == ["2.png", "x/3.png"]
+    assert pairing.unmatched_targets == ["3.png"]
 
 
 def test_ambiguous_names_are_errors_and_cost_the_others_nothing() -> None:
@@ -50,7 +50,7 @@ def test_a_closer_name_wins() -> None:
     names = ["1.png", "1_gt.png"]
     assert pair_names(["1.png"], names).pairs == [("1.png", "1.png")]
     assert pair_names(names, names).pairs == [(name, name) for name in names]
-    assert pair_names(["clean.png"], ["rain.png"]).results_alone == ["clean.png"]
+    assert pair_names(["clean.png"], ["rain.png"]).unmatched_results == ["clean.png"]
 
 
 _words = st.sampled_from(["1", "01", "2", "rain", "norain", "gt", "a"])
@@ -69,9 +69,9 @@ _names = st.lists(
 def test_pairing_loses_and_invents_nothing(results: list[str], targets: list[str]) -> None:
     pairing = pair_names(results, targets)
     done = [result for result, _ in pairing.pairs]
-    assert sorted(done + list(pairing.errors) + pairing.results_alone) == sorted(results)
+    assert sorted(done + list(pairing.errors) + pairing.unmatched_results) == sorted(results)
     used = [target for _, target in pairing.pairs]
-    assert sorted(used + pairing.targets_alone) == sorted(targets)
+    assert sorted(used + pairing.unmatched_targets) == sorted(targets)
 
 
 def test_pairing_in_order_needs_equal_numbers() -> None:

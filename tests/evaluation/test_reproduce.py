@@ -452,7 +452,7 @@ def test_a_damaged_image_is_no_wrong_usage(
     words = ("reproduce", "1", "--data", data, "--weights", zeros["with_bias"])
     ran = restormer(*words, "--only", "Rain100L")
     assert ran.status == 1
-    assert ran.err.splitlines()[-1].startswith(f"error: {damaged}: is damaged")
+    assert ran.err.splitlines()[-1].startswith(f"error: {damaged}: is text and not an image")
 
 
 def test_the_command_adds_the_authors_noise(tmp_path: Path, zeros: dict[str, Path]) -> None:

@@ -66,7 +66,7 @@ def see_that_all_is_well(calm: Calm, out: Path, ran: tuple[int, str, str], done:
     assert len(settled) == len(set(settled)), errors
     assert sorted(line["status"] for line in told).count("done") == done, errors
     assert [line[:6] for line in errors.splitlines()].count("error:") == 1, errors
-    assert f"error: {calm.folder / 'in' / 'bad.png'}: is damaged" in errors
+    assert f"error: {calm.folder / 'in' / 'bad.png'}: is text and not an image" in errors
     assert contents(out) == calm.results
     assert not [name for name in names(out) + names(out / "sub") if name.startswith(".")]
     again = restormer(*calm.words(out)[3:], "--json")
@@ -139,7 +139,7 @@ def test_paths_are_told_as_they_were_typed(
     words = [*COMMAND[3:], "--input-dir", "in", "-r", "--result-dir", out, "--workers", 2]
     ran = restormer(*words, "--weights", calm.weights)
     assert sorted(ran.lines) == sorted(f"{out}/{name}" for name in calm.results)
-    assert "error: in/bad.png: is damaged" in ran.err
+    assert "error: in/bad.png: is text and not an image" in ran.err
 
 
 def test_process_that_is_killed_costs_nothing(tmp_path: Path, calm: Calm) -> None:
@@ -234,7 +234,7 @@ class Nodes:
         for raylet in raylets:
             with contextlib.suppress(psutil.NoSuchProcess):
                 children = psutil.Process(raylet).children(recursive=True)
-                found += [c for c in children if "ray::Remote" in " ".join(c.cmdline())]
+                found += [c for c in children if "ray::WorkerEndpoint" in " ".join(c.cmdline())]
         return found
 
     def start(self, words: list[str]) -> subprocess.Popen[str]:
@@ -336,7 +336,8 @@ def test_workers_that_cannot_be_had_are_named_in_one_line(
 
 def test_help_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from restormer_cli import command, engines, dispatch, distributed, processes; "
+        "import sys; from restormer_cli.cli import main, run; "
+        "from restormer_cli.executors import launch, process_pool, ray_cluster, scheduler; "
         "print({'torch', 'ray'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,7 +22,7 @@ from restormer_cli.settings import Settings
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX
 
 
-class PaperCrew:
+class PaperPool:
     """Workers that finish an image a call, and are lost with what they have in hand.
 
     Parameters
@@ -75,7 +75,7 @@ class PaperCrew:
 
 
 def restore(
-    folder: Path, pool: PaperCrew, images: int, fail_fast: bool = False
+    folder: Path, pool: PaperPool, images: int, fail_fast: bool = False
 ) -> tuple[list[Outcome], Summary]:
     items = [Item((Path(f"in/{n}.png"),), Path(f"out/{n}.png")) for n in range(images)]
     run_options = RunOptions("in", Path("out"), fail_fast=fail_fast)
@@ -99,7 +99,7 @@ def test_each_image_is_told_once_and_only_those_fail_that_lose_workers(
     poisonous: set[int],
     deaths: set[int],
 ) -> None:
-    pool = PaperCrew(size, {f"{n}.png" for n in poisonous}, deaths)
+    pool = PaperPool(size, {f"{n}.png" for n in poisonous}, deaths)
     outcomes, summary = restore(tmp_path_factory.getbasetemp(), pool, images)
     assert sorted(o.input for o in outcomes) == sorted(f"in/{n}.png" for n in range(images))
     failed = {o.input for o in outcomes if o.status == "failed"}
@@ -113,14 +113,14 @@ def test_each_image_is_told_once_and_only_those_fail_that_lose_workers(
 
 
 def test_no_more_is_under_way_than_a_few_chunks(tmp_path: Path) -> None:
-    pool = PaperCrew(2, set(), set())
+    pool = PaperPool(2, set(), set())
     outcomes, _ = restore(tmp_path, pool, 5000)
     assert len(outcomes) == 5000
     assert pool.most <= CHUNKS_AHEAD * LONGEST_CHUNK
 
 
 def test_first_failure_ends_it_if_asked_to(tmp_path: Path) -> None:
-    outcomes, summary = restore(tmp_path, PaperCrew(2, {"0.png"}, set()), 2000, fail_fast=True)
+    outcomes, summary = restore(tmp_path, PaperPool(2, {"0.png"}, set()), 2000, fail_fast=True)
     assert [o.status for o in outcomes].count("failed") == 1
     assert summary.left > 0
 
@@ -133,13 +133,13 @@ def test_what_lost_workers_left_half_written_is_swept(
     wreck = tmp_path / "out" / f".half{TEMPORARY_SUFFIX}"
     wreck.parent.mkdir()
     wreck.write_bytes(b"half")
-    outcomes, _ = restore(tmp_path, PaperCrew(2, set(), deaths), 20)
+    outcomes, _ = restore(tmp_path, PaperPool(2, set(), deaths), 20)
     assert [o.status for o in outcomes] == ["done"] * 20
     assert wreck.exists() != bool(deaths)
 
 
 def test_workers_that_never_begin_are_given_up(tmp_path: Path) -> None:
-    pool = PaperCrew(2, set(), set(range(1, 1000)))
+    pool = PaperPool(2, set(), set(range(1, 1000)))
     with pytest.raises(UsageError, match="on paper"):
         restore(tmp_path, pool, 10)
     assert set(pool.started.values()) == {LOSSES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_transparency_that_is_damaged_is_left_out_with_a_note() -> None:
     same(png((hidden,)), PIXELS, alpha)
 
 
+@pytest.mark.parametrize("palette", [b"", bytes(10), bytes(999)])
+def test_a_palette_that_no_pixel_needs_never_costs_the_image(palette: bytes) -> None:
+    same(png((chunk(b"PLTE", palette),)), PIXELS)
+    damaged = chunk(b"PLTE", palette)[:-1] + b"?"
+    same(png((damaged,)), PIXELS)
+
+
+def test_a_png_without_pixels_is_damaged() -> None:
+    data = png()
+    start = data.index(b"IDAT") - 4
+    refused(data[:start] + data[-12:], "it holds no picture", damaged=True)
+
+
 def test_of_an_animated_png_the_still_image_is_read() -> None:
     other = zlib.compress(b"".join(b"\0" + bytes(3 * WIDTH) for _ in range(HEIGHT)))
     control = struct.pack(">IIIIIHHBB", 0, WIDTH, HEIGHT, 0, 0, 1, 10, 0, 0)
@@ -229,6 +243,17 @@ def test_rare_jpegs_are_named() -> None:
     refused(data[: frame + 1] + b"\xc5" + data[frame + 2 :], "hierarchical")
     refused(data[: frame + 5] + b"\0\0" + data[frame + 7 :], "tells its height only at its end")
     refused(data[: frame + 9] + b"\2" + data[frame + 10 :], "2 colour components")
+
+
+@pytest.mark.parametrize("zeros", [0, 512])
+def test_a_progressive_jpeg_cut_off_between_scans_is_not_whole(zeros: int) -> None:
+    data = saved(SMOOTH, "JPEG", quality=90, progressive=True)
+    tables = [found.end() for found in re.finditer(rb"\xff\xc4", data)]
+    later = [place for place in tables if place > data.index(b"\xff\xda")]
+    assert later
+    for place in later:
+        for stop in range(place, place + int.from_bytes(data[place : place + 2], "big") + 2):
+            refused(data[:stop] + bytes(zeros), damaged=True)
 
 
 def test_large_segments_of_a_jpeg_do_not_cost_it() -> None:
@@ -391,11 +416,49 @@ def test_compression_is_undone(compression: str, predictor: bool, bits: int) -> 
     same(tiff_by_library(planes, photometric="rgb", **settings), pixels)
 
 
+@pytest.mark.parametrize("compression", [8, 32946])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_deflated_strips_may_be_longer_or_lack_their_checksum(
+    compression: int, bits: int, order: str, predictor: int
+) -> None:
+    samples = random_pixels(HEIGHT, WIDTH, 3, max(bits, 8)) >> max(0, 8 - bits)
+    stored = samples.copy()
+    if predictor == 2 and bits > 4:
+        stored[:, 1:] -= samples[:, :-1]
+    rows = stored.astype(samples.dtype.newbyteorder(order)).tobytes()
+    if bits == 4:  # two in a byte
+        rows = (stored.reshape(-1, 2) @ [16, 1]).astype(np.uint8).tobytes()
+    facts = tags(3, bits, 2, tag259=[compression], tag317=[predictor if bits > 4 else 1])
+    size = len(rows) // HEIGHT * 8
+    facts[278] = ("I", [8])
+    padded = rows + bytes(3 * size - len(rows))
+    strips = [zlib.compress(padded[start : start + size]) for start in range(0, len(rows), size)]
+    expected = samples * 17 if bits == 4 else samples
+    same(tiff(strips, facts, order), expected)
+    same(tiff([strip[:-4] for strip in strips], facts, order), expected)
+    wrong = [strip[:-1] + bytes([strip[-1] ^ 1]) for strip in strips]
+    refused(tiff(wrong, facts, order), damaged=True)
+    refused(tiff([strip[:-40] for strip in strips], facts, order), damaged=True)
+
+
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
 def test_luma_and_chroma_become_colour(compression: str) -> None:
     image = PIL.Image.fromarray(SMOOTH).convert("YCbCr")
     pixels = decode(saved(image, "TIFF", compression=compression)).pixels
     assert np.abs(pixels.astype(int) - SMOOTH).max() < 12
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "CMYK"])
+def test_jpeg_in_a_tiff_may_have_any_number_of_components(mode: str) -> None:
+    image = PIL.Image.fromarray(SMOOTH).convert(mode)
+    data = saved(image, "TIFF", compression="jpeg", quality=100)
+    with PIL.Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(opened.convert("RGB") if mode == "CMYK" else opened).astype(int)
+    picture = decode(data)
+    alpha = [] if picture.alpha is None else [picture.alpha]
+    assert np.abs(np.dstack([picture.pixels, *alpha]) - expected).max() < 4
 
 
 def test_bits_may_be_stored_in_reverse() -> None:
@@ -463,7 +526,7 @@ def test_a_strip_that_is_a_large_image_is_refused_before_it_is_decoded(
     refused(data, "a part of it claims to be larger", damaged=True)
 
 
-@pytest.mark.parametrize("tag", [256, 257, 277, 273, 279])
+@pytest.mark.parametrize("tag", [256, 257, 277, 273])
 def test_numbers_of_a_tiff_that_are_text_are_damage_and_no_fault_of_ours(tag: int) -> None:
     data = tiff([PIXELS.tobytes()], tags(3, 8, 2))
     entry = struct.pack("<H", tag)
@@ -479,6 +542,76 @@ def test_thumbnails_and_smaller_copies_are_not_the_picture() -> None:
         writer.write(PIXELS, photometric="rgb")
         writer.write(PIXELS[::4, ::4], photometric="rgb", subfiletype=1)
     same(file.getvalue(), PIXELS)
+
+
+@pytest.mark.parametrize("flag", [1, 2])
+def test_older_programs_flag_smaller_copies_in_a_tag_of_their_own(flag: int) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for pixels, value in ((PIXELS[::2, ::2], flag), (PIXELS, 1)):
+            writer.write(pixels, photometric="rgb", extratags=[(255, 3, 1, value, True)])
+    if flag == 2:
+        same(file.getvalue(), PIXELS)
+    else:
+        same(file.getvalue(), PIXELS[::2, ::2], note="only the first of 2 pages")
+
+
+def test_a_mask_that_is_a_page_is_told() -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PIXELS, photometric="rgb")
+        writer.write(PIXELS[..., 0] > 9, photometric="mask", subfiletype=4)
+    same(file.getvalue(), PIXELS, note="its mask")
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_tiff_that_does_not_name_its_colours_is_gray_or_rgb(samples: int) -> None:
+    facts = tags(samples, 8, 2)
+    del facts[262]
+    same(tiff([PIXELS[..., :samples].tobytes()], facts), PIXELS[..., :samples])
+
+
+@pytest.mark.parametrize("count", [None, 0, 7, 10**6])
+def test_a_single_strip_needs_no_count_of_its_bytes(count: int | None) -> None:
+    data = tiff([PIXELS.tobytes()], tags(3, 8, 2) | {279: ("I", [count or 0])})
+    if count is None:
+        data = data.replace(struct.pack("<HHI", 279, 4, 1), struct.pack("<HHI", 279, 2, 3))
+    same(data, PIXELS)
+    refused(data[:8] + data[-200:] + data[8:-200][:500], damaged=True)
+
+
+def test_a_compressed_strip_of_which_nobody_counted_the_bytes_is_read() -> None:
+    facts = tags(3, 8, 2, tag259=[5]) | {279: ("I", [0])}
+    same(tiff([imagecodecs.lzw_encode(PIXELS.tobytes())], facts), PIXELS)
+
+
+def test_samples_of_a_format_that_does_not_exist_are_named() -> None:
+    refused(tiff([PIXELS.tobytes()], tags(3, 8, 2, tag339=[0])), "samples of an unknown kind")
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+@pytest.mark.parametrize("tables", [False, True])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_jpeg_in_a_tiff_is_never_filled_up(kept: float, tables: bool, zeros: bool) -> None:
+    smooth = smooth_pixels(64, 96)
+    if tables:
+        data = saved(smooth, "TIFF", compression="jpeg", quality=95)
+    else:
+        whole = saved(smooth, "JPEG", quality=95, subsampling=0)
+        facts = tags(3, 8, 6, tag259=[7], tag530=[1, 1])
+        data = tiff([whole], facts | {256: ("I", [96]), 257: ("I", [64]), 278: ("I", [64])})
+    with tifffile.TiffFile(io.BytesIO(data)) as parsed:
+        page: Any = parsed.pages.first
+        (start,), (size,) = page.dataoffsets, page.databytecounts
+        counted = page.tags[279].valueoffset
+        assert (page.jpegtables is not None) == tables
+    assert np.abs(decode(data).pixels.astype(int) - smooth).max() < 20
+    left = round(kept * size)
+    if zeros:
+        data = data[: start + left] + bytes(size - left) + data[start + size :]
+    else:
+        data = data[:counted] + struct.pack("<I", left) + data[counted + 4 :]
+    refused(data, "cut off", damaged=True)
 
 
 # --- BMP, WebP and others ----------------------------------------------------------------
@@ -511,6 +644,52 @@ def test_bmp_of_16_bit_reaches_white(green: int, down: bool) -> None:
 def test_rare_bmps_are_not_called_damaged(compression: int, bits: int) -> None:
     masks = struct.pack("<III", 0xF00, 0xF0, 0xF) * (compression == 3)
     refused(bmp(bits, compression, bytes(2 * HEIGHT * WIDTH), HEIGHT, masks), "cannot be read")
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_alpha_of_a_bmp_that_is_left_empty_is_none(seen: bool) -> None:
+    alpha = random_pixels(HEIGHT, WIDTH, 1, seed=1) * np.uint8(seen)
+    body = np.dstack([PIXELS[..., ::-1], alpha])[::-1].tobytes()
+    facts = (124, WIDTH, HEIGHT, 1, 32, 3, len(body), 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<2sIHHI", b"BM", 138 + len(body), 0, 0, 138)
+    data = head + struct.pack("<IiiHHIIiiII", *facts) + masks + b"BGRs" + bytes(64) + body
+    same(data, PIXELS, alpha[..., 0] if seen else None)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("form", ["jp2", "j2k"])
+def test_deep_jpeg_2000_keeps_its_depth(form: str, channels: int, bits: int) -> None:
+    samples = random_pixels(HEIGHT, WIDTH, channels, 16) >> (16 - bits)
+    data = imagecodecs.jpeg2k_encode(
+        samples.squeeze(), codecformat=form, reversible=True, bitspersample=bits
+    )
+    expected = np.rint(samples * (65535 / (2**bits - 1))).astype(np.uint16)
+    colours = 1 if channels < 3 else 3
+    alpha = expected[..., -1] if channels in (2, 4) else None
+    same(data, expected[..., :colours], alpha)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_deep_avif_may_be_gray_and_transparent(channels: int) -> None:
+    samples = random_pixels(HEIGHT, WIDTH, channels, 16) >> 6
+    picture = decode(imagecodecs.avif_encode(samples.squeeze(), level=100, bitspersample=10))
+    assert picture.pixels.shape[2] == (3 if channels == 4 else 1)
+    assert (picture.alpha is None) == (channels == 1)
+    if picture.alpha is not None:
+        np.testing.assert_allclose(picture.alpha / 65535, samples[..., -1] / 1023, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("brand", [b"avif", b"mif1"])
+def test_deep_avif_keeps_its_depth(bits: int, brand: bytes) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    samples = np.rint(SMOOTH * ((2**bits - 1) / 255)).astype(dtype)
+    data = imagecodecs.avif_encode(samples, level=100, bitspersample=bits)
+    pixels = decode(data[:8] + brand + data[12:]).pixels
+    assert pixels.dtype == dtype
+    assert np.abs(pixels / np.iinfo(dtype).max - SMOOTH / 255).max() < 0.02
 
 
 def test_what_is_common_under_a_wrong_name_is_read() -> None:
@@ -551,6 +730,15 @@ OTHERS = {
     b"BMW and BAFTA are names,\n": "text",
     b"P6\n30 20\n255\n": "Netpbm",
     b"v/1\1\2\0\0\0": "OpenEXR",
+    b"\0\0\2" + bytes(9) + b"\x20\0\x10\0\x18\0": "Targa",
+    b"\0\0\2\0\1\0\x20\x20": "cursor",
+    b"\x0a\5\1\x08": "PCX",
+    b"\1\0\0\0" + bytes(36) + b" EMF": "drawing (EMF)",
+    b"\0\0\0\x18ftypavci\0\0\0\0mif1": "HEIC",
+    b"\x89PNG\n\x1a\n\0\0\0\rIHDR": "PNG that was changed as if it were text",
+    "hello, world\n".encode("utf-16"): "text",
+    b"\0\0\0\1Bud1": ".DS_Store",
+    b"L\0\0\0\1\x14\2\0": "shortcut",
     bytes(5000): "zero bytes",
 }
 

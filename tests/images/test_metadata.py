@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
+import PIL.ImageOps
 import pytest
 import tifffile
 from helpers import random_pixels, read, restormer, save, smooth_pixels, zero_network
@@ -659,6 +660,29 @@ def test_exif_holds_for_the_upright_picture(endian: str, orientation: int) -> No
     assert inner[0xA001] == 65535
 
 
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_damage_elsewhere_in_exif_does_not_cost_the_orientation(
+    endian: str, orientation: int
+) -> None:
+    pixels = smooth_pixels(16, 24)
+    whole = camera({271: "A maker with a long name", 274: orientation}, endian=endian)
+    with PIL.Image.open(io.BytesIO(saved(pixels, "WEBP", lossless=True, exif=whole))) as image:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(image))
+    turned = saved(pixels, "WEBP", lossless=True, exif=whole[:-9])
+    np.testing.assert_array_equal(decode_image(Path("a"), turned).pixels, expected)
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4, 6, 8, 9])
+def test_orientation_counts_whatever_whole_number_it_is(kind: int) -> None:
+    value = struct.pack("<" + {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind], 6)
+    entry = struct.pack("<HHI", 274, kind, 1) + value.ljust(4, b"\0")
+    noted = b"II*\0\x08\0\0\0\1\0" + entry + bytes(4)
+    pixels = random_pixels(6, 11)
+    picture = decode_image(Path("a.png"), png(pixels, (b"eXIf", noted)))
+    np.testing.assert_array_equal(picture.pixels, np.rot90(pixels, -1))
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
 def test_orientation_that_does_not_exist_is_not_handed_on(kind: str, orientation: int) -> None:
@@ -1095,3 +1119,51 @@ def test_report_shows_a_tiff_like_its_result(tmp_path: Path, channels: int) -> N
         assert profile_in(dict(chunks_of(data))[b"iCCP"]) == SRGB
         with PIL.Image.open(io.BytesIO(data)) as image:
             assert len(image.getbands()) == channels
+
+
+def test_place_on_the_map_is_told() -> None:
+    scale = (33550, 12, 3, (1.0, 1.0, 0.0), True)
+    file = io.BytesIO()
+    tifffile.imwrite(file, random_pixels(5, 4), photometric="rgb", extratags=[scale])
+    picture = decode_image(Path("a.tif"), file.getvalue())
+    assert picture.notes == (
+        "its place on the map (GeoTIFF) is left out, since PNG cannot hold it",
+    )
+
+
+def test_profile_stands_before_srgb_of_which_libpng_heeds_the_first() -> None:
+    profile = (b"iCCP", b"x\0\0" + zlib.compress(SRGB))
+    for before in ([profile, (b"sRGB", b"\0")], [(b"sRGB", b"\0"), profile]):
+        names = list(restored(png(random_pixels(5, 4), *before))[0])
+        assert names == [b"iCCP", b"sRGB"]
+
+
+def test_profile_of_jpeg_2000_is_kept() -> None:
+    data = saved(random_pixels(20, 30), "JPEG2000")
+    box = struct.pack(">I4sBBB", 11 + len(SRGB), b"colr", 2, 0, 0) + SRGB
+    old, header = data.index(b"colr") - 4, data.index(b"jp2h") - 4
+    old_size, size = (int.from_bytes(data[at : at + 4], "big") for at in (old, header))
+    head = data[:header] + struct.pack(">I", size - old_size + len(box)) + data[header + 4 : old]
+    found, _ = restored(head + box + data[old + old_size :])
+    assert profile_in(found[b"iCCP"]) == SRGB
+
+
+@pytest.mark.parametrize(("byte", "expected"), [(0, None), (49, None), (113, (1, 2, 0))])
+def test_shape_of_pixels_of_gif_is_kept(byte: int, expected: tuple[int, ...] | None) -> None:
+    data = bytearray(saved(PIL.Image.fromarray(smooth_pixels(9, 14)).quantize(8), "GIF"))
+    data[12] = byte
+    found = resolution(bytes(data))
+    assert found is None or found[2] == 0
+    assert (found and found[1] / found[0]) == (expected and expected[1] / expected[0])
+
+
+def test_shape_of_pixels_of_avif_is_kept() -> None:
+    data = saved(smooth_pixels(16, 24), "AVIF")
+    # A box that readers pass over takes another's place; what it said was of no use.
+    place = data.index(b"pixi") - 4
+    size = int.from_bytes(data[place : place + 4], "big")
+    shape = struct.pack(">I4sII", 16, b"pasp", 2, 1)
+    assert size == len(shape)
+    found = resolution(data[:place] + shape + data[place + size :])
+    assert found is not None
+    assert (found[0] * 2, found[2]) == (found[1], 0)

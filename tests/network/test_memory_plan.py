@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers import random_pixels, read, restormer, save, tiny_network, write
@@ -174,7 +175,7 @@ def test_the_figure_that_a_refusal_names_is_enough():
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(0, 40))
 def test_less_memory_never_means_a_larger_prediction(rows, columns, steps):
     limits = [2 << 30, (2 << 30) - steps * (32 << 20)]
-    held = memory_plan.psutil.Process().memory_info().rss
+    held = psutil.Process().memory_info().rss
     peaks = []
     for limit in limits:
         try:

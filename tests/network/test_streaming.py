@@ -11,6 +11,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.loading import load_restorer
 from restormer_cli.network import kernels, streaming
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.network.memory_plan import Plan
@@ -213,9 +214,7 @@ def test_bfloat16_costs_trained_weights_next_to_nothing(kind: str) -> None:
     noisy = [np.clip(np.rint(p + rng.normal(0, 15, p.shape)), 0, 255).astype("u1") for p in photos]
 
     def restored(precision: str) -> list[Pixels]:
-        restorer = Restorer.from_task(
-            "denoise", kind, weights_choice="compact", precision=precision
-        )
+        restorer = load_restorer("denoise", kind, weights="compact", precision=precision)
         return [restorer(image) for image in noisy]
 
     def mean_psnr(images: list[Pixels]) -> float:

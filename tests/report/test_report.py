@@ -142,7 +142,7 @@ def test_a_run_says_what_failed_and_how_it_was_made(tmp_path: Path) -> None:
         "later.png": "missing",
         "twice.png": "missing",
     }
-    assert found["broken.png"]["reason"].startswith("is damaged or not an image")
+    assert found["broken.png"]["reason"].startswith("is text and not an image")
     assert set(found["b.png"]["views"]) == {"input", "result"}
     assert found["a.png"]["seconds"] > 0
     settings = values(out / "report.html")["settings"]
@@ -199,7 +199,7 @@ def test_a_damaged_result_is_a_failure_and_costs_only_itself(folders: dict[str, 
     assert restormer("report", folders["out"]).status == 0
     found = rows(folders["out"] / "report.html")
     assert found["9.png"]["status"] == "failed"
-    assert "is damaged" in found["9.png"]["reason"]
+    assert "is text and not an image" in found["9.png"]["reason"]
     assert found["10.png"]["status"] == "restored"
 
 
@@ -359,7 +359,7 @@ def test_a_folder_called_like_standard_input_is_a_folder(
     monkeypatch.chdir(tmp_path)
     for side in ("-", "out"):
         write(Path(side) / "a.png", smooth_pixels(16, 16))
-    ran = restormer("report", "out", "--input-dir", "-", stdin=b"nothing.png")
+    ran = restormer("report", "out", "--input-dir", "./-", stdin=b"nothing.png")
     assert ran.status == 0, ran.err
     assert set(rows(Path("out/report.html"))["a.png"]["views"]) == {"input", "result"}
 

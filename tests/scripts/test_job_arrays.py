@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from helpers import names, random_pixels, save, tiny_network, write
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "slurm_array.sh"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm_array.sh"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
 
 

@@ -17,7 +17,7 @@ from helpers import names, random_pixels, save, tiny_network, write
 
 from restormer_cli.batch.lock import folder_lock
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no cron")
 
 

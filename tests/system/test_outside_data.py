@@ -16,8 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from restormer_cli.batch.items import Item
-from restormer_cli.batch.journal import DONE, FOLDER, Journal, known_origins
+from restormer_cli.batch.journal import FOLDER, Journal, known_origins
 from restormer_cli.batch.lock import folder_lock
+from restormer_cli.batch.resume import DONE, decide
 from restormer_cli.errors import BusyError, OptionsError, UsageError
 from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.settings import Settings
@@ -56,16 +57,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Item, bytes]:
     return out, item, journal.path.read_bytes().splitlines(keepends=True)[-1]
 
 
-def judged(made: tuple[Path, Item, bytes], journal: bytes) -> bool:
+def judged(made: tuple[Path, Item, bytes], content: bytes) -> bool:
     """Whether the result is known by a journal; whoever reads it must come through."""
     out, item, _ = made
     journal = Journal(out, SETTINGS)
-    journal.path.write_bytes(journal)
+    journal.path.write_bytes(content)
     journal.load()
-    decision = journal.judge(item)
+    decision = decide(journal, item)
     known_origins(out, [item.result])
     journal.load([item.result])
-    assert journal.judge(item) == decision
+    assert decide(journal, item) == decision
     read_run_log(out)
     journal.compact()
     return decision == DONE

@@ -1,4 +1,4 @@
-"""The degradations that training data are made with (scripts/degradations.py)."""
+"""The degradations that training data are made with (scripts/training/degradations.py)."""
 
 from __future__ import annotations
 
@@ -201,6 +201,50 @@ def test_camera_noise_is_correlated_between_neighbours() -> None:
         assert np.corrcoef(channel[:, 1:].ravel(), channel[:, :-1].ravel())[0, 1] > 0.15
 
 
+def test_a_camera_renders_by_its_response() -> None:
+    """Noise is made in light: where a response is steep, the file shows it larger."""
+    grid = np.linspace(0, 1, 512)
+    level = flat(0.3, 96)
+
+    def deviation(response: deg.Curve) -> float:
+        return float(np.std(deg.camera_noise(level, generator(3), 0.002, response=response)))
+
+    # The same code stands for the light 0.3 ** (1 / power); the slope there is power · 0.3 / light.
+    shares = []
+    for power in (0.45, 0.6, 0.8):
+        light = 0.3 ** (1 / power)
+        slope = power * 0.3 / light
+        shot = np.sqrt(0.002 * light + deg.typical_read_noise(0.002))
+        shares.append(deviation(grid**power) / (slope * shot))
+    # Demosaicking and development change it by the same share.
+    assert max(shares) < 1.15 * min(shares)
+    clean = photo()
+    for response in (grid**0.3, np.sin(grid * np.pi / 2)):
+        unharmed = deg.camera_noise(clean, generator(1), 0, response=response)
+        np.testing.assert_allclose(unharmed, clean, atol=1.01 / 255)
+
+
+def test_measured_responses_change_some_samples_alone() -> None:
+    clean, responses = photo(32, 32), np.linspace(0, 1, 64)[None] ** 0.6
+    same = [
+        np.array_equal(
+            deg.blind_camera_noise(clean, generator(seed)),
+            deg.blind_camera_noise(clean, generator(seed), responses),
+        )
+        for seed in range(60)
+    ]
+    assert 15 < sum(same) < 45
+
+
+def test_neighbours_are_as_much_alike_as_in_real_cameras() -> None:
+    noise = [
+        deg.blind_camera_noise(flat(0.5, 96), generator(s)) - np.float32(0.5) for s in range(60)
+    ]
+    luma = [n @ deg.LUMA for n in noise if n.std() > 1 / 255]
+    alike = [np.corrcoef(n[:, 1:].ravel(), n[:, :-1].ravel())[0, 1] for n in luma]
+    assert np.median(alike) == pytest.approx(0.7, abs=0.1)
+
+
 def test_a_camera_that_smooths_chroma_leaves_coarse_blotches_of_colour() -> None:
     noise = deg.camera_noise(flat(0.5, 128), generator(0), 0.01, smoothing=0.6, chroma_smoothing=3)
     luma = noise @ deg.LUMA
@@ -349,7 +393,7 @@ def test_light_rain_leaves_most_pixels_alone() -> None:
 
 
 @few
-@given(seed=seeds, extent=st.floats(0.5, deg.MOTION_EXTENT))
+@given(seed=seeds, extent=st.floats(0.5, 25))
 def test_motion_kernels_keep_energy_and_place(seed: int, extent: float) -> None:
     kernel = deg.path_kernel(deg.camera_path(generator(seed), extent)).astype(np.float64)
     half = kernel.shape[0] // 2

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import losses
+import measure_compact
 import numpy as np
+import pack_photos
 import pytest
 import torch
 import train_compact
 from helpers import make_images, names, restormer, tiny_network
 from optimizer import Optimizer
-from patches import stretched
+from patches import split_photos, stretched
+from recipes import RECIPES
 from safetensors.torch import load_file, save_file
 
 STEPS = 3
@@ -142,6 +147,149 @@ def test_stretched_patches_are_black_and_white_in_part():
         assert (patch == 255).mean() < 0.3
     flat = crop // 4 + 100
     np.testing.assert_array_equal(stretched(flat, rng), flat)
+
+
+def test_added_blocks_change_nothing_at_first():
+    learned = tiny_network(num_blocks=(1, 1, 1, 2), seed=1)
+    deeper = tiny_network(num_blocks=(1, 1, 3, 5), seed=2)
+    train_compact.warm_start(deeper, learned.state_dict())
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(deeper(image), learned(image))
+    deeper.requires_grad_(True)(image).square().mean().backward()
+    for block in (*deeper.latent, *deeper.decoder_level3):
+        assert block.attn.project_out.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_measured_responses_reach_the_recipes_that_know_of_them(recipe):
+    """Those held out are measured on, and only they."""
+    before = RECIPES[recipe]
+    some, others = np.linspace(0, 1, 64)[None] ** 0.5, np.linspace(0, 1, 64)[None] ** 0.8
+    after = before.with_responses(some, others)
+    assert after.degradation == before.degradation
+    if recipe not in {"deblur_motion", "denoise_real"}:
+        assert after == before
+        return
+    assert set(after.validate) - set(before.validate) == {"responses"}
+    clean = np.random.default_rng(1).random((32, 32, 3), dtype=np.float32)
+    shots = [
+        recipe.validate["responses"](clean, np.random.default_rng(2))
+        for recipe in (
+            after,
+            before.with_responses(others, others),
+            before.with_responses(some, some),
+        )
+    ]
+    assert np.array_equal(shots[0], shots[1])
+    assert not np.array_equal(shots[0], shots[2])
+
+
+def test_slight_and_strong_errors_count_alike():
+    """A tenth less error is as good for a blurred image as for one that is nearly sharp."""
+    clean = torch.rand(2, 3, 16, 16)
+    error = torch.ones_like(clean) * torch.tensor([0.2, 0.02])[:, None, None, None]
+
+    def loss(*shares: float) -> float:
+        scaled = error * torch.tensor(shares)[:, None, None, None]
+        return float(losses.decibels(clean + scaled, clean))
+
+    strong, slight = loss(1, 1) - loss(0.9, 1), loss(1, 1) - loss(1, 0.9)
+    assert strong == pytest.approx(slight, rel=0.3)
+    error = torch.full_like(clean, 1e-4).requires_grad_(True)  # all but sharp
+    losses.decibels(clean + error, clean).backward()
+    assert float(error.grad.norm()) < 1
+    assert float(losses.decibels(clean, clean)) == pytest.approx(-40)
+
+
+MOTION = ("--patch", "16", "--batch", "3", "--device", "cpu")
+
+
+def motion_command(photos: Path, run: Path, *options: str) -> list[str]:
+    command = train_command(photos, run, *MOTION, *options)
+    command[2] = "deblur_motion"
+    return command
+
+
+def test_motion_is_learned_the_same_with_workers_and_after_a_stop(photos, tmp_path):
+    weights = []
+    for name, options in {"at once": (), "workers": ("--workers", "2")}.items():
+        command = motion_command(photos, tmp_path / name, *options)
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        weights.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["network"])
+    for _ in range(STEPS):
+        command = motion_command(photos, tmp_path / "stopped", "--minutes", "0")
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    weights.append(torch.load(tmp_path / "stopped/checkpoint.pt", weights_only=True)["network"])
+    for other in weights[1:]:
+        for name, tensor in weights[0].items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_a_training_ends_by_the_clock(photos, tmp_path):
+    """With its learning rate at the end of the cosine, and all that is asked for written."""
+    command = train_command(photos, tmp_path / "run", "--within", "0.02", "--report-every", "9999")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "dB" in done.stdout
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert state["step"] >= 1
+    assert state["seconds"] >= 0.02 * 60
+    (group, *_) = state["optimizer"]["adamw"]["param_groups"]
+    assert group["lr"] < 1e-5
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "has made all" in again.stdout
+
+
+def test_weights_are_compared_with_each_other_and_with_nothing(photos, finished, tmp_path):
+    weights, nothing = tmp_path / "new.safetensors", tmp_path / "nothing.safetensors"
+    train(photos, finished[0], "--export", str(weights))
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}
+    save_file(zeros, nothing)
+    command = [sys.executable, measure_compact.__file__, "denoise_gray", "--photos", str(photos)]
+    command += [str(weights), str(nothing)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    head, _, degraded, new, same = (line.split(" | ") for line in done.stdout.splitlines())
+    assert head == ["| weights", "sigma15", "sigma25", "sigma50 |"]
+    assert degraded[1:] == same[1:]
+    last = (finished[0] / "log.csv").read_text().split()[-1].split(",")
+    assert [float(cell.strip(" |")) for cell in new[1:]] == pytest.approx(
+        [float(figure) for figure in last[3:]], abs=0.05
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_the_script_for_a_gpu_trains_and_exports(photos, finished, tmp_path):
+    before = tmp_path / "before.safetensors"
+    train(photos, finished[0], "--export", str(before))
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DEVICE": "cpu",
+        "WORKERS": "1",
+        "RUN": str(tmp_path / "run"),
+    }
+    script = Path(train_compact.__file__).parent / "train_on_gpu.sh"
+    command = ["sh", script, "denoise_gray", before, photos, tmp_path / "out", "0.02"]
+    options = ["--patch", "16", "--batch", "2", "--blocks", "1", "2", "3", "4"]
+    subprocess.run([*command, *options], env=environment, check=True, capture_output=True)
+    out = tmp_path / "out"
+    assert names(out) == ["denoise_gray.csv", "denoise_gray.log", "denoise_gray.safetensors"]
+    assert "latent.3.attn.qkv.weight" in load_file(out / "denoise_gray.safetensors")
+    failed = subprocess.run(
+        [*command, "--seed", "5", *options], env=environment, check=False, capture_output=True
+    )
+    assert failed.returncode != 0
+    assert b"seed 1, not 5" in failed.stdout
+
+
+def test_packed_photos_are_smaller_and_held_out_alike(photos, tmp_path):
+    packed = tmp_path / "packed"
+    command = [sys.executable, pack_photos.__file__, str(photos), str(packed), "--side", "160"]
+    subprocess.run(command, check=True, capture_output=True)
+    for before, after in zip(split_photos(photos), split_photos(packed), strict=True):
+        assert [path.stem for path in before] == [path.stem for path in after]
+        for one, other in zip(before, after, strict=True):
+            small = cv2.resize(cv2.imread(str(one)), (160, 160), interpolation=cv2.INTER_AREA)
+            assert np.abs(cv2.imread(str(other)).astype(int) - small).mean() < 5
 
 
 def test_the_optimizer_leaves_no_parameter_out():

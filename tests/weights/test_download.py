@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pooch's pauses between attempts take a hundredth of their time."""
-    import time
-
+    """Pauses between attempts take a hundredth of their time."""
     pause = time.sleep
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: pause(seconds / 100))
+    monkeypatch.setattr(
+        "restormer_cli.weights.download.time.sleep", lambda seconds: pause(seconds / 100)
+    )
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -351,7 +352,7 @@ def test_source_that_is_none_is_refused(tmp_path: Path, source: str) -> None:
 def test_embedded_file_is_not_downloaded(tmp_path: Path) -> None:
     file = entry()
     with pytest.raises(WeightsError, match="embedded"):
-        download(KnownFile("compact", file.provenance, file.options), Heard(), folder=tmp_path)
+        download(KnownFile("compact", file.labels, file.options), Heard(), folder=tmp_path)
 
 
 # --- disks, links, several processes -----------------------------------------------------
@@ -360,8 +361,8 @@ def test_embedded_file_is_not_downloaded(tmp_path: Path) -> None:
 PROCESS = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_downloads import Heard, entry
+sys.path[:0] = {tests!r}
+from test_download import Heard, entry
 from restormer_cli.weights.download import download
 from restormer_cli.errors import WeightsError
 {before}
@@ -376,7 +377,9 @@ except WeightsError as error:
 
 
 def process(server: Server, folder: Path, before: str = "") -> subprocess.Popen[str]:
-    program = PROCESS.format(tests=str(Path(__file__).parent), before=textwrap.dedent(before))
+    program = PROCESS.format(
+        tests=list(map(str, Path(__file__).parents[:2])), before=textwrap.dedent(before)
+    )
     return subprocess.Popen(
         [sys.executable, "-c", program, server.address, str(folder)],
         stdout=subprocess.PIPE,

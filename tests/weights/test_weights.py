@@ -211,7 +211,7 @@ def test_list_names_every_file_and_where_it_is(home: Path) -> None:
     embedded = [known for known in known_files() if known.kind == "compact"]
     assert len(rows) == len(OFFICIAL) + len(embedded)
     for row, known in zip(rows, known_files(), strict=True):
-        assert ", ".join(known.provenance) in row
+        assert ", ".join(known.labels) in row
         assert ("not known" in row) == (known.sha256 is None)
 
 
@@ -432,7 +432,7 @@ def test_paths_that_cannot_be_looked_at_are_one_line() -> None:
 def test_what_needs_no_network_does_not_import_torch(words: tuple[str, ...]) -> None:
     program = "import sys; sys.argv = ['restormer', 'weights', *sys.argv[1:]]\n"
     program += "from restormer_cli.cli.main import main\n"
-    program += "try:\n    main()\nfinally:\n    print({'torch', 'pooch'} & set(sys.modules))"
+    program += "try:\n    main()\nfinally:\n    print({'torch', 'requests'} & set(sys.modules))"
     ran = subprocess.run(
         [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
     )

@@ -1,7 +1,7 @@
 """Formats of images: how each is recognised by its content, measured, and decoded.
 
-A format is one :class:`~restormer_cli.images.codecs.base.Codec`: a row in :data:`CODECS`, and a file.
-None of them knows of paths.
+A format is one :class:`~restormer_cli.images.codecs.base.Codec`: a row in :data:`CODECS`, and a
+file. None of them knows of paths.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs import jpeg, others, png, tiff
+from restormer_cli.images.codecs import by_pillow, jpeg, png, tiff
 from restormer_cli.images.codecs.base import Codec, Pixels, header_of
 from restormer_cli.images.codecs.unreadable import describe
 
@@ -17,7 +17,7 @@ __all__ = ["CODECS", "Codec", "Pixels", "find_codec", "header_of"]
 
 #: Bytes from which a format is recognised.
 HEAD_BYTES = 4096
-CODECS: tuple[Codec, ...] = (png.CODEC, jpeg.CODEC, tiff.CODEC, *others.CODECS)
+CODECS: tuple[Codec, ...] = (png.CODEC, jpeg.CODEC, tiff.CODEC, *by_pillow.CODECS)
 
 
 def find_codec(file: BinaryIO) -> Codec:

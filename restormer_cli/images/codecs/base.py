@@ -52,7 +52,7 @@ class Codec:
 
     name: str
     matches: Callable[[bytes], bool]
-    """Told the first few thousand bytes of a file."""
+    """True of the first few thousand bytes of a file of this format."""
     measure: Callable[[BinaryIO], tuple[int, int]]
     """Height and width, from the header alone."""
     decode: Callable[[bytes], Decoded]

@@ -34,7 +34,8 @@ NOISE = b"".join(
     noise.tobytes() + bytes([0xFF, 0xD0 + number % 8])
     for number, noise in enumerate(np.random.default_rng(1).integers(1, 255, (9, 512), np.uint8))
 )
-ZEROS = re.compile(rb"\0{16,}\Z")
+#: Not the one that makes a byte of FF.
+ZEROS = re.compile(rb"(?<!\xff)\0{15,}\Z")
 #: Bytes that may stand between two segments.
 BETWEEN = 256
 CUT_OFF = "is a JPEG file that is cut off: its lower part is missing"
@@ -85,21 +86,21 @@ def _measure(file: BinaryIO) -> tuple[int, int]:
         raise ImageError(
             "is a JPEG that tells its height only at its end; save it again with another program"
         )
-    if not frame.width or frame.components not in (1, 3, 4):
-        raise ImageError(
-            f"is a JPEG of {frame.components} colour components and {frame.width} pixels width, "
-            "which cannot be read; convert it to PNG"
-        )
     return frame.height, frame.width
 
 
 def _decode(data: bytes) -> Decoded:
     frame = _frame(io.BytesIO(data))
+    if frame.components not in (1, 3, 4):
+        raise ImageError(
+            f"is a JPEG of {frame.components} colour components, which cannot be read; "
+            "convert it to PNG"
+        )
     if frame.marker == LS:
         with parsing("JPEG"):
             image = imagecodecs.jpegls_decode(data)
     else:
-        image = _decoded_whole(data, frame)
+        image = decode_whole(data)
     image = image.reshape(*image.shape[:2], -1)
     pixels = scaled(image, frame.bits)
     notes = []
@@ -109,8 +110,8 @@ def _decode(data: bytes) -> Decoded:
     return Decoded(pixels, notes=tuple(notes))
 
 
-def _decoded_whole(data: bytes, frame: _Frame) -> Any:
-    """Pixels, if they are all there.
+def decode_whole(data: bytes) -> Any:
+    """Pixels, if they are all there; an ImageError if not.
 
     The decoder fills up with gray what is missing. Noise behind the compressed data changes
     nothing, unless the decoder still asks for more.
@@ -120,12 +121,11 @@ def _decoded_whole(data: bytes, frame: _Frame) -> Any:
     if stop == len(data):  # zeros, as a copy that failed ends with, are compressed data, too
         coded = ZEROS.sub(b"", coded)
     end = bytes([0xFF, END])
+    arithmetic = _frame(io.BytesIO(data)).marker in ARITHMETIC
     with parsing("JPEG"):
         image = imagecodecs.jpeg8_decode(coded + end)
         # Arithmetic coding leaves out zeros at the end, so that noise would change a whole one.
-        again = (
-            image if frame.marker in ARITHMETIC else imagecodecs.jpeg8_decode(coded + NOISE + end)
-        )
+        again = image if arithmetic else imagecodecs.jpeg8_decode(coded + NOISE + end)
     if not np.array_equal(image, again):
         raise ImageError(CUT_OFF)
     return image
@@ -134,7 +134,7 @@ def _decoded_whole(data: bytes, frame: _Frame) -> Any:
 def _end(data: bytes) -> int:
     """Where the compressed data of the first picture ends; what follows is not part of it."""
     place = 2
-    scanned = False
+    scanned, kind = False, SCAN
     while (found := NEXT_MARKER.search(data, place)) is not None:
         kind, place = found[1][0], found.end()
         if kind == END:
@@ -147,6 +147,8 @@ def _end(data: bytes) -> int:
             continue
         scanned |= kind == SCAN
         place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    if kind != SCAN:  # tables of a scan that is missing
+        raise ImageError(CUT_OFF)
     return len(data)
 
 

@@ -18,6 +18,8 @@ from restormer_cli.images.codecs.base import Codec, Decoded, parsing
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+#: Where the header says how colours are stored, and that they are those of a palette.
+COLOR_TYPE, PALETTE = 25, 3
 
 
 def _matches(head: bytes) -> bool:
@@ -45,19 +47,23 @@ def _decode(data: bytes) -> Decoded:
     notes: list[str] = []
     seen = set[bytes]()
     frames, still_moves = 0, False
+    # Elsewhere a palette is a suggestion.
+    needed = PIXELS if data[COLOR_TYPE] == PALETTE else PIXELS - {b"PLTE"}
     for name, chunk in _chunks(data):
         again = name in seen and name != b"IDAT"
         seen.add(name)
         if name == b"acTL" and len(chunk) >= 16 and b"IDAT" not in seen:
             frames = int.from_bytes(chunk[8:12], "big")
         still_moves |= name == b"fcTL" and b"IDAT" not in seen
-        if again or name not in PIXELS:
+        if again or name not in needed:
             continue
         # If another one is damaged, the decoder says so.
         if name == b"tRNS" and not _is_whole(chunk):
             notes.append("its transparency is damaged and left out")
         else:
             picture.append(chunk)
+    if b"IDAT" not in seen:
+        raise ImageError("is a PNG file that is damaged or cut off (it holds no picture)")
     with parsing("PNG"):
         image = imagecodecs.png_decode(b"".join([*picture, _empty(b"IEND")]))
     if frames and not still_moves:

@@ -6,18 +6,18 @@ import contextlib
 import io
 import itertools
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import index
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import PIL.Image
 import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs import jpeg, others, png
+from restormer_cli.images.codecs import by_pillow, jpeg, png
 from restormer_cli.images.codecs.base import (
     CMYK_NOTE,
     Codec,
@@ -27,11 +27,15 @@ from restormer_cli.images.codecs.base import (
     parsing,
     scaled,
 )
+from restormer_cli.images.pillow import open_image
 
-SUB_FILE_TYPE, ORIENTATION, SUB_DIRECTORIES, INK_SET, SUBSAMPLING = 254, 274, 330, 332, 530
+SUB_FILE_TYPE, OLD_SUB_FILE_TYPE, PHOTOMETRIC_TAG = 254, 255, 262
+ORIENTATION, SUB_DIRECTORIES, INK_SET, SUBSAMPLING = 274, 330, 332, 530
 DNG_VERSION = 50706
 #: Bits of the sub-file type.
 REDUCED, MASK = 1, 4
+#: How the older sub-file type says the same.
+OLD_REDUCED = 2
 CMYK_INKS = 1
 #: So many pages are looked at to find the picture and to count the others.
 MOST_PAGES = 1000
@@ -50,6 +54,9 @@ RAW = {PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW}
 #: of TIFF 6.0 and ThunderScan. Numbers, since tifffile's names for them change.
 BY_LIBTIFF = {2, 3, 4, 32771, 6, 32809}
 NONE, JPEG, DNG_JPEG = 1, 7, 34892
+DEFLATE = {8, 32946}
+#: Bytes beyond the last row of a strip that are read to reach its checksum.
+MOST_PADDING = 1 << 24
 ALPHAS = {EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA}
 FORMATS = {
     SAMPLEFORMAT.INT: "int",
@@ -70,6 +77,8 @@ class _Page:
     number: int
     count: int
     """Of the pages that are pictures."""
+    masked: bool
+    """Whether one of the others says what of the picture counts."""
     height: int
     width: int
     depth: int
@@ -83,7 +92,7 @@ class _Page:
     ink_set: Any
     subsampling: Any
     raw: bool
-    """Whether it, or what belongs to it, is what a sensor measured."""
+    """True if it, or what belongs to it, is what a sensor measured."""
     orientation: Any
     palette: Any
     parts: int
@@ -106,24 +115,23 @@ class _Page:
 
 def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
     """The first page that is no thumbnail or mask, and what its tags say."""
-    pages = [
-        (number, page)
-        for number, page in enumerate(itertools.islice(_pages(tiff), MOST_PAGES))
-        if not _kind(page) & (REDUCED | MASK)
-    ] or [(0, tiff.pages.first)]
+    every = list(enumerate(itertools.islice(_pages(tiff), MOST_PAGES)))
+    pages = [each for each in every if not _kind(each[1]) & (REDUCED | MASK)] or every[:1]
     number, page = pages[0]
     tags = page.tags
+    _count_bytes(page, tiff.filehandle.size)
     below = itertools.islice(page.pages or (), 16) if SUB_DIRECTORIES in tags else ()
     facts = _Page(
         number=number,
         count=len(pages),
+        masked=any(_kind(other) & MASK for _, other in every if other is not page),
         height=index(page.imagelength),  # of whatever type a damaged tag is
         width=index(page.imagewidth),
         depth=index(page.imagedepth),
         samples=index(page.samplesperpixel),
         bits=page.bitspersample,
         sample_format=page.sampleformat,
-        photometric=page.photometric,
+        photometric=_photometric(page),
         compression=page.compression,
         known_compression=page.compression == NONE
         or page.compression in tifffile.TIFF.DECOMPRESSORS,
@@ -154,7 +162,27 @@ def _pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
 
 def _kind(page: Any) -> int:
     value = page.tags.valueof(SUB_FILE_TYPE)
+    if value is None:
+        return REDUCED if page.tags.valueof(OLD_SUB_FILE_TYPE) == OLD_REDUCED else 0
     return value if isinstance(value, int) else 0
+
+
+def _photometric(page: Any) -> Any:
+    """What a file says, or what libtiff, and so most programs, guess where it does not."""
+    if PHOTOMETRIC_TAG in page.tags:
+        return page.photometric
+    return PHOTOMETRIC.RGB if page.samplesperpixel >= 3 else PHOTOMETRIC.MINISBLACK
+
+
+def _count_bytes(page: Any, size: int) -> None:
+    """Count the bytes of a single strip, for which old programs write 0 or a wrong number."""
+    if page.is_tiled or math.prod(page.chunked) != 1 or len(page.dataoffsets) != 1:
+        return
+    if page.compression == NONE and isinstance(page.bitspersample, int):
+        row = -(-page.imagewidth * page.samplesperpixel * page.bitspersample // 8)
+        page.databytecounts = (row * page.imagelength,)
+    elif not any(page.databytecounts):
+        page.databytecounts = (max(0, size - page.dataoffsets[0]),)
 
 
 def _measure(file: BinaryIO) -> tuple[int, int]:
@@ -173,6 +201,8 @@ def _refuse_unreadable(page: _Page) -> None:
     if page.sample_format in FORMATS:
         signed = " (signed)" if page.sample_format == SAMPLEFORMAT.INT else ""
         what = f"{FORMATS[page.sample_format]}{bits} samples{signed}"
+    elif page.sample_format not in (SAMPLEFORMAT.UINT, SAMPLEFORMAT.VOID):
+        what = "samples of an unknown kind"
     elif not isinstance(bits, int):
         what = f"samples of different sizes ({', '.join(map(str, bits))} bit)"
     elif not 1 <= bits <= 16:
@@ -216,19 +246,52 @@ def _decode(data: bytes) -> Decoded:
         _refuse_unreadable(page)
         _refuse_missing(page, len(data))
         _refuse_bombs(page, data)
+        _refuse_cut_off(page, parsed.jpegtables or b"", data)
         notes: list[str] = []
         if page.by_libtiff:
             pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
         else:
-            with parsing("TIFF"):
-                # (planes, depth, rows, columns, samples)
-                stored: Any = parsed.asarray(maxworkers=1, squeeze=False)
+            stored = _stored(parsed, page, data)
             samples = stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
             pixels, alpha, notes = _colours(page, samples)
             orientation = page.orientation if page.orientation in range(1, 9) else 1
+    if page.masked:
+        notes.append("its mask, which is a page of its own, is left out")
     if page.count > 1:
         notes.insert(0, f"only the first of {page.count} pages is restored")
     return Decoded(pixels, alpha, orientation, tuple(notes))
+
+
+def _stored(parsed: Any, page: _Page, data: bytes) -> Any:
+    """``(planes, depth, rows, columns, samples)`` as the file has them."""
+    try:
+        with parsing("TIFF"):
+            return parsed.asarray(maxworkers=1, squeeze=False)
+    except ImageError:
+        if page.compression not in DEFLATE or parsed.is_tiled:
+            raise
+    strips = _deflated_anew(parsed, page, data)
+    ends = list(itertools.accumulate(map(len, strips), initial=len(data)))
+    with parsing("TIFF"), tifffile.TiffFile(io.BytesIO(b"".join([data, *strips]))) as tiff:
+        again: Any = tiff.pages[page.number]
+        again.dataoffsets, again.databytecounts = ends[:-1], [len(strip) for strip in strips]
+        return again.asarray(maxworkers=1, squeeze=False)
+
+
+def _deflated_anew(parsed: Any, page: _Page, data: bytes) -> list[bytes]:
+    """Strips without rows beyond the last and with their checksum, where a writer erred."""
+    row = -(-math.prod(parsed.shaped[3:]) * parsed.bitspersample // 8)
+    most = parsed.rowsperstrip
+    strips_of_plane = -(-page.height // most)
+    strips = []
+    for number, (offset, count) in enumerate(zip(page.offsets, page.counts, strict=True)):
+        rows = min(most, page.height - number % strips_of_plane * most)
+        with parsing("TIFF"):
+            inflater = zlib.decompressobj()
+            strip = inflater.decompress(data[offset : offset + count], rows * row)
+            inflater.decompress(inflater.unconsumed_tail, MOST_PADDING)  # raises if damaged
+        strips.append(zlib.compress(strip, 1))
+    return strips
 
 
 def _refuse_missing(page: _Page, size: int) -> None:
@@ -239,7 +302,10 @@ def _refuse_missing(page: _Page, size: int) -> None:
     if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
         raise ImageError("is a TIFF file that is cut off: a part of its pixels is missing")
     if not all(counts):
-        raise ImageError("is a TIFF file that is not complete: a part of its pixels is empty")
+        raise ImageError(
+            "is a TIFF file that is not complete: it leaves out a part of its pixels, being sparse "
+            "(GeoTIFF) or never finished; save it again in full"
+        )
 
 
 def _refuse_bombs(page: _Page, data: bytes) -> None:
@@ -249,14 +315,26 @@ def _refuse_bombs(page: _Page, data: bytes) -> None:
     most = max(page.largest_part, page.height * page.width)
     for offset, count in zip(page.offsets, page.counts, strict=True):
         part = io.BytesIO(data[offset : offset + count])
-        for codec in (jpeg.CODEC, png.CODEC, *others.CODECS):
+        for codec in (jpeg.CODEC, png.CODEC, *by_pillow.CODECS):
             if codec.matches(part.getvalue()[:64]) and math.prod(codec.measure(part)) > most:
                 raise ImageError("is a damaged TIFF file: a part of it claims to be larger than it")
 
 
+def _refuse_cut_off(page: _Page, tables: bytes, data: bytes) -> None:
+    """Raise ImageError if a strip or tile of JPEG lacks its end, which decoders make gray."""
+    if page.compression != JPEG:
+        return
+    for offset, count in zip(page.offsets, page.counts, strict=True):
+        part = data[offset : offset + count]
+        try:
+            jpeg.decode_whole(tables[:-2] + part[2:] if tables else part)
+        except ImageError as error:
+            raise ImageError(f"is a TIFF file of which a part {error}") from error
+
+
 def _by_pillow(data: bytes, number: int) -> Any:
     """``(H, W, C)`` as libtiff gives it, turned upright."""
-    with parsing("TIFF"), PIL.Image.open(io.BytesIO(data)) as image:
+    with parsing("TIFF"), open_image(io.BytesIO(data), ["TIFF"]) as image:
         image.seek(number)
         image.load()
     modes = {"1": "L", "L": "L", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB"}

@@ -8,10 +8,14 @@ import re
 DEVELOP = "develop it to TIFF or JPEG first"
 EXPORT = "export its picture as PNG, JPEG or TIFF"
 NO_PICTURE = "it is no picture"
+#: Kinds of Targa pictures without a palette; such files begin with little else.
+TARGA = (2, 3, 10, 11)
 SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\xff\x0a", "a JPEG XL picture", None),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", None),
     (0, b"II\xbc", "a JPEG XR picture", None),
+    (0, b"\x89PNG\n\x1a\n", "a PNG that was changed as if it were text", "copy it again as it is"),
+    (0, b"EP*\0", "a scan of Microsoft Document Imaging (MDI)", None),
     (0, b"\x8aMNG", "a MNG animation", None),
     (0, b"\x8bJNG", "a JNG picture", None),
     (0, b"8BPS", "a Photoshop document (PSD)", EXPORT),
@@ -26,10 +30,19 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"DDS ", "a DirectDraw texture (DDS)", None),
     (0, b"BPG\xfb", "a BPG picture", None),
     (0, b"SIMPLE  =", "a FITS picture", None),
+    *((0, bytes([0, 0, kind, 0, 0, 0, 0, 0]), "a Targa picture (TGA)", None) for kind in TARGA),
     (0, b"\0\0\1\0", "an icon (ICO)", None),
     (0, b"\0\0\2\0", "a cursor (CUR)", None),
     (0, b"icns", "an icon (ICNS)", None),
     (14, b"BM", "an array of OS/2 bitmaps", None),
+    (0, b"\x0a\5\1", "a PC Paintbrush picture (PCX)", None),
+    (0, b"\xd7\xcd\xc6\x9a", "a drawing (WMF)", EXPORT),
+    (40, b" EMF", "a drawing (EMF)", EXPORT),
+    (0, b"AT&TFORM", "a DjVu document", EXPORT),
+    (0, b"\x97JB2\r\n\x1a\n", "a JBIG2 picture", None),
+    (0, b"\xabKTX ", "a Khronos texture (KTX)", None),
+    (0, b"FLIF", "a FLIF picture", None),
+    (0, b"CSFCHUNK", "a Clip Studio document", EXPORT),
     (0, b"\x59\xa6\x6a\x95", "a Sun raster picture", None),
     (0, b"\x01\xda", "an SGI picture", None),
     (0, b"FORM", "an IFF picture", None),
@@ -69,6 +82,8 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\x7fELF", "a program", NO_PICTURE),
     (0, b"MZ", "a program", NO_PICTURE),
     (0, b"\xd0\xcf\x11\xe0", "a document of an office program", EXPORT),
+    (0, b"\0\0\0\1Bud1", "what macOS notes of a folder (.DS_Store)", NO_PICTURE),
+    (0, b"L\0\0\0\1\x14\2\0", "a shortcut of Windows", "look for the file itself"),
     (0, b"\0\5\x16\7", "what macOS notes beside a file (AppleDouble)", "look for the file itself"),
     (
         0,
@@ -84,9 +99,11 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     ),
 )
 HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"mif2"}
+HEIF_BRANDS |= {b"hevm", b"hevs", b"avci", b"avcs", b"jpeg", b"jpgs", b"vvic"}
 NETPBM = re.compile(rb"P[1-7Ff]\s")
 WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.I | re.S)
 SVG = re.compile(rb"\s*(<\?xml.*?\?>\s*)?((<!--.*?-->|<!doctype[^>]*>)\s*)*<svg\b", re.I | re.S)
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NOT_TEXT = bytes(set(range(32)) - set(b"\t\n\r\f\x1b")) + b"\x7f"
 CONVERT = "convert it to PNG, JPEG or TIFF"
 
@@ -111,6 +128,6 @@ def describe(head: bytes) -> str:
         return "is a web page and not an image; the download went wrong, so get it once more"
     if not head.strip(b"\0"):
         return "is empty inside (zero bytes alone), as copies are that failed; copy it once more"
-    if head.translate(None, NOT_TEXT) == head:
+    if head.startswith(UTF_16) or head.translate(None, NOT_TEXT) == head:
         return "is text and not an image"
     return f"is damaged from its first byte on, or not an image; {CONVERT}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from restormer_cli.images.metadata.base import NO_METADATA, Density, Found, Metadata, png_chunk
 from restormer_cli.images.metadata.bmp import read_bmp
+from restormer_cli.images.metadata.by_pillow import read_by_pillow
 from restormer_cli.images.metadata.jpeg import read_jpeg
-from restormer_cli.images.metadata.others import read_by_pillow
 from restormer_cli.images.metadata.png import SIGNATURE, read_png
 from restormer_cli.images.metadata.tiff import read_tiff
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
-
-import PIL.Image
 
 from restormer_cli.images.metadata import exif, icc
 
@@ -69,9 +65,10 @@ class Metadata:
 
     def as_png(self, bit_depth: int, gray: bool) -> bytes:
         """The chunks of a PNG that stand behind its header."""
-        chunks = [*self.color]
-        if self.icc is not None:
+        chunks = []
+        if self.icc is not None:  # before sRGB, since libpng heeds the first of the two
             chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(self.icc)))
+        chunks += self.color
         if self.background is not None:
             levels = [level if bit_depth == 16 else level // 257 for level in self.background]
             chunks.append((b"bKGD", struct.pack(">3H", *levels)[: 2 if gray else 6]))
@@ -166,15 +163,11 @@ class Found:
     def read_exif(self, resolution: bool = True) -> None:
         """Take the orientation, and a resolution if none is known, from EXIF, else from XMP."""
         self.exif = re.sub(rb"\A(Exif\0\0)+", b"", self.exif or b"") or None
-        tags = PIL.Image.Exif()
-        # Pillow's parser raises whatever damage provokes, or warns of it.
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tags.load(self.exif or b"")
-            self.orientation = orientation_of(tags.get(exif.ORIENTATION))
-            x, y = (float(tags[tag]) for tag in (exif.X_RESOLUTION, exif.Y_RESOLUTION))
-            if resolution and self.density is None:
-                self.density = density_of(x, y, int(tags.get(exif.RESOLUTION_UNIT, 2)))
+        tags = exif.shape_of_pixels(self.exif or b"")
+        self.orientation = orientation_of(tags.get(exif.ORIENTATION))
+        if resolution and self.density is None and tags.keys() >= exif.RESOLUTION:
+            x, y = tags[exif.X_RESOLUTION], tags[exif.Y_RESOLUTION]
+            self.density = density_of(x, y, int(tags.get(exif.RESOLUTION_UNIT, 2)))
         said = rb"tiff:Orientation\s*(?:=\s*[\"']|>\s*)([0-9]+)"
         if exif.ORIENTATION not in tags and (match := re.search(said, self.xmp or b"")):
             self.orientation = orientation_of(int(match[1]))

@@ -13,6 +13,7 @@ ORIENTATION, DIRECTORY, PLACE, INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
 #: Values of the orientation that change width and height.
 TRANSPOSED = frozenset({5, 6, 7, 8})
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+RESOLUTION = frozenset({X_RESOLUTION, Y_RESOLUTION})
 #: Where width and height are noted: in the first directory and in that of the photo.
 SIZES = ((0x0100, 0x0101), (0xA002, 0xA003))
 #: Pairs of x and y, of the picture and of the camera's sensor.
@@ -29,10 +30,11 @@ ABOUT_THE_PHOTO = frozenset(
     | {*range(0x9C9B, 0x9CA0)}
 )
 #: How ``struct`` calls the types of numbers.
-WHOLE = {1: "B", 3: "H", 4: "I"}
-FRACTIONS = {5: "II", 11: "f", 12: "d"}
+WHOLE = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+FRACTIONS = {5: "II", 10: "ii", 11: "f", 12: "d"}
 DIRECTORIES = frozenset({DIRECTORY, PLACE, INTEROPERABILITY})
 OF_THE_PHOTO = ABOUT_THE_PHOTO | DIRECTORIES
+OF_PIXELS = RESOLUTION | {ORIENTATION, RESOLUTION_UNIT}
 #: What a page is, of which one bit says that it is a smaller copy, another that it is a mask.
 SUB_FILE_TYPE, REDUCED_OR_MASK = 0x00FE, 1 | 4
 MOST_PAGES = 16
@@ -91,6 +93,24 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
             tiff[start:stop] = bytes(max(0, stop - start))
         struct.pack_into(f"{order}I", tiff, link, 0)
     return bytes(tiff)
+
+
+def shape_of_pixels(exif: bytes) -> dict[int, float]:
+    """Orientation and resolution as far as they can be read, whatever else is damaged."""
+    found: dict[int, float] = {}
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return found
+    (start,) = struct.unpack_from(f"{order}I", exif, 4)
+    count = int.from_bytes(exif[start : start + 2], "little" if order == "<" else "big")
+    stop = min(start + 2 + 12 * count, len(exif) - 11)
+    for place in range(start + 2, stop, 12):
+        tag, kind, length, value = struct.unpack_from(f"{order}HHII", exif, place)
+        if tag in OF_PIXELS and length and (size := BYTES_OF_TYPE.get(kind, 0)):
+            value = place + 8 if size * length <= 4 else value
+            each = numbers(order, (kind, exif[value : value + size]), WHOLE | FRACTIONS)
+            found.update((tag, number) for number in each[:1] if tag not in found)
+    return found
 
 
 def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:

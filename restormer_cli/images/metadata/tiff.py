@@ -11,7 +11,9 @@ TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES = 301, 318, 319
 XMP, IPTC, PROFILE = 700, 33723, 34675
 OF_COLOR = {TRANSFER_FUNCTION, WHITE_POINT, PRIMARIES, PROFILE}
 OF_SHAPE = {exif.ORIENTATION, exif.X_RESOLUTION, exif.Y_RESOLUTION, exif.RESOLUTION_UNIT}
-WANTED = exif.ABOUT_THE_PHOTO | OF_COLOR | OF_SHAPE | {XMP, IPTC}
+#: Scale, tie points, matrix and keys of GeoTIFF.
+OF_THE_MAP = {33550, 33922, 34264, 34735}
+WANTED = exif.ABOUT_THE_PHOTO | OF_COLOR | OF_SHAPE | OF_THE_MAP | {XMP, IPTC}
 
 
 def read_tiff(found: Found, data: bytes) -> None:
@@ -42,5 +44,7 @@ def read_tiff(found: Found, data: bytes) -> None:
     xy = fractions(WHITE_POINT, PRIMARIES)
     if len(xy) == 8:
         found.add_chromaticities(xy)
+    if OF_THE_MAP & tags.keys():
+        found.tell("its place on the map (GeoTIFF) is left out, since PNG cannot hold it")
     if found.icc is None and TRANSFER_FUNCTION in tags:
         found.tell("its TransferFunction, which few programs heed, is left out")

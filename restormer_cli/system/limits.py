@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from types import TracebackType
 
@@ -36,6 +37,8 @@ def reason(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or is_memory_message(text):
         what = "to load the libraries" if is_loading(error) else "to go on"
         return f"not enough memory {what}{_in_brackets(text)}; {_remedy()}"
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "the system opens no more files; raise the limit of open files (ulimit -n)"
     if _THREAD in text:
         return "the system starts no more threads; raise the limit of processes (ulimit -u)"
     if isinstance(error, ImportError) or (is_loading(error) and isinstance(error, OSError)):
@@ -45,16 +48,19 @@ def reason(error: BaseException) -> str | None:
         )
     if isinstance(error, FileNotFoundError) and _folder_is_gone():
         return "the working folder is not there any more; change to another one"
-    return text if isinstance(error, OSError) else None
+    if not isinstance(error, OSError):
+        return None
+    what = error.strerror or text
+    return what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}"
 
 
 def is_memory_message(text: str) -> bool:
-    """Whether a native library says that memory is short; they have no exception for it."""
+    """True if a native library says that memory is short; they have no exception for it."""
     return any(words in text.lower() for words in _MEMORY)
 
 
 def is_loading(error: BaseException) -> bool:
-    """Whether it happened while a library was being loaded, so before any work."""
+    """True if it happened while a library was being loaded, so before any work."""
     return isinstance(error, ImportError) or _passes_import(error.__traceback__)
 
 

@@ -21,9 +21,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from shake import random_sample, shake
 
 Image = NDArray[np.float32]
+#: A camera response, light to encoded value: samples over an even grid, both from 0 to 1.
+Curve = NDArray[np.float64]
 Degradation = Callable[[Image, np.random.Generator], Image]
 
 #: Files of a folder that are taken for clean photos.
@@ -50,9 +54,14 @@ WHITE_BALANCE_GAIN = (1.2, 2.4)
 EXPOSURE_GAIN = (0.8, 1.6)
 #: How far a camera's colour matrix pulls the channels apart.
 COLOUR_SEPARATION = (0.0, 0.8)
+#: Share of noisy samples of a camera that renders by one of the measured responses, if they are at
+#: hand; the others render as sRGB says.
+RESPONSE_SHARE = 0.5
 #: Share of noisy samples that the camera has smoothed already, by how much (σ in pixels), and how
 #: many times wider in chroma: eyes forgive blotches of colour less than lost detail.
-SMOOTHING_SHARE, SMOOTHING, CHROMA_SMOOTHING = 0.5, (0.4, 2.0), (1.0, 3.0)
+#: Neighbours in real cameras' files have a correlation of about 0.7; demosaicking alone makes 0.45,
+#: a σ of 0.6 with it 0.7.
+SMOOTHING_SHARE, SMOOTHING, CHROMA_SMOOTHING = 0.7, (0.3, 1.8), (1.0, 3.0)
 #: Share of clean photos that are rendered from a mosaic first. The others keep the network fit for
 #: photos that were reduced.
 DEMOSAICKED_SHARE = 0.5
@@ -72,12 +81,7 @@ RAIN_SLANT = 45.0
 #: Share of rainy samples under a veil, and the share of light it holds at most.
 HAZE_SHARE, HAZE = 0.3, 0.25
 
-#: Largest extent of a camera-shake kernel, in pixels, and the power of a uniform draw that makes
-#: small ones more frequent: most photos of a folder are hardly shaken, and must not be harmed.
-MOTION_EXTENT, MOTION_POWER = 25.0, 2.0
-#: Share of motion blur averaged in sRGB, not in light: published sets, GoPro among them, come
-#: in both kinds.
-ENCODED_MOTION_SHARE = 0.3
+#: Points of a camera's path.
 PATH_POINTS = 96
 
 #: Largest radius of the circle of confusion, in pixels, and the power of a uniform draw that makes
@@ -129,6 +133,18 @@ def to_encoded(linear: Image) -> Image:
     linear = np.clip(linear, 0, 1)
     high = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
     return np.where(linear <= 0.0031308, linear * np.float32(12.92), high).astype(np.float32)
+
+
+def by_curve(image: Image, curve: Curve) -> Image:
+    """Values in [0, 1], clipped to it, by a ``curve`` over an even grid."""
+    grid = np.linspace(0, 1, len(curve))
+    return np.interp(np.clip(image, 0, 1), grid, curve).astype(np.float32)
+
+
+def inverse_curve(curve: Curve) -> Curve:
+    """The inverse of a rising ``curve`` over an even grid, over the same grid."""
+    grid = np.linspace(0, 1, len(curve))
+    return np.interp(grid, curve, grid)
 
 
 def convolve(image: Image, kernel: Image) -> Image:
@@ -273,6 +289,7 @@ def camera_noise(
     read: float | None = None,
     smoothing: float = 0.0,
     chroma_smoothing: float = 1.0,
+    response: Curve | None = None,
 ) -> Image:
     """Noise as a camera makes it, ``(H, W, 3)`` to the same shape, 8-bit.
 
@@ -280,11 +297,12 @@ def camera_noise(
     random exposure, white balance and colour matrix, demosaicked and developed to sRGB (Brooks
     et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019). ``read`` is by default
     what goes with ``shot``; ``smoothing`` is the σ in pixels of a smoothing by the camera, and
-    ``chroma_smoothing`` how many times wider it smooths chroma, which leaves coarse blotches.
+    ``chroma_smoothing`` how many times wider it smooths chroma, which leaves coarse blotches. It
+    renders by its ``response``, by default the curve of sRGB.
     """
     read = typical_read_noise(shot) if read is None else read
     develop = random_development(rng)
-    linear = to_linear(clean)
+    linear = to_linear(clean) if response is None else by_curve(clean, inverse_curve(response))
     raw = undevelop(linear, develop)
     rows, columns = np.ogrid[: clean.shape[0], : clean.shape[1]]
     top, left = rng.integers(2, size=2)
@@ -304,11 +322,17 @@ def camera_noise(
         luma = (noise @ LUMA)[..., None]
         chroma = cv2.GaussianBlur(noise - luma, (0, 0), smoothing * chroma_smoothing)
         noise = cv2.GaussianBlur(luma, (0, 0), smoothing)[..., None] + chroma
-    return quantise(to_encoded(linear + noise))
+    noisy = linear + noise
+    return quantise(to_encoded(noisy) if response is None else by_curve(noisy, response))
 
 
-def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
-    """Camera noise from next to none to that of a phone at night, sometimes saved as JPEG."""
+def blind_camera_noise(
+    clean: Image, rng: np.random.Generator, responses: NDArray[np.float64] | None = None
+) -> Image:
+    """Camera noise from next to none to that of a phone at night, sometimes saved as JPEG.
+
+    ``responses`` are measured ones, a :data:`Curve` in each row.
+    """
     if rng.random() < CLEAN_SHARE:
         return quantise(clean)
     shot = float(np.exp(rng.uniform(*np.log(SHOT_NOISE))))
@@ -318,7 +342,11 @@ def blind_camera_noise(clean: Image, rng: np.random.Generator) -> Image:
     # divides the variance of white noise by 4πσ²; this one is no longer white.
     before = (1 + 4 * smoothing**2) ** rng.uniform(0, 1)
     shot, read = shot * before, read * before
-    noisy = camera_noise(clean, rng, shot, read, smoothing, rng.uniform(*CHROMA_SMOOTHING))
+    chroma, response = rng.uniform(*CHROMA_SMOOTHING), None
+    measured, index = rng.random() < RESPONSE_SHARE, rng.random()
+    if measured and responses is not None:
+        response = responses[int(index * len(responses))]
+    noisy = camera_noise(clean, rng, shot, read, smoothing, chroma, response)
     if rng.random() < JPEG_SHARE:
         return jpeg(noisy, rng, int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1)))
     return noisy
@@ -502,12 +530,14 @@ def motion_blur(
 
 
 def blind_motion_blur(clean: Image, rng: np.random.Generator) -> Image:
-    """Motion blur of a random extent, 0 to :data:`MOTION_EXTENT`, slightly noisy, or none."""
-    if rng.random() < CLEAN_SHARE:
-        return quantise(clean)
-    extent = MOTION_EXTENT * float(rng.random()) ** MOTION_POWER
-    noise = rng.uniform(0, BLUR_NOISE)
-    return motion_blur(clean, rng, extent, noise, in_light=rng.random() >= ENCODED_MOTION_SHARE)
+    """One of the blurs of :mod:`shake`, which makes batches of squares for training."""
+    margin, (height, width) = 32, clean.shape[:2]
+    bottom, right = (max(height, width) - length + margin for length in (height, width))
+    padded = cv2.copyMakeBorder(clean, margin, bottom, margin, right, cv2.BORDER_REFLECT_101)
+    crop = torch.from_numpy(np.rint(255 * padded).astype(np.uint8)).permute(2, 0, 1)[None]
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    blurred, _ = shake(crop, [random_sample(rng)], noise, margin)
+    return blurred[0, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
 
 
 # --- Defocus --------------------------------------------------------------------------------

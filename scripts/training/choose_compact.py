@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Which hyper-parameters to give a compact network: ``choose_compact.py --photos DIR``.
 
-Every candidate is trained for the same time, as :mod:`train_compact` does it, on colour photos
-with Gaussian noise, and measured: PSNR on held-out photos against megapixels a second. Larger
-networks learn more from a step but make fewer of them, so ask with the time that there is.
+Every candidate is trained for the same time, as :mod:`train_compact` does it, by default on colour
+photos with Gaussian noise, and measured: PSNR on held-out photos against megapixels a second.
+Larger networks learn more from a step but make fewer of them, so ask with the time that there is.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from train_compact import Run, keep_freed_memory, load_config
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.network.streaming import StreamingRestormer
 
-RECIPE = RECIPES["denoise_color"]
 #: The network of the recipe, and what to change of it.
 CANDIDATES: dict[str, dict[str, object]] = {
     "dim 24, blocks 1 2 2 3": {},
     "narrower: dim 16, blocks 1 2 2 3": {"dim": 16},
     "narrower and deeper: dim 16, blocks 2 3 3 4": {"dim": 16, "num_blocks": (2, 3, 3, 4)},
     "wider and shallower: dim 32, blocks 1 1 1 1": {"dim": 32, "num_blocks": (1, 1, 1, 1)},
+    "deeper where it is cheap: dim 24, blocks 1 2 4 12": {"num_blocks": (1, 2, 4, 12)},
+    "deeper still: dim 24, blocks 1 2 6 16": {"num_blocks": (1, 2, 6, 16)},
 }
 UNTIMED_STEPS, TIMED_STEPS = 2, 8
 SPEED_SIZE = 512
@@ -52,16 +53,26 @@ class Contest:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._minutes, self._seed = arguments.minutes, arguments.seed
         self._bfloat16, self._device = arguments.bfloat16, torch.device(arguments.device)
-        self._photos, self._pairs = read_photos(arguments.photos, RECIPE)
+        self._recipe, self._workers = RECIPES[arguments.recipe], arguments.workers
+        self._photos, self._pairs = read_photos(arguments.photos, self._recipe, self._workers)
 
     def _learn(self, config: RestormerConfig, folder: Path, steps: int) -> tuple[Run, float]:
         """A run of so many steps, and the seconds that each of them took."""
-        run = Run(replace(RECIPE, steps=steps), folder, self._device, self._seed, config=config)
+        recipe = replace(self._recipe, steps=steps)
+        run = Run(recipe, folder, self._device, self._seed, config=config)
+        if self._device.type == "cuda":
+            run.compile()
         began = time.monotonic()
-        for degraded, clean in batches(self._photos, RECIPE, self._seed, range(steps)):
-            run.learn(degraded, clean, self._bfloat16)
+        for degraded, clean in batches(
+            self._photos, recipe, self._seed, range(steps), self._device, self._workers
+        ):
+            run.learn(degraded, clean, self._bfloat16, run.progress())
             if run.step == UNTIMED_STEPS:
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize()
                 began = time.monotonic()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
         return run, (time.monotonic() - began) / max(1, steps - UNTIMED_STEPS)
 
     def enter(self, config: RestormerConfig) -> tuple[int, dict[str, float]]:
@@ -77,6 +88,8 @@ def main() -> None:
     """Print a row of a table for each candidate, as it is done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of clean photos")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="denoise_color")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make patches")
     parser.add_argument("--minutes", type=float, default=30, help="of training for each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -86,11 +99,11 @@ def main() -> None:
     keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    contest = Contest(arguments)
-    print(f"| network | parameters | MP/s | steps | {' | '.join(RECIPE.validate)} |")
-    print(f"|{'---|' * (4 + len(RECIPE.validate))}", flush=True)
+    contest, recipe = Contest(arguments), RECIPES[arguments.recipe]
+    print(f"| network | parameters | MP/s | steps | {' | '.join(recipe.validate)} |")
+    print(f"|{'---|' * (4 + len(recipe.validate))}", flush=True)
     for name, changes in CANDIDATES.items():
-        config = replace(load_config(RECIPE.options), **changes)
+        config = replace(load_config(recipe.options), **changes)
         parameters = sum(parameter.numel() for parameter in Restormer(config).parameters())
         speed = megapixels_a_second(config)
         steps, figures = contest.enter(config)

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,25 @@ import torch
 import torch.nn.functional as F
 from optimizer import Optimizer
 from patches import Pairs, batches, read_photos
-from recipes import RECIPES, Recipe
+from recipes import RECIPES, TrainingRecipe
 from safetensors.torch import load_file, save_file
+from shake import read_responses
 from torch import Tensor, nn
 
-from restormer_cli.network.architecture import Restormer, RestormerConfig
+from restormer_cli.network.architecture import Restormer, RestormerConfig, TransformerBlock
 from restormer_cli.tasks import shipped_options
 
 EMA_DECAY = 0.999
 WARM_UP_STEPS = 200
 CLIP_NORM = 0.5
 SECONDS_BETWEEN_CHECKPOINTS = 300
+#: Steps of a training that ends by the clock.
+STEPS_WITHOUT_END = 10**9
 
 
 @torch.inference_mode()
 def mean_psnr(
-    network: Restormer, pairs: list[tuple[Tensor, Tensor]], device: torch.device
+    network: nn.Module, pairs: list[tuple[Tensor, Tensor]], device: torch.device
 ) -> float:
     """Mean PSNR in dB over the pairs, of the output clamped to [0, 1]."""
     total = 0.0
@@ -51,10 +54,10 @@ def mean_psnr(
     return total / len(pairs)
 
 
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Learning rate: a short warm-up, then a cosine down to a thousandth."""
+def rate_at(step: int, progress: float, recipe: TrainingRecipe) -> float:
+    """Learning rate: a short warm-up, then a cosine down to a thousandth at ``progress`` 1."""
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return recipe.rate * warm * (0.001 + 0.999 * cosine)
 
 
@@ -98,6 +101,24 @@ def warm_start(network: Restormer, state: dict[str, Tensor]) -> None:
             len(own["output.weight"]), 1, 1, 1
         )
     network.load_state_dict({k: state[k] for k in own.keys() & state.keys()}, strict=False)
+    deepen(network, state)
+
+
+def deepen(network: Restormer, state: dict[str, Tensor]) -> None:
+    """Let the blocks that ``state`` does not have change nothing at first.
+
+    Each begins as a copy of one that the stage has, whose two branches add nothing yet
+    (Chen et al., "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016).
+    """
+    for name, stage in network.named_children():
+        if not isinstance(stage, nn.Sequential):
+            continue
+        learned = len({key.split(".")[1] for key in state if key.startswith(f"{name}.")})
+        for index in range(learned, len(stage)) if learned else ():
+            block = stage[index]
+            block.load_state_dict(stage[index % learned].state_dict())
+            nn.init.zeros_(block.attn.project_out.weight)
+            nn.init.zeros_(block.ffn.project_out.weight)
 
 
 class Run:
@@ -114,7 +135,7 @@ class Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         folder: Path,
         device: torch.device,
         seed: int,
@@ -133,8 +154,8 @@ class Run:
             warm_start(self._network, load_file(init))
         self._ema = copy.deepcopy(self._network).requires_grad_(False)
         self._optimizer = Optimizer(self._network, recipe.rate)
-        self._forward: nn.Module = self._network
-        self.step, self._loss = 0, math.nan
+        self.step = 0
+        self._loss: Tensor | None = None
         self._started, self._seconds_before = time.monotonic(), 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.exists():
@@ -152,19 +173,20 @@ class Run:
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self._seconds_before = state["step"], state["seconds"]
         self._forget_rows_after(self.step)
-        print(f"continuing at step {self.step} after {self._seconds() / 3600:.2f} h", flush=True)
+        print(f"continuing at step {self.step} after {self.hours():.2f} h", flush=True)
 
     def _identity(self) -> dict[str, Any]:
         """What must stay the same when a run goes on."""
         recipe = self._recipe
         return {
-            "degradation": recipe.degrade.__name__,
+            "degradation": recipe.degradation,
             "options": recipe.options,
             "hyper-parameters": asdict(self._network.config),
             "steps": recipe.steps,
             "batch": recipe.batch,
             "patch": recipe.patch,
             "rate": recipe.rate,
+            "loss": recipe.loss.__name__,
             "seed": self._seed,
         }
 
@@ -175,31 +197,47 @@ class Run:
             kept = [row for row in rows[1:] if int(row.split(",")[0]) <= step]
             self._log.write_text("".join(rows[:1] + kept), encoding="utf-8")
 
-    def _seconds(self) -> float:
+    def hours(self) -> float:
         """Time spent on the run until now, that before it was stopped included."""
-        return self._seconds_before + time.monotonic() - self._started
+        return (self._seconds_before + time.monotonic() - self._started) / 3600
+
+    def progress(self, within: float | None = None) -> float:
+        """How much of the training is over, from 0 to 1: of its steps, or of so many minutes."""
+        return self.hours() * 60 / within if within else self.step / self._recipe.steps
 
     def compile(self) -> None:
-        """Let torch.compile make the steps faster; the first takes minutes then."""
-        self._forward = torch.compile(self._network)  # type: ignore[assignment]
+        """Let torch.compile make the steps faster; the first takes a minute then.
 
-    def learn(self, degraded: Tensor, clean: Tensor, bfloat16: bool) -> None:
-        """One step on a batch of pairs, each ``(N, C, H, W)``."""
-        degraded, clean = degraded.to(self._device), clean.to(self._device)
+        The blocks are compiled one by one, so that those of a level share their code
+        (PyTorch's "regional compilation"); the whole network takes many times as long.
+        """
+        for module in self._network.modules():
+            if isinstance(module, TransformerBlock):
+                module.compile(dynamic=False)
+
+    def learn(self, degraded: Tensor, clean: Tensor, bfloat16: bool, progress: float) -> None:
+        """One step on a batch of pairs, each ``(N, C, H, W)``.
+
+        ``progress``, from 0 to 1, is how much of the training is over.
+        """
+        # Always laid out alike, or the compiler makes code for each layout.
+        degraded = degraded.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
-            loss = F.l1_loss(self._forward(degraded), clean)
+            restored = self._network(degraded)
+        loss = self._recipe.loss(restored.float(), clean)
         self._network.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._network.parameters(), CLIP_NORM)
-        self._optimizer.step(rate_at(self.step, self._recipe))
+        self._optimizer.step(rate_at(self.step, progress, self._recipe))
         # Young averages forget fast, or the random start would linger in them.
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             both = zip(self._ema.parameters(), self._network.parameters(), strict=True)
             for mean, parameter in both:
                 mean.lerp_(parameter, 1 - decay)
-        value = loss.item()
-        self._loss = value if math.isnan(self._loss) else 0.98 * self._loss + 0.02 * value
+        # Read when it is reported only: reading waits until a GPU has caught up.
+        value = loss.detach()
+        self._loss = value if self._loss is None else torch.lerp(self._loss, value, 0.02)
         self.step += 1
 
     def save(self) -> None:
@@ -210,7 +248,7 @@ class Run:
             "optimizer": self._optimizer.state_dict(),
             **self._identity(),
             "step": self.step,
-            "seconds": self._seconds(),
+            "seconds": 3600 * self.hours(),
         }
         partial = self._checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -228,50 +266,60 @@ class Run:
 
     def report(self, pairs: Pairs) -> None:
         """Print the loss and the :meth:`figures`, and add them to the log."""
-        hours = self._seconds() / 3600
+        hours = self.hours()
         figures = self.figures(pairs)
+        loss = math.nan if self._loss is None else self._loss.item()
         with self._log.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if file.tell() == 0:
                 writer.writerow(["step", "hours", "loss", *figures])
             writer.writerow(
-                [self.step, f"{hours:.3f}", f"{self._loss:.5f}"]
+                [self.step, f"{hours:.3f}", f"{loss:.5f}"]
                 + [f"{value:.3f}" for value in figures.values()]
             )
         shown = ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
         print(
-            f"step {self.step}/{self._recipe.steps}  {hours:.2f} h  loss {self._loss:.4f}  {shown}",
+            f"step {self.step}/{self._recipe.steps}  {hours:.2f} h  loss {loss:.4f}  {shown}",
             flush=True,
         )
 
 
-def train(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def train(recipe: TrainingRecipe, arguments: argparse.Namespace) -> None:
     """Train, or continue, one run to its last step or until it is stopped."""
     device = torch.device(arguments.device)
-    run = Run(recipe, arguments.run, device, arguments.seed, arguments.init)
-    if run.step == recipe.steps:
-        print(
-            f"{arguments.run}: has made all its {recipe.steps} steps; --export writes its weights"
-        )
+    config = load_config(recipe.options)
+    if arguments.blocks:
+        config = replace(config, num_blocks=tuple(arguments.blocks))
+    run = Run(recipe, arguments.run, device, arguments.seed, arguments.init, config)
+    if run.progress(arguments.within) >= 1:
+        print(f"{arguments.run}: has made all its {run.step} steps; --export writes its weights")
         return
     if arguments.compile:
         run.compile()
-    photos, pairs = read_photos(arguments.photos, recipe)
+    photos, pairs = read_photos(arguments.photos, recipe, arguments.workers)
     end = time.monotonic() + arguments.minutes * 60
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())  # once the step is done
-    for degraded, clean in batches(photos, recipe, arguments.seed, range(run.step, recipe.steps)):
-        run.learn(degraded, clean, arguments.bfloat16)
-        if run.step % arguments.report_every == 0 or run.step == recipe.steps:
+    for degraded, clean in batches(
+        photos,
+        recipe,
+        arguments.seed,
+        range(run.step, recipe.steps),
+        device,
+        arguments.workers,
+    ):
+        run.learn(degraded, clean, arguments.bfloat16, run.progress(arguments.within))
+        through = run.progress(arguments.within) >= 1
+        if run.step % arguments.report_every == 0 or through:
             run.report(pairs)
-        if run.step == recipe.steps or stopped.is_set() or time.monotonic() > end:
+        if through or stopped.is_set() or time.monotonic() > end:
             run.save()
             break
         run.save_if_due()
 
 
-def export(recipe: Recipe, run: Path, target: Path, mean_with: Path | None = None) -> None:
+def export(recipe: TrainingRecipe, run: Path, target: Path, mean_with: Path | None = None) -> None:
     """Write the EMA weights of a run as float16 safetensors.
 
     With the weights that the run began with as ``mean_with``, their mean: where the data of the
@@ -279,7 +327,7 @@ def export(recipe: Recipe, run: Path, target: Path, mean_with: Path | None = Non
     of Zero-Shot Models", CVPR 2022).
     """
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    learned, asked = state["degradation"], recipe.degrade.__name__
+    learned, asked = state["degradation"], recipe.degradation
     if learned != asked:
         raise SystemExit(f"{run}: has learned {learned}, not {asked}")
     tensors = state["ema"]
@@ -300,11 +348,25 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after, to go on later"
     )
+    parser.add_argument(
+        "--within",
+        type=float,
+        metavar="MINUTES",
+        help="let the learning rate fall over this time of training in all, not over the steps",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--bfloat16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make patches")
+    parser.add_argument(
+        "--blocks", type=int, nargs=4, help="other numbers of blocks than those of the options"
+    )
+    parser.add_argument("--batch", type=int, help="patches a step")
+    parser.add_argument("--patch", type=int, help="their side in pixels")
+    parser.add_argument("--rate", type=float, help="highest learning rate")
+    parser.add_argument("--responses", type=Path, metavar="DIR", help="measured camera responses")
     parser.add_argument("--report-every", type=int, default=250, metavar="STEPS")
     parser.add_argument("--options", help="other hyper-parameters, to compare")
     parser.add_argument("--init", type=Path, metavar="FILE", help="start from these weights")
@@ -317,8 +379,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     recipe = RECIPES[arguments.recipe]
-    changes = {k: v for k in ("steps", "options") if (v := getattr(arguments, k)) is not None}
-    recipe = Recipe(**{**vars(recipe), **changes})
+    names = ("steps", "options", "batch", "patch", "rate")
+    changes: dict[str, Any] = {k: v for k in names if (v := getattr(arguments, k)) is not None}
+    if arguments.within:
+        changes["steps"] = STEPS_WITHOUT_END
+    recipe = replace(recipe, **changes)
+    if arguments.responses:
+        recipe = recipe.with_responses(
+            read_responses(arguments.responses), read_responses(arguments.responses, held_out=True)
+        )
     if arguments.export:
         export(recipe, arguments.run, arguments.export, arguments.mean_with)
         return
@@ -327,6 +396,7 @@ def main() -> None:
     keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.benchmark = True
     train(recipe, arguments)
 
 

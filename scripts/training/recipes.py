@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import degradations as deg
+import films
+import losses
 import numpy as np
 from numpy.typing import NDArray
+from shake import Shaking
+from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How one compact network is trained."""
 
     options: str
     """Name of the YAML file in ``Options/`` that holds its hyper-parameters."""
-    degrade: deg.Degradation
+    degrade: deg.Degradation | Shaking
+    """Makes the degraded patch of a clean one, or draws what becomes of it in its batch."""
     validate: dict[str, deg.Degradation]
     """Named, fixed degradations whose PSNR on held-out photos is the learning curve."""
     steps: int = 12_000
@@ -25,8 +31,35 @@ class Recipe:
     rate: float = 1e-3
     margin: int = 0
     """Pixels around the patch that are degraded with it and cut off: what blurs into it."""
+    loss: Callable[[Tensor, Tensor], Tensor] = losses.absolute
     prepare: deg.Degradation | None = None
     """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
+
+    @property
+    def degradation(self) -> str:
+        """Name of what makes the training pairs."""
+        if isinstance(self.degrade, Shaking):
+            return "shake"
+        function = self.degrade.func if isinstance(self.degrade, partial) else self.degrade
+        return str(function.__name__)
+
+    def with_responses(
+        self, responses: NDArray[np.float64], held_out: NDArray[np.float64]
+    ) -> TrainingRecipe:
+        """Also by measured camera responses ``(N, M)``, where the degradation knows of them.
+
+        They map light to encoded values, over an even grid from 0 to 1; those ``held_out`` are
+        measured on.
+        """
+        if isinstance(self.degrade, Shaking):
+            degrade: deg.Degradation | Shaking = Shaking(responses)
+            other = partial(films.filmed, extent=12, responses=held_out)
+        elif self.degrade is deg.blind_camera_noise:
+            degrade = partial(deg.blind_camera_noise, responses=responses)
+            other = partial(_noise_by_any, responses=held_out)
+        else:
+            return self
+        return replace(self, degrade=degrade, validate={**self.validate, "responses": other})
 
     def with_margin(self, size: int) -> int:
         """Side of the crop that a patch of ``size`` pixels is made from."""
@@ -48,21 +81,29 @@ def _fixed(function: Callable[..., deg.Image], **strength: float) -> deg.Degrada
     return lambda clean, rng: function(clean, rng, **strength)
 
 
+def _noise_by_any(
+    clean: deg.Image, rng: np.random.Generator, responses: NDArray[np.float64]
+) -> deg.Image:
+    """Middling camera noise, rendered by one of the ``responses``."""
+    response = responses[rng.integers(len(responses))]
+    return deg.camera_noise(clean, rng, shot=2e-3, smoothing=0.6, response=response)
+
+
 _GAUSSIAN = {f"sigma{s}": _fixed(deg.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
 
 RECIPES = {
-    "denoise_color": Recipe(
+    "denoise_color": TrainingRecipe(
         options="compact_denoise_color",
         degrade=deg.blind_gaussian,
         validate=_GAUSSIAN,
     ),
-    "denoise_gray": Recipe(
+    "denoise_gray": TrainingRecipe(
         options="compact_denoise_gray",
         degrade=deg.blind_gaussian,
         validate=_GAUSSIAN,
         prepare=lambda clean, rng: deg.to_gray(clean),
     ),
-    "denoise_real": Recipe(
+    "denoise_real": TrainingRecipe(
         options="compact_denoise_real",
         degrade=deg.blind_camera_noise,
         validate={
@@ -74,7 +115,7 @@ RECIPES = {
         },
         prepare=deg.camera_rendering,
     ),
-    "derain": Recipe(
+    "derain": TrainingRecipe(
         options="compact_derain",
         degrade=deg.blind_rain,
         validate={
@@ -87,20 +128,23 @@ RECIPES = {
         patch=96,
     ),
     # Blur is undone from a wider view than noise, so patches are larger and fewer.
-    "deblur_motion": Recipe(
+    "deblur_motion": TrainingRecipe(
         options="compact_deblur_motion",
-        degrade=deg.blind_motion_blur,
+        degrade=Shaking(),
         validate={
             "sharp": deg.unchanged,
-            "extent2": _fixed(deg.motion_blur, extent=2, noise=1),
             "extent8": _fixed(deg.motion_blur, extent=8, noise=1),
-            "extent20": _fixed(deg.motion_blur, extent=20, noise=1),
+            "film1": _fixed(films.filmed, extent=1.5),
+            "film6": _fixed(films.filmed, extent=6),
+            "film15": _fixed(films.filmed, extent=15, thing=True),
+            "film25": _fixed(films.filmed, extent=25),
         },
-        batch=8,
-        patch=96,
-        margin=16,
+        batch=4,
+        patch=128,
+        margin=24,
+        loss=losses.decibels,
     ),
-    "deblur_defocus": Recipe(
+    "deblur_defocus": TrainingRecipe(
         options="compact_deblur_defocus",
         degrade=deg.blind_defocus_blur,
         validate={
@@ -112,7 +156,7 @@ RECIPES = {
         patch=96,
         margin=12,
     ),
-    "dual_pixel": Recipe(
+    "dual_pixel": TrainingRecipe(
         options="compact_dual_pixel",
         degrade=deg.blind_dual_pixel,
         validate={

@@ -1,17 +1,19 @@
-"""Formats of 8 bit that Pillow decodes as every viewer shows them."""
+"""Formats that Pillow decodes as every viewer shows them, but for samples of more than 8 bit."""
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import imagecodecs
 import numpy as np
-import PIL.Image
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs.base import Codec, Decoded, parsing
+from restormer_cli.images.codecs.base import Codec, Decoded, Pixels, parsing, scaled
+from restormer_cli.images.pillow import open_image
 
 #: Pillow's modes, and which of ours hold all of them.
 MODES = {
@@ -23,12 +25,17 @@ MODES = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "RGBX": "RGB",
+    "I;16": "L",
 }
+#: How AVIF says which samples it holds (AV1 in ISOBMFF, 2.3), and JPEG 2000 (ISO 15444-1, A.5.1).
+AV1_HEADER = re.compile(rb"av1C\x81.(.)", re.DOTALL)
+SIZES = re.compile(rb"\xff\x4f\xff\x51.{36}(..)", re.DOTALL)
+MOST_BITS = 16
 
 
 def _open(kind: str, file: BinaryIO) -> Any:
     with parsing(kind):
-        return PIL.Image.open(file, formats=[PILLOW_NAMES[kind]])
+        return open_image(file, [PILLOW_NAMES[kind]])
 
 
 def _measurer(kind: str) -> Callable[[BinaryIO], tuple[int, int]]:
@@ -39,11 +46,32 @@ def _measurer(kind: str) -> Callable[[BinaryIO], tuple[int, int]]:
     return measure
 
 
+def _bits(kind: str, data: bytes) -> int:
+    """Of a sample, as the header says."""
+    if kind == "AVIF" and (header := AV1_HEADER.search(data)):
+        return {0b00: 8, 0b10: 10, 0b11: 12}.get(header[1][0] >> 5 & 0b11, 8)
+    if kind == "JPEG 2000" and (sizes := SIZES.search(data)):
+        stop = sizes.end() + 3 * int.from_bytes(sizes[1], "big")
+        return max((1 + (each & 0x7F) for each in data[sizes.end() : stop : 3]), default=8)
+    return 8
+
+
+def _deep(kind: str, data: bytes, bits: int) -> Pixels:
+    """Samples of more bits than Pillow gives."""
+    if kind == "AVIF":
+        return scaled(imagecodecs.avif_decode(data, index=0), bits)
+    image = imagecodecs.jpeg2k_decode(data)
+    if image.dtype != np.uint16:
+        raise NotImplementedError(f"{image.dtype} samples")
+    return scaled(image, bits)
+
+
 def _decoder(kind: str) -> Callable[[bytes], Decoded]:
     def decode(data: bytes) -> Decoded:
         image = _open(kind, io.BytesIO(data))
         mode = MODES.get(image.mode)
-        if mode is None:
+        bits = _bits(kind, data)
+        if mode is None or bits > MOST_BITS:
             raise ImageError(
                 f"is a {kind} file of an unusual depth ({image.mode}); "
                 "convert it to 8 or 16 bit PNG"
@@ -52,12 +80,16 @@ def _decoder(kind: str) -> Callable[[bytes], Decoded]:
             mode = "LA" if mode == "L" else "RGBA"
         with parsing(kind):
             frames = getattr(image, "n_frames", 1)
-            pixels = np.asarray(image.convert(mode))
+            deep = bits > 8
+            pixels: Any = _deep(kind, data, bits) if deep else np.asarray(image.convert(mode))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
-        colours = 1 if mode.startswith("L") else 3
+        colours = 1 if pixels.shape[2] < 3 else 3
+        alpha = pixels[..., colours] if pixels.shape[2] > colours else None
+        if kind == "BMP" and alpha is not None and not alpha.any():
+            alpha = None  # so do programs that set aside room for alpha and leave it empty
         return Decoded(
             pixels[..., :colours],
-            pixels[..., colours] if pixels.shape[2] > colours else None,
+            alpha,
             notes=(f"only the first of {frames} frames is restored",) if frames > 1 else (),
         )
 
@@ -87,8 +119,12 @@ def _is_bmp(head: bytes) -> bool:
     return head.startswith(b"BM") and (len(head) < 18 or size in BMP_HEADERS)
 
 
-def _box_brand(*brands: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
+def _is_avif(head: bytes) -> bool:
+    """By its own brand, or by that of HEIF in general if the further ones tell more."""
+    further = head[16 : int.from_bytes(head[:4], "big")]
+    if head[4:8] != b"ftyp":
+        return False
+    return head[8:12] in AVIF_BRANDS or (head[8:12] in HEIF_BRANDS and b"avif" in further)
 
 
 def _begins(*starts: bytes) -> Callable[[bytes], bool]:
@@ -98,6 +134,7 @@ def _begins(*starts: bytes) -> Callable[[bytes], bool]:
 PILLOW_NAMES = {"BMP": "BMP", "WebP": "WEBP", "GIF": "GIF", "AVIF": "AVIF", "JPEG 2000": "JPEG2000"}
 #: Sizes of the header, which tell its version.
 BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+AVIF_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"mif1", b"msf1")
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 CODECS = (
@@ -109,7 +146,7 @@ CODECS = (
         _decoder("WebP"),
     ),
     Codec("GIF", _begins(b"GIF87a", b"GIF89a"), _measurer("GIF"), _decoder("GIF")),
-    Codec("AVIF", _box_brand(b"avif", b"avis"), _measurer("AVIF"), _decoder("AVIF")),
+    Codec("AVIF", _is_avif, _measurer("AVIF"), _decoder("AVIF")),
     Codec(
         "JPEG 2000",
         _begins(JP2, b"\xff\x4f\xff\x51"),

@@ -137,7 +137,7 @@ def describe_name(path: Path) -> str | None:
     """What a file that cannot be read is by its name, as the end of a sentence; None if unknown."""
     name = path.name.lower()
     if name.endswith(_UNFINISHED):
-        return "is a download that has not ended; let it end, or begin again"
+        return "is a download that was cut off or has not ended; let it end, or begin again"
     if name.endswith(".distcp"):
         return (
             "is one part of a distributed checkpoint; make one file of its folder with "
@@ -202,7 +202,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_onnx(path: Path, head: bytes) -> bool:
-    """Whether a protocol buffer begins as ONNX models do: version of the format, then maker."""
+    """True if a protocol buffer begins as ONNX models do: version of the format, then maker."""
     return path.suffix.lower() == ".onnx" or (
         head[:1] == b"\x08" and head[1:2] < b"\x40" and head[2:3] in {b"\x12", b"\x3a"}
     )

@@ -1,0 +1,65 @@
+"""What the batch runner asks of a network, and nothing else that it knows of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from restormer_cli.images.codecs.base import Pixels
+
+#: Called with the fraction of the work that is done, 0 to 1. What it raises stops the work.
+Progress = Callable[[float], None]
+#: uint8 or uint16 ``(H, W, C)`` to the same.
+Function = Callable[..., Pixels]
+
+
+@runtime_checkable
+class ImageRestorer(Protocol):
+    """Restores images in memory; :class:`restormer_cli.Restorer` is one."""
+
+    def __call__(self, *views: Pixels, bit_depth: int | None, progress: Progress) -> Pixels:
+        """Restore one image, from one view or a left and a right one."""
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ImageError for a size that memory can never suffice for."""
+
+    def room_for(self, height: int, width: int) -> tuple[int, int]:
+        """Main memory that may be taken now, and what an image of this size takes; in bytes."""
+
+    def images_together(self, height: int, width: int, channels: int) -> int:
+        """How many images of this size are best restored together."""
+
+    def restore_together(
+        self, batch: Sequence[tuple[Pixels, ...]], *, bit_depth: int | None, progress: Progress
+    ) -> list[Pixels]:
+        """Restore as many images of one size as :meth:`images_together` says at most."""
+
+
+class FunctionRestorer:
+    """Makes an :class:`ImageRestorer` of a function that restores one image."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def __call__(self, *views: Pixels, bit_depth: int | None, progress: Progress) -> Pixels:
+        return self._function(*views, bit_depth=bit_depth, progress=progress)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Any size will do."""
+
+    def room_for(self, height: int, width: int) -> tuple[int, int]:
+        return sys.maxsize, 0
+
+    def images_together(self, height: int, width: int, channels: int) -> int:
+        return 1
+
+    def restore_together(
+        self, batch: Sequence[tuple[Pixels, ...]], *, bit_depth: int | None, progress: Progress
+    ) -> list[Pixels]:
+        return [self(*views, bit_depth=bit_depth, progress=progress) for views in batch]
+
+
+def as_image_restorer(restorer: ImageRestorer | Function) -> ImageRestorer:
+    """The same, or what makes one of a plain function."""
+    return restorer if isinstance(restorer, ImageRestorer) else FunctionRestorer(restorer)

@@ -1,0 +1,96 @@
+"""What is still to be done: restore an image, skip it since it is done, or refuse it.
+
+A result counts as done if the journal knows it as it is, and its inputs, weights and settings are
+those of this run.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
+from restormer_cli.errors import ImageError
+from restormer_cli.system.files import Stamp, read_file
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done about an image."""
+
+    action: Literal["restore", "skip", "refuse"]
+    reason: str = ""
+    """For people: why it is done again, kept or refused; "" where that goes without saying."""
+
+
+RESTORE, DONE = Decision("restore"), Decision("skip")
+
+
+def decide(
+    journal: Journal, item: Item, *, checksum: bool = False, overwrite: bool = False
+) -> Decision:
+    """What is to be done about an image.
+
+    Parameters
+    ----------
+    checksum
+        Compare the content of the input, not its size and time.
+    overwrite
+        Restore it in any case.
+    """
+    try:
+        there = item.result.stat()
+    except OSError:
+        return RESTORE  # if the trouble is another, writing will say so
+    if not stat.S_ISREG(there.st_mode):
+        return Decision("refuse", f"{item.result} is in the way and no file")
+    if overwrite:
+        return RESTORE
+    entry = journal.entry_at(item.result, there)
+    if entry is None:
+        return Decision("skip", "not in the record of this folder")
+    if entry.settings.task != journal.settings.task:
+        return Decision("skip", f"made by {entry.settings.task}")
+    others = [path for path, _ in entry.sources]
+    moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+    # Where both files are there, size and time may be the same by chance: frames of a scanner,
+    # files of an archive.
+    twins = moved and any(map(_both_there, item.sources, others))
+    same = _same_content if checksum or twins else _same_stamp
+    try:
+        came_from_these = len(entry.sources) == len(item.sources) and all(
+            same(path, stamp) for path, (_, stamp) in zip(item.sources, entry.sources, strict=True)
+        )
+    except (OSError, ImageError):
+        return RESTORE  # reading the input will say what is wrong
+    if not came_from_these:
+        if moved:
+            return Decision(
+                "refuse",
+                f"{item.result} is the result of {others[0]}; "
+                "name another --result-dir, or replace it with --overwrite",
+            )
+        return Decision("restore", "input changed")
+    changes = journal.settings.changes_from(entry.settings)
+    return Decision("restore", ", ".join(changes) + " changed") if changes else DONE
+
+
+def _both_there(path: Path, other: str) -> bool:
+    """True if these are two files, not one that was moved or is reached by another path."""
+    try:
+        return not path.samefile(other)
+    except OSError:
+        return False
+
+
+def _same_stamp(path: Path, stamp: Stamp) -> bool:
+    facts = path.stat()
+    return (facts.st_size, facts.st_mtime_ns) == (stamp.size, stamp.mtime)
+
+
+def _same_content(path: Path, stamp: Stamp) -> bool:
+    return path.stat().st_size == stamp.size and read_file(path)[1].digest == stamp.digest

@@ -1,0 +1,22 @@
+"""``restormer devices``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from restormer_cli.cli.options import Precision
+from restormer_cli.system.limits import check_address_space
+
+
+def devices(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto,
+) -> None:
+    """Say what this machine has, what would be used, and why."""
+    check_address_space()
+    from restormer_cli.network.devices import describe
+
+    for line in describe(device, precision.value):
+        print(line)

@@ -1,0 +1,63 @@
+"""CONTRIBUTING's recipe for a task, followed in a copy of the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import read, save, write, zero_network
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of all that the command needs."""
+    copy = tmp_path / "checkout"
+    for folder in ("restormer_cli", "Options", "pretrained_models"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def add_row(checkout: Path, row: str) -> None:
+    tasks = checkout / "restormer_cli" / "tasks.py"
+    before, rows, after = tasks.read_text(encoding="utf-8").partition("VARIANTS = (\n")
+    tasks.write_text(f"{before}{rows}    {row},\n{after}", encoding="utf-8")
+
+
+def run(checkout: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The command of the copy; the folder that it runs in comes first in the path."""
+    command = [sys.executable, "-m", "restormer_cli.cli", *map(str, words)]
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=checkout, env=environment, check=False
+    )
+
+
+def test_yaml_and_row_make_a_command(checkout: Path, tmp_path: Path) -> None:
+    shutil.copy(checkout / "Options" / "derain.yml", checkout / "Options" / "dehaze.yml")
+    add_row(checkout, 'Variant("dehaze", "dehaze", help="Remove haze.")')
+    pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    write(tmp_path / "in" / "a.png", pixels)
+    weights = save(zero_network(), tmp_path / "dehaze.safetensors")
+    assert "Remove haze." in run(checkout, "--help").stdout
+    words = ("--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out", "--weights", weights)
+    ran = run(checkout, "dehaze", *words)
+    assert (ran.returncode, ran.stdout.splitlines()) == (0, [str(tmp_path / "out" / "a.png")])
+    assert (read(tmp_path / "out" / "a.png") == pixels).all()
+
+
+def test_yaml_and_row_make_a_kind(checkout: Path, tmp_path: Path) -> None:
+    shutil.copy(checkout / "Options" / "denoise_real.yml", checkout / "Options" / "film.yml")
+    add_row(checkout, 'Variant("film", "denoise", kind="film", help="Noise.", kind_help="grain")')
+    write(tmp_path / "in" / "a.png", np.zeros((16, 16, 3), np.uint8))
+    weights = save(zero_network(), tmp_path / "film.safetensors")
+    assert "film: grain" in " ".join(run(checkout, "denoise", "--help").stdout.split())
+    words = ("--input-dir", tmp_path / "in", "--result-dir", tmp_path / "out", "--weights", weights)
+    assert run(checkout, "denoise", "--kind", "film", *words).returncode == 0
+    assert (tmp_path / "out" / "a.png").exists()
