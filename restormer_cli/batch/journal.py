@@ -358,7 +358,7 @@ class Journal:
             return
         try:
             self._begin()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the old one is still to be closed
             if self._descriptor not in {old, None}:
                 os.close(self._descriptor)
             self._descriptor = old

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
-from restormer_cli.system.files import kind
+from restormer_cli.system.files import why_no_file
 
 #: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
 SUFFIXES = frozenset(
@@ -248,10 +247,12 @@ class _Walk:
         # network each would be a question to the server.
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - ten times as fast
         if suffix in SUFFIXES:
-            trouble = None if entry.is_file(follow_symlinks=False) else _trouble(Path(entry.path))
-            if trouble is not None:
-                self.problems.append((Path(entry.path), trouble))
-            return trouble is None
+            if entry.is_file(follow_symlinks=False):
+                return True
+            path = Path(entry.path)
+            if trouble := why_no_file(path, "an image file"):
+                self.problems.append((path, trouble))
+            return not trouble
         if suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
@@ -311,17 +312,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, say
         return False
-
-
-def _trouble(path: Path) -> str | None:
-    """Why a name is that of no file; None if it is."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "is a link to a file that is not there"
-    except OSError as error:  # a link to itself, say
-        return f"cannot be read ({error.strerror or error})"
-    return None if stat.S_ISREG(mode) else f"is {kind(mode)}, not an image file"
 
 
 def _may_be_an_image(name: str, suffix: str) -> bool:

@@ -34,11 +34,13 @@ class Progress:
     ) -> None:
         self._line, self._quiet, self._options = line, quiet, bar
         self._bar: tqdm | None = None
+        self._begun = False
         self._spoke = time.monotonic()
 
     def begin(self, total: float | None, *, done: float = 0, description: str = "") -> None:
         """Begin to count, or begin anew; ``done`` is what was there before and took no time."""
         self.close()
+        self._begun = True
         self._spoke = time.monotonic()
         if not self._quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -47,9 +49,10 @@ class Progress:
             self._bar = tqdm(total=total, initial=done, desc=description or None, **options)
 
     def show(self, done: float, total: float | None, description: str = "") -> None:
-        """Show so much done of a total; begins a bar where there is none."""
-        if self._bar is None:
-            self.begin(total)
+        """Show so much done of a total; begins to count where that has not begun."""
+        if not self._begun:
+            # What was there before counts as done, not as fast.
+            self.begin(total, done=done, description=description)
         if total is not None:
             self.expect(total)
         self.describe(description)
@@ -89,6 +92,7 @@ class Progress:
 
     def close(self) -> None:
         """End the bar."""
+        self._begun = False
         if self._bar is not None:
             self._bar.close()
             self._bar = None

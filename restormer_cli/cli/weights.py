@@ -147,9 +147,8 @@ class _DownloadConsole(Progress):
         of_all = "" if total is None else f" of {format_bytes(total)}"
         self._text = f"{name}: {format_bytes(done)}{of_all}"
         if name != self._file:
-            # What was there before this run counts as done, not as fast.
+            self.close()
             self._file = name
-            self.begin(total, done=done, description=name)
         self.show(done, total, name)
 
     def _last_line(self) -> str:

@@ -36,8 +36,6 @@ Restore = Callable[[Floats], Floats]
 
 Progress = Callable[[DataSet, int, int], None]
 
-OFFICIAL = "official"
-
 
 def reproduce(
     table: str,

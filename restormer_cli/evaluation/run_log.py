@@ -22,7 +22,7 @@ from restormer_cli.batch.journal import Journal
 from restormer_cli.errors import UsageError
 from restormer_cli.settings import Settings
 from restormer_cli.system import json_lines
-from restormer_cli.system.files import file_mode, is_file, kind, real_path
+from restormer_cli.system.files import file_mode, is_file, real_path, why_no_file
 from restormer_cli.tasks import Variant, variant_of_weights
 
 REPORT_SUFFIX = ".jsonl"
@@ -103,7 +103,7 @@ def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
         files = []
         for path in sorted(_reports_in(result_dir), key=_age):
             try:
-                if trouble := _trouble(path):
+                if trouble := why_no_file(path, "a report"):
                     raise UsageError(f"{path}: {trouble}")
                 files.append(list(_read_lines(path, result_dir)))
             except UsageError as error:  # nobody has asked for it
@@ -153,17 +153,6 @@ def _reports_in(folder: Path) -> list[Path]:
             ]
     except OSError:  # whoever looks for images there says so
         return []
-
-
-def _trouble(path: Path) -> str:
-    """Why a name that was only found is not opened: a pipe would block; empty if it is a file."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "is a link to a file that is not there"
-    except OSError as error:  # a link to itself, say
-        return f"cannot be read ({error.strerror or error})"
-    return "" if stat.S_ISREG(mode) else f"is {kind(mode)}, not a report"
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -49,6 +49,23 @@ def kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
+def why_no_file(path: Path, wanted: str) -> str:
+    """Why a name found in a folder is not opened, as a pipe would block; empty if it is a file.
+
+    Parameters
+    ----------
+    wanted
+        What it should be, such as ``an image file``.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to a file that is not there"
+    except OSError as error:  # a link to itself, say
+        return f"cannot be read ({error.strerror or error})"
+    return "" if stat.S_ISREG(mode) else f"is {kind(mode)}, not {wanted}"
+
+
 def real_path(path: Path) -> Path:
     """The path free of links, as far as it can be looked at."""
     return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
