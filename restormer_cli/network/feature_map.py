@@ -41,9 +41,9 @@ class FeatureMap:
         rows = self.tensor[:, first:last]
         return rows if self.tensor.device == self.device else rows.to(self.device)
 
-    def write(self, first: int, last: int, rows: Tensor) -> None:
-        """Put rows back, or put new ones there."""
-        target = self.tensor[:, first:last]
+    def write(self, first: int, last: int, rows: Tensor, left: int = 0) -> None:
+        """Put rows back, or put new ones there, from column ``left`` on."""
+        target = self.tensor[:, first:last, left : left + rows.shape[2]]
         if rows.data_ptr() != target.data_ptr():
             target.copy_(rows)
         self.release(first, last)

@@ -57,6 +57,12 @@ class Plan:
     """Predicted peak above what the process holds already."""
     scratch_bytes: int = 0
     """Size of the scratch file, for ``storage="scratch"``."""
+    threads: int = 1
+    """Threads that each stream through parts of the image, on a CPU."""
+
+    def widest_part(self, dim: int) -> int:
+        """Columns of a part of the image, at most, so that its strips have rows enough."""
+        return self.strip_values // (CPU_STRIP_ROWS * 2 * dim)
 
     def strip_rows(self, height: int, width: int, channels: int) -> int:
         """Rows of a strip of a feature map of this size."""
@@ -105,7 +111,7 @@ def plan_memory(
     available = _available(device, max_memory)
     strips = [GPU_STRIP_VALUES]
     if device.type == "cpu":
-        strips = [max(CPU_STRIP_VALUES, CPU_STRIP_ROWS * width * 2 * config.dim)]
+        strips = [CPU_STRIP_VALUES]
     while strips[-1] > SMALLEST_STRIP_VALUES:
         strips.append(strips[-1] // 2)
     elsewhere: Storage = "scratch" if device.type == "cpu" else "host"
