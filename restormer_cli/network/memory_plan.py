@@ -118,8 +118,14 @@ def plan_memory(
     least = math.inf
     # From the fastest to the most frugal. Of strips of one row there are none smaller.
     strips.append(1)
+    threads = [torch.get_num_threads() if device.type == "cpu" else 1]
+    while threads[-1] > 1:
+        threads.append(threads[-1] // 2)
     for plan in (
-        Plan(pixels, storage, 0) for storage in ("device", elsewhere) for pixels in strips
+        Plan(values, storage, 0, threads=count)
+        for storage in ("device", elsewhere)
+        for count in threads
+        for values in strips
     ):
         plan = _predict(config, height, width, device, dtype, plan)
         least = min(least, plan.peak_bytes)
