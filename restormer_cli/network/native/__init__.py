@@ -1,0 +1,178 @@
+"""Kernels of our own, in C: what PyTorch needs several passes over memory for, in one.
+
+Each thread that calls one computes alone, without the interpreter lock. A pixel's result does not
+depend on how a map is split into calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restormer_cli.network.native.build import LIBRARY, digest
+
+_SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
+#: Ends of the functions' names.
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class Filter:
+    """A depthwise 3×3 convolution, laid out for the kernels."""
+
+    def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
+        """``kernel`` is ``(K, 1, 3, 3)``, ``bias`` ``(K,)``."""
+        self.taps = kernel.float().flatten(1).T.contiguous()
+        self.bias = None if bias is None else bias.float().contiguous()
+        self.pointers = (self.taps.data_ptr(), None if self.bias is None else self.bias.data_ptr())
+
+
+class Kernels:
+    """The kernels for one precision.
+
+    Feature maps are ``(N, rows, columns, channels)``; channels lie side by side, other strides are
+    free. Windows come with a row above and below that are not computed. Columns likewise, but for
+    the sides in ``pad``: beyond those there are zeros.
+    """
+
+    def __init__(self, library: ctypes.CDLL, target: str, dtype: torch.dtype) -> None:
+        ends = f"{_TYPES[dtype]}_{target}"
+        self.target, self.dtype = target, dtype
+        self._gate = library[f"restormer_gate_{ends}"]
+        self._gate.argtypes = [*[_POINTER] * 2, *[_SIZE] * 5, *[_INT] * 2, *[_POINTER] * 5]
+        self._gate.argtypes += [_SIZE] * 2
+        self._depthwise = library[f"restormer_depthwise_{ends}"]
+        self._depthwise.argtypes = [_POINTER, *[_SIZE] * 5, *[_INT] * 2, *[_POINTER] * 3]
+        self._depthwise.argtypes += [*[_SIZE] * 4, _POINTER]
+        for function in (self._gate, self._depthwise):
+            function.restype = None
+
+    def gate(
+        self,
+        gates: Tensor,
+        values: Tensor,
+        filters: tuple[Filter, Filter],
+        out: Tensor,
+        pad: tuple[bool, bool] = (True, True),
+    ) -> None:
+        """GELU of the one convolution, times the other.
+
+        Parameters
+        ----------
+        gates, values
+            ``(N, R + 2, W + 2, K)`` with the same strides; a column less for each side in ``pad``.
+        filters
+            For gates and values.
+        out
+            ``(N, R, W, K)``, written.
+        pad
+            Whether the window ends at the map's left, right side.
+        """
+        count, rows, _, channels = out.shape
+        columns = gates.shape[2]
+        self._check(gates, values, out, shape=(count, rows, columns + sum(pad) - 2, channels))
+        image, row, pixel, _ = gates.stride()
+        if values.stride() != gates.stride() or values.shape != gates.shape:
+            raise ValueError("gates and values must have the same layout")
+        out_image, out_row, out_pixel, _ = out.stride()
+        size = gates.element_size()
+        for n in range(count):
+            self._gate(
+                gates.data_ptr() + n * image * size,
+                values.data_ptr() + n * image * size,
+                row,
+                pixel,
+                rows,
+                columns,
+                channels,
+                *pad,
+                *filters[0].pointers,
+                *filters[1].pointers,
+                out.data_ptr() + n * out_image * size,
+                out_row,
+                out_pixel,
+            )
+
+    def depthwise(
+        self,
+        window: Tensor,
+        kernel: Filter,
+        out: Tensor,
+        pad: tuple[bool, bool] = (True, True),
+        squares: Tensor | None = None,
+    ) -> None:
+        """A depthwise convolution.
+
+        Parameters
+        ----------
+        window
+            ``(N, R + 2, W + 2, G * c)``; a column less for each side in ``pad``.
+        out
+            ``(G, N, R, W, c)``, each group of channels apart, written.
+        squares
+            ``(N, R, G * c)`` float64, contiguous: the sum of squares over each row of the result
+            as rounded, written.
+        """
+        groups, count, rows, _, channels = out.shape
+        columns, wide = window.shape[2:]
+        self._check(window, out[0], shape=(count, rows, columns + sum(pad) - 2, channels))
+        image, row, pixel, _ = window.stride()
+        out_group, out_image, out_row, out_pixel, _ = out.stride()
+        size = window.element_size()
+        if groups * channels != wide:
+            raise ValueError("channels in and out differ")
+        sums, per_image = None, rows * wide * 8
+        if squares is not None:
+            if squares.shape != (count, rows, wide) or squares.dtype != torch.float64:
+                raise ValueError("squares are (N, R, K) in float64")
+            sums = squares.data_ptr()
+        for n in range(count):
+            self._depthwise(
+                window.data_ptr() + n * image * size,
+                row,
+                pixel,
+                rows,
+                columns,
+                wide,
+                *pad,
+                *kernel.pointers,
+                out.data_ptr() + n * out_image * size,
+                channels,
+                out_group,
+                out_row,
+                out_pixel,
+                None if sums is None else sums + n * per_image,
+            )
+
+    def _check(self, *tensors: Tensor, shape: tuple[int, ...]) -> None:
+        """Raw pointers know no bounds: all that is passed on must fit."""
+        *windows, out = tensors
+        for tensor in tensors:
+            if tensor.dtype != self.dtype or tensor.stride(-1) != 1 or tensor.device.type != "cpu":
+                raise ValueError(f"{self.dtype} on the CPU is needed, channels side by side")
+        if tuple(out.shape) != shape or any(w.shape[1] != shape[1] + 2 for w in windows):
+            raise ValueError(f"the result is {tuple(out.shape)}, not {shape}")
+
+
+@functools.cache
+def _library() -> tuple[ctypes.CDLL, str] | None:
+    if os.environ.get("RESTORMER_NATIVE") == "0" or not LIBRARY.exists():
+        return None
+    library = ctypes.CDLL(str(LIBRARY))
+    for function in (library.restormer_processor, library.restormer_sources):
+        function.restype = ctypes.c_char_p
+    if library.restormer_sources().decode() != digest():
+        return None
+    target = library.restormer_processor().decode()
+    return (library, target) if target else None
+
+
+@functools.cache
+def kernels(dtype: torch.dtype) -> Kernels | None:
+    """The kernels for a precision on this machine's CPU; None where there are none."""
+    found: Any = _library() if dtype in _TYPES else None
+    return None if found is None else Kernels(*found, dtype)
