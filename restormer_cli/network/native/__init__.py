@@ -48,7 +48,12 @@ class Kernels:
         self._depthwise = library[f"restormer_depthwise_{ends}"]
         self._depthwise.argtypes = [_POINTER, *[_SIZE] * 5, *[_INT] * 2, *[_POINTER] * 3]
         self._depthwise.argtypes += [*[_SIZE] * 4, _POINTER]
-        for function in (self._gate, self._depthwise):
+        self._normalise = library[f"restormer_normalise_{ends}"]
+        self._normalise.argtypes = [_POINTER, *[_SIZE] * 5, _INT, ctypes.c_float]
+        self._normalise.argtypes += [_POINTER, *[_SIZE] * 2, _POINTER, _SIZE]
+        self._scale = library[f"restormer_scale_{ends}"]
+        self._scale.argtypes = [_POINTER, *[_SIZE] * 5, _POINTER, _SIZE, _POINTER, *[_SIZE] * 2]
+        for function in (self._gate, self._depthwise, self._normalise, self._scale):
             function.restype = None
 
     def gate(
@@ -147,6 +152,82 @@ class Kernels:
                 out_pixel,
                 None if sums is None else sums + n * per_image,
             )
+
+    def normalise(
+        self,
+        rows: Tensor,
+        out: Tensor,
+        epsilon: float,
+        center: bool = True,
+        scales: Tensor | None = None,
+    ) -> None:
+        """LayerNorm without its affine part.
+
+        Parameters
+        ----------
+        rows, out
+            ``(N, R, W, C)``; may be the same.
+        center
+            Whether the mean is subtracted; the variance is around it in any case.
+        scales
+            ``(N, R, W)`` float32: what each pixel is multiplied by, written.
+        """
+        self._check_pixels(rows, out, scales)
+        count, height, width, channels = rows.shape
+        image, row, pixel, _ = rows.stride()
+        out_image, out_row, out_pixel, _ = out.stride()
+        size = rows.element_size()
+        for n in range(count):
+            self._normalise(
+                rows.data_ptr() + n * image * size,
+                row,
+                pixel,
+                height,
+                width,
+                channels,
+                center,
+                epsilon,
+                out.data_ptr() + n * out_image * size,
+                out_row,
+                out_pixel,
+                None if scales is None else scales.data_ptr() + n * scales.stride(0) * 4,
+                0 if scales is None else scales.stride(1),
+            )
+
+    def scale(self, rows: Tensor, scales: Tensor, out: Tensor) -> None:
+        """Multiply each pixel of ``(N, R, W, C)`` by its number in ``scales`` ``(N, R, W)``."""
+        self._check_pixels(rows, out, scales)
+        count, height, width, channels = rows.shape
+        image, row, pixel, _ = rows.stride()
+        out_image, out_row, out_pixel, _ = out.stride()
+        size = rows.element_size()
+        for n in range(count):
+            self._scale(
+                rows.data_ptr() + n * image * size,
+                row,
+                pixel,
+                height,
+                width,
+                channels,
+                scales.data_ptr() + n * scales.stride(0) * 4,
+                scales.stride(1),
+                out.data_ptr() + n * out_image * size,
+                out_row,
+                out_pixel,
+            )
+
+    def _check_pixels(self, rows: Tensor, out: Tensor, scales: Tensor | None) -> None:
+        for tensor in (rows, out):
+            if tensor.dtype != self.dtype or tensor.stride(-1) != 1 or tensor.device.type != "cpu":
+                raise ValueError(f"{self.dtype} on the CPU is needed, channels side by side")
+        if rows.shape != out.shape:
+            raise ValueError("rows and result must have the same shape")
+        if scales is not None and (
+            scales.dtype != torch.float32
+            or scales.shape != rows.shape[:3]
+            or scales.stride(2) != 1
+        ):
+            raise ValueError("scales are (N, R, W) in float32, the last axis contiguous")
 
     def _check(self, *tensors: Tensor, shape: tuple[int, ...]) -> None:
         """Raw pointers know no bounds: all that is passed on must fit."""

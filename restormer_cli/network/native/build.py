@@ -56,7 +56,7 @@ def build(command: list[str]) -> Path:
     subprocess.CalledProcessError
         If it cannot; ``stderr`` says why.
     """
-    options = ["-O3", "-std=gnu11", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden"]
+    options = ["-O3", "-fno-math-errno", "-std=gnu11", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden"]
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled(source: str, name: str, *more: str) -> str:

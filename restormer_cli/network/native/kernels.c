@@ -4,6 +4,7 @@
 // float32 or bfloat16, sums float32. A kernel computes each pixel by the same operations in the same
 // order, wherever in a call it lies: results do not depend on how a map is split.
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -53,17 +54,15 @@ typedef struct {
     const float *taps, *bias;
 } Filter;
 
-#if defined(__AVX512F__)
-#define LANES 16
+#define LANES 1
 #include "lanes.h"
-#endif
-#if defined(__AVX__)
-#define LANES 8
-#include "lanes.h"
-#endif
 #define LANES 4
 #include "lanes.h"
-#define LANES 1
+#define LANES 8
+#define HALF floats_4
+#include "lanes.h"
+#define LANES 16
+#define HALF floats_8
 #include "lanes.h"
 
 // Run the statement for channels `from` up to `to`, in the widest vectors that fit.
@@ -159,6 +158,78 @@ INLINE void depthwise(const void *data, ptrdiff_t in_row, ptrdiff_t in_pixel, pt
                        out_row * size, out_pixel * size, squares, bfloat16);
 }
 
+// The sum of the values less `mean`, or of their squares; always in the same order.
+INLINE float total(const char *pixel, ptrdiff_t channels, float mean, int squared, int bfloat16)
+{
+    const ptrdiff_t size = bfloat16 ? 2 : 4;
+    ptrdiff_t channel = 0;
+#define ADD(lanes)                                                                                 \
+    for (; channel + lanes <= channels; channel += lanes) {                                        \
+        floats_##lanes v = load_##lanes(pixel + channel * size, bfloat16) - mean;                  \
+        sum_##lanes += squared ? v * v : v;                                                        \
+    }
+#if defined(__AVX512F__)
+    floats_16 sum_16 = {0};
+    ADD(16)
+    floats_8 sum_8 = folded_16(sum_16);
+#else
+    floats_8 sum_8 = {0};
+#endif
+    ADD(8)
+    floats_4 sum_4 = folded_8(sum_8);
+    ADD(4)
+    floats_1 sum_1 = (sum_4[0] + sum_4[2]) + (sum_4[1] + sum_4[3]) - (floats_1){0};
+    ADD(1)
+#undef ADD
+    return sum_1[0];
+}
+
+// LayerNorm without its affine part, for a row of pixels.
+INLINE void normalise(const char *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
+                      int center, float epsilon, char *out, ptrdiff_t out_pixel, float *scales,
+                      int bfloat16)
+{
+    const ptrdiff_t size = bfloat16 ? 2 : 4;
+    for (ptrdiff_t first = 0; first < width; first += TILE, in += TILE * in_pixel,
+                   out += TILE * out_pixel) {
+        const ptrdiff_t count = width - first < TILE ? width - first : TILE;
+        float means[TILE] ALIGNED, factors[TILE] ALIGNED = {0};
+        for (ptrdiff_t x = 0; x < count; x++) {
+            const char *pixel = in + x * in_pixel;
+            means[x] = total(pixel, channels, 0, 0, bfloat16) / channels;
+            factors[x] = total(pixel, channels, means[x], 1, bfloat16) / channels;
+        }
+        for (int x = 0; x < TILE; x++)
+            factors[x] = 1 / sqrtf(factors[x] + epsilon);
+        for (ptrdiff_t x = 0; x < count; x++) {
+            const float mean = center ? means[x] : 0, factor = factors[x];
+            ptrdiff_t channel = 0;
+            if (scales)
+                scales[first + x] = factor;
+#define CALL(lanes)                                                                                \
+    store_##lanes(out + x * out_pixel + channel * size,                                            \
+                  (load_##lanes(in + x * in_pixel + channel * size, bfloat16) - mean) * factor,    \
+                  bfloat16)
+            EACH_CHANNEL(channel, channels, CALL)
+#undef CALL
+        }
+    }
+}
+
+INLINE void scale(const char *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
+                  const float *scales, char *out, ptrdiff_t out_pixel, int bfloat16)
+{
+    const ptrdiff_t size = bfloat16 ? 2 : 4;
+    for (ptrdiff_t x = 0; x < width; x++, in += in_pixel, out += out_pixel) {
+        ptrdiff_t channel = 0;
+#define CALL(lanes)                                                                                \
+    store_##lanes(out + channel * size, load_##lanes(in + channel * size, bfloat16) * scales[x],   \
+                  bfloat16)
+        EACH_CHANNEL(channel, channels, CALL)
+#undef CALL
+    }
+}
+
 #define GATE(type, bfloat16)                                                                       \
     EXPORT void NAME(gate_##type)(                                                                 \
         const void *gates, const void *values, ptrdiff_t in_row, ptrdiff_t in_pixel,               \
@@ -179,7 +250,35 @@ INLINE void depthwise(const void *data, ptrdiff_t in_row, ptrdiff_t in_pixel, pt
         depthwise(in, in_row, in_pixel, rows, columns, channels, pad_left, pad_right, taps, bias,  \
                   out, group_channels, out_group, out_row, out_pixel, squares, bfloat16);          \
     }
+#define NORMALISE(type, bfloat16)                                                                  \
+    EXPORT void NAME(normalise_##type)(                                                            \
+        const char *in, ptrdiff_t in_row, ptrdiff_t in_pixel, ptrdiff_t rows, ptrdiff_t width,     \
+        ptrdiff_t channels, int center, float epsilon, char *out, ptrdiff_t out_row,               \
+        ptrdiff_t out_pixel, float *scales, ptrdiff_t scales_row)                                  \
+    {                                                                                              \
+        const ptrdiff_t size = bfloat16 ? 2 : 4;                                                   \
+        for (ptrdiff_t row = 0; row < rows; row++)                                                 \
+            normalise(in + row * in_row * size, in_pixel * size, width, channels, center, epsilon, \
+                      out + row * out_row * size, out_pixel * size,                                \
+                      scales ? scales + row * scales_row : scales, bfloat16);                      \
+    }
+#define SCALE(type, bfloat16)                                                                      \
+    EXPORT void NAME(scale_##type)(const char *in, ptrdiff_t in_row, ptrdiff_t in_pixel,           \
+                                   ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,            \
+                                   const float *scales, ptrdiff_t scales_row, char *out,           \
+                                   ptrdiff_t out_row, ptrdiff_t out_pixel)                         \
+    {                                                                                              \
+        const ptrdiff_t size = bfloat16 ? 2 : 4;                                                   \
+        for (ptrdiff_t row = 0; row < rows; row++)                                                 \
+            scale(in + row * in_row * size, in_pixel * size, width, channels,                      \
+                  scales + row * scales_row, out + row * out_row * size, out_pixel * size,         \
+                  bfloat16);                                                                       \
+    }
 GATE(float32, 0)
 GATE(bfloat16, 1)
 DEPTHWISE(float32, 0)
 DEPTHWISE(bfloat16, 1)
+NORMALISE(float32, 0)
+NORMALISE(bfloat16, 1)
+SCALE(float32, 0)
+SCALE(bfloat16, 1)

@@ -184,6 +184,16 @@ INLINE void L(depthwise_tile)(const Source *in, ptrdiff_t row, ptrdiff_t channel
     }
 }
 
+#ifdef HALF
+INLINE HALF L(folded)(V v)
+{
+    HALF parts[2];
+    memcpy(parts, &v, sizeof v);
+    return parts[0] + parts[1];
+}
+#undef HALF
+#endif
+
 #undef V
 #undef U
 #undef H
