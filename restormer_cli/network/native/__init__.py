@@ -9,16 +9,24 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from typing import Any
+from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from restormer_cli.network.native.build import LIBRARY, digest
+from restormer_cli.network.trials import near, waves
 
 _SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
 #: Ends of the functions' names.
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_PROCESSORS = {
+    "avx2": "AVX2",
+    "avx512": "AVX-512",
+    "avx512bf16": "AVX-512 with bfloat16",
+    "neon": "NEON",
+}
 
 
 class Filter:
@@ -239,21 +247,110 @@ class Kernels:
             raise ValueError(f"the result is {tuple(out.shape)}, not {shape}")
 
 
+def kernels(dtype: torch.dtype) -> Kernels | None:
+    """The kernels for a precision on this machine's CPU; None where PyTorch's serve alone."""
+    found = _found(dtype)
+    return found if isinstance(found, Kernels) else None
+
+
+def describe(dtype: torch.dtype) -> str:
+    """Which kernels a CPU computes with in this precision, and why, as half a sentence."""
+    found = _found(dtype)
+    if isinstance(found, Kernels):
+        return f"kernels of its own for {_PROCESSORS[found.target]}"
+    return f"PyTorch's kernels alone, because {found}"
+
+
+def notices() -> list[str]:
+    """What this process does without though it is there, a sentence each."""
+    return [f"slower than need be: {reason}" for reason in _distrusted]
+
+
+_distrusted: dict[str, None] = {}
+
+
 @functools.cache
-def _library() -> tuple[ctypes.CDLL, str] | None:
-    if os.environ.get("RESTORMER_NATIVE") == "0" or not LIBRARY.exists():
-        return None
+def _found(dtype: torch.dtype) -> Kernels | str:
+    """The kernels, tried once a process against PyTorch; or why there are none."""
+    if dtype not in _TYPES:
+        return f"there are others for {' and '.join(_TYPES.values())} only"
+    if os.environ.get("RESTORMER_NATIVE") == "0":
+        return "RESTORMER_NATIVE is 0"
+    if not LIBRARY.exists():
+        return "the installation was made without a C compiler"
+    try:
+        library = _load()
+        target = library.restormer_processor().decode()
+        if not target:
+            return "there are others for processors with AVX2, AVX-512 or NEON only"
+        found = Kernels(library, target, dtype)
+        trouble = _try(found)
+    except (OSError, AttributeError) as error:  # damaged, or for another machine
+        trouble = f"{LIBRARY.name} cannot be loaded ({error})"
+    if trouble:
+        _distrusted[trouble] = None
+    return trouble or found
+
+
+def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     for function in (library.restormer_processor, library.restormer_sources):
         function.restype = ctypes.c_char_p
     if library.restormer_sources().decode() != digest():
-        return None
-    target = library.restormer_processor().decode()
-    return (library, target) if target else None
+        raise OSError("it was made from other sources: install again")
+    return library
 
 
-@functools.cache
-def kernels(dtype: torch.dtype) -> Kernels | None:
-    """The kernels for a precision on this machine's CPU; None where there are none."""
-    found: Any = _library() if dtype in _TYPES else None
-    return None if found is None else Kernels(*found, dtype)
+def _try(found: Kernels) -> str:
+    """Compare every kernel with PyTorch; what is wrong, or nothing."""
+    with torch.inference_mode():
+        right = all(near(made, expected) for made, expected in _trials(found))
+    return "" if right else f"{LIBRARY.name} gives wrong numbers"
+
+
+def _trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
+    """Results beside PyTorch's. Widths and channels take the kernels' every path."""
+    heads = 2
+    for pad, bias, width, channels in (
+        ((True, True), False, 37, 64),
+        ((False, True), True, 2, 58),
+        ((True, False), True, 33, 10),
+    ):
+        rows, columns = 3, width + 2 - sum(pad)
+        gates, values = waves(2, 2, rows + 2, columns, channels).to(found.dtype)
+        plain = [
+            (waves(channels, 1, 3, 3), waves(channels) if bias else None),
+            (waves(channels, 1, 3, 3).flip(0), waves(channels).flip(0) if bias else None),
+        ]
+        gate_filter, value_filter = (Filter(*parameters) for parameters in plain)
+        gate, value = (
+            F.conv2d(
+                F.pad(window.float().permute(0, 3, 1, 2), (int(pad[0]), int(pad[1]))),
+                *parameters,
+                groups=channels,
+            ).permute(0, 2, 3, 1)
+            for window, parameters in zip((gates, values), plain, strict=True)
+        )
+        out = torch.full_like(gate, torch.nan, dtype=found.dtype)
+        found.gate(gates, values, (gate_filter, value_filter), out, pad)
+        yield out, (F.gelu(gate) * value).to(found.dtype)
+
+        split = value.unflatten(3, (heads, -1)).permute(3, 0, 1, 2, 4)
+        out = torch.full_like(split, torch.nan, dtype=found.dtype)
+        squares = out.new_full((2, rows, channels), torch.nan, dtype=torch.float64)
+        found.depthwise(values, value_filter, out, pad, squares)
+        yield out, split.to(found.dtype)
+        of_result = out.double().square().sum(3).permute(1, 2, 0, 3).flatten(2)
+        yield squares.float(), of_result.float()
+
+        out = torch.full_like(gates, torch.nan)
+        scales = torch.full(gates.shape[:3], torch.nan)
+        variances = gates.float().var(-1, correction=0)
+        for center in (True, False):
+            found.normalise(gates, out, 1e-5, center, scales)
+            factors = torch.rsqrt(variances + 1e-5)
+            mean = gates.float().mean(-1, keepdim=True) if center else 0.0
+            yield out, ((gates.float() - mean) * factors[..., None]).to(found.dtype)
+            yield scales, factors
+        found.scale(gates, scales, out)
+        yield out, (gates.float() * factors[..., None]).to(found.dtype)
