@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restormer_cli.network.trials import near, waves
+
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
 #: Padding, stride, dilation and groups of a 1×1 convolution.
@@ -88,7 +90,7 @@ def _try_onednn(operators: Any, dtype: torch.dtype) -> str:
     """Compare every use of the operators with plain PyTorch; what is wrong, or nothing."""
     with torch.inference_mode():
         for made, expected in zip(_trials(operators, dtype), _trials(None, dtype), strict=True):
-            if not _near(made, expected):
+            if not near(made, expected):
                 return "which give wrong numbers"
     return ""
 
@@ -99,35 +101,22 @@ def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
     channels, hidden = 8, 16
     for count, rows, width in ((1, 3, 9), (2, 4, 8)):
         # As windows are: some rows of more, packed for another size.
-        pixels = _waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
-        for bias in (None, _waves(hidden)):
-            point = Pointwise(_waves(hidden, channels), bias, like, operators=operators)
+        pixels = waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
+        for bias in (None, waves(hidden)):
+            point = Pointwise(waves(hidden, channels), bias, like, operators=operators)
             out = like.new_zeros(count, rows + 5, width, hidden)
             point.into(out[:, 2 : rows + 4], pixels)
             yield out
-            added = PointwiseSum(_waves(hidden, channels), bias, like, operators=operators)
+            added = PointwiseSum(waves(hidden, channels), bias, like, operators=operators)
             for image in range(count):
                 added.add_to(out[image : image + 1, 2 : rows + 4], pixels[image : image + 1])
             yield out
-            conv = Conv3x3(_waves(hidden, channels, 3, 3), bias, like, operators=operators)
+            conv = Conv3x3(waves(hidden, channels, 3, 3), bias, like, operators=operators)
             yield conv(pixels)
-        for bias, gelu in ((None, True), (_waves(channels), False)):
-            kernel = _waves(channels, 1, 3, 3)
+        for bias, gelu in ((None, True), (waves(channels), False)):
+            kernel = waves(channels, 1, 3, 3)
             depth = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu, operators=operators)
             yield depth(pixels)
-
-
-def _waves(*shape: int) -> Tensor:
-    """Numbers from -1 to 1 that look random; the host program's generator is left alone."""
-    return torch.arange(math.prod(shape), dtype=torch.float64).mul(2.4).cos().view(shape).float()
-
-
-def _near(made: Tensor, expected: Tensor) -> bool:
-    """True if two results differ by rounding alone."""
-    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
-        return False
-    tolerance = 16 * torch.finfo(expected.dtype).eps * expected.abs().max().item()
-    return bool(((made - expected).abs() <= tolerance).all())  # not so where one is no number
 
 
 @functools.cache
@@ -135,13 +124,13 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
     """True if ``torch.native_layer_norm``, which is in no documentation, does what it should."""
     like = torch.empty(0, device=device, dtype=dtype)
     with torch.inference_mode():
-        rows = _waves(1, 2, 3, 8).to(like)
+        rows = waves(1, 2, 3, 8).to(like)
         wide = torch.float32 if device.type == "cpu" else dtype
         one, zero = rows.new_ones(8, dtype=wide), rows.new_zeros(8, dtype=wide)
         try:
             made = torch.native_layer_norm(rows, one.shape, one, zero, 1e-5)
             right = all(
-                a.shape == b.shape and _near(a.to(b), b)
+                a.shape == b.shape and near(a.to(b), b)
                 for a, b in zip(made[::2], _plain_layer_norm(rows, one, zero, 1e-5), strict=True)
             )
             trouble = "" if right else "which gives wrong numbers"

@@ -1,0 +1,203 @@
+// The kernels for vectors of LANES floats. kernels.c includes this once for each width: channels are
+// worked on in the widest vectors that fit, then in narrower ones, so that any number is possible.
+
+#define JOIN_(name, lanes) name##_##lanes
+#define JOIN(name, lanes) JOIN_(name, lanes)
+#define L(name) JOIN(name, LANES)
+#define V L(floats)
+#define U L(words)
+#define H L(halves)
+
+typedef float V __attribute__((vector_size(4 * LANES)));
+typedef uint32_t U __attribute__((vector_size(4 * LANES)));
+typedef uint16_t H __attribute__((vector_size(2 * LANES)));
+
+INLINE V L(all)(float value)
+{
+    return value - (V){0};
+}
+
+INLINE V L(load)(const char *from, int bfloat16)
+{
+    V floats;
+    if (bfloat16) {
+        H halves;
+        memcpy(&halves, from, sizeof halves);
+        U words = __builtin_convertvector(halves, U) << 16;
+        return (V)words;
+    }
+    memcpy(&floats, from, sizeof floats);
+    return floats;
+}
+
+INLINE void L(store)(char *to, V floats, int bfloat16)
+{
+    if (!bfloat16) {
+        memcpy(to, &floats, sizeof floats);
+        return;
+    }
+#if defined(__AVX512BF16__) && LANES == 16
+    __m256bh halves = _mm512_cvtneps_pbh((__m512)floats);
+#elif defined(__AVX512BF16__) && defined(__AVX512VL__) && LANES == 8
+    __m128bh halves = _mm256_cvtneps_pbh((__m256)floats);
+#else  // to nearest, ties to even
+    U words = (U)floats;
+    words = (words + (((words >> 16) & 1) + 0x7fff)) >> 16;
+    H halves = __builtin_convertvector(words, H);
+#endif
+    memcpy(to, &halves, sizeof halves);
+}
+
+INLINE V L(larger)(V a, V b)
+{
+#if defined(__AVX512F__) && LANES == 16
+    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__) && LANES == 8
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE__) && LANES == 4
+    return (V)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(__ARM_NEON) && LANES == 4
+    return (V)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+    for (int i = 0; i < LANES; i++)
+        a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+#endif
+}
+
+// x·Φ(x). With Φ(-a) = 2^g(a) for a ≥ 0, which a polynomial follows with a small *relative* error,
+// it is max(x, 0) - |x|·2^g(|x|). Beyond 6, where that is less than one step of max(x, 0) in
+// float32, g goes on as a straight line.
+INLINE V L(gelu)(V x, int bfloat16)
+{
+    const float *g = bfloat16 ? tail_coarse : tail_fine;
+    const float *e = bfloat16 ? power_coarse : power_fine;
+    const int g_degree = bfloat16 ? DEGREE(tail_coarse) : DEGREE(tail_fine);
+    const int e_degree = bfloat16 ? DEGREE(power_coarse) : DEGREE(power_fine);
+    V magnitude = (V)((U)x & 0x7fffffff);
+    V near = -L(larger)(-magnitude, L(all)(-6));
+    V exponent = L(all)(g[g_degree]);
+#pragma GCC unroll 16
+    for (int i = g_degree - 1; i >= 0; i--)
+        exponent = exponent * near + L(all)(g[i]);
+    exponent = (near - magnitude) * 9.f + exponent;
+    exponent = L(larger)(exponent, L(all)(-125));
+    // To the nearest whole number: adding this constant leaves it in the low bits.
+    V shifted = exponent + 12582912.f;
+    V fraction = exponent - (shifted - 12582912.f);
+    V power = L(all)(e[e_degree]);
+#pragma GCC unroll 16
+    for (int i = e_degree - 1; i >= 0; i--)
+        power = power * fraction + L(all)(e[i]);
+    power = (V)((U)power + ((U)shifted << 23));
+    return L(larger)(x, L(all)(0)) - magnitude * power;
+}
+
+// Columns first to first + count - 1 of `rows` output rows (1 or 2), of LANES channels, as floats
+// to out[row][column][lane]. Each output adds up its taps in the same order wherever it lies.
+INLINE void L(convolve)(const Source *in, ptrdiff_t row, ptrdiff_t channel, int rows,
+                        ptrdiff_t first, ptrdiff_t count, const Filter *filter, float *out,
+                        int bfloat16)
+{
+    const ptrdiff_t channels = in->channels;
+    const char *data = in->data + row * in->row + channel * (bfloat16 ? 2 : 4);
+    V taps[9], bias = {0};
+    for (int tap = 0; tap < 9; tap++)
+        taps[tap] = L(load)((const char *)(filter->taps + tap * channels + channel), 0);
+    if (filter->bias)
+        bias = L(load)((const char *)(filter->bias + channel), 0);
+
+    // Sums of the output column at hand, and of the two behind it.
+    V sums[3][2] = {{bias, bias}, {bias, bias}, {bias, bias}};
+// Adds column `column` of the input to the output columns that it is one of the three for.
+#define FEED(column, from, to)                                                                     \
+    for (int k = 0; k < rows + 2; k++) {                                                           \
+        V value = L(load)(data + k * in->row + (column) * in->pixel, bfloat16);                    \
+        for (int r = 0; r < rows; r++)                                                             \
+            if (k >= r && k < r + 3)                                                               \
+                for (int side = from; side <= to; side++)                                          \
+                    sums[side][r] = value * taps[3 * (k - r) + 2 - side] + sums[side][r];          \
+    }
+    // sums[0], [1], [2] take the column as their right, middle, left one.
+    ptrdiff_t column = first - in->pad_left;
+    if (column >= 0)
+        FEED(column, 2, 2)
+    for (int r = 0; r < rows; r++)
+        sums[1][r] = sums[2][r], sums[2][r] = bias;
+    column++;
+    if (column < in->columns)
+        FEED(column, 1, 2)
+    for (int r = 0; r < rows; r++)
+        sums[0][r] = sums[1][r], sums[1][r] = sums[2][r];
+    column++;
+    for (ptrdiff_t x = 0; x < count; x++, column++) {
+        for (int r = 0; r < rows; r++)
+            sums[2][r] = bias;
+        if (column < in->columns)
+            FEED(column, 0, 2)
+        for (int r = 0; r < rows; r++) {
+            memcpy(out + (r * TILE + x) * LANES, &sums[0][r], sizeof bias);
+            sums[0][r] = sums[1][r], sums[1][r] = sums[2][r];
+        }
+    }
+#undef FEED
+}
+
+INLINE void L(gate_tile)(const Source *gate, const Source *value, ptrdiff_t row, ptrdiff_t channel,
+                         int rows, ptrdiff_t first, ptrdiff_t count, const Filter *gate_filter,
+                         const Filter *value_filter, char *out, ptrdiff_t out_row,
+                         ptrdiff_t out_pixel, int bfloat16)
+{
+    float gates[2 * TILE * LANES] ALIGNED, values[2 * TILE * LANES] ALIGNED;
+    L(convolve)(gate, row, channel, rows, first, count, gate_filter, gates, bfloat16);
+    L(convolve)(value, row, channel, rows, first, count, value_filter, values, bfloat16);
+    for (int r = 0; r < rows; r++) {
+        char *to = out + (row + r) * out_row + first * out_pixel + channel * (bfloat16 ? 2 : 4);
+        for (ptrdiff_t x = 0; x < count; x++, to += out_pixel) {
+            V g = L(load)((const char *)(gates + (r * TILE + x) * LANES), 0);
+            V v = L(load)((const char *)(values + (r * TILE + x) * LANES), 0);
+            L(store)(to, L(gelu)(g, bfloat16) * v, bfloat16);
+        }
+    }
+}
+
+INLINE void L(depthwise_tile)(const Source *in, ptrdiff_t row, ptrdiff_t channel, int rows,
+                              ptrdiff_t first, ptrdiff_t count, const Filter *filter, char *out,
+                              ptrdiff_t out_row, ptrdiff_t out_pixel, double *squares, int bfloat16)
+{
+    float sums[2 * TILE * LANES] ALIGNED;
+    L(convolve)(in, row, channel, rows, first, count, filter, sums, bfloat16);
+    for (int r = 0; r < rows; r++) {
+        char *to = out + (row + r) * out_row + first * out_pixel;
+        V square = {0};
+        for (ptrdiff_t x = 0; x < count; x++, to += out_pixel) {
+            V v = L(load)((const char *)(sums + (r * TILE + x) * LANES), 0);
+            L(store)(to, v, bfloat16);
+            if (squares) {
+                v = L(load)(to, bfloat16);  // as rounded
+                square = v * v + square;
+            }
+        }
+        if (squares)
+            for (int i = 0; i < LANES; i++)
+                squares[r * in->channels + channel + i] += square[i];
+    }
+}
+
+#ifdef HALF
+INLINE HALF L(folded)(V v)
+{
+    HALF parts[2];
+    memcpy(parts, &v, sizeof v);
+    return parts[0] + parts[1];
+}
+#undef HALF
+#endif
+
+#undef V
+#undef U
+#undef H
+#undef L
+#undef JOIN
+#undef JOIN_
+#undef LANES
