@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from restormer_cli.network.kernels import Memory
 from restormer_cli.network.packed import Attention
 
 #: Pixels that one product of q and k sums over at least, if units are so large.
-GROUP_PIXELS = 256
+GROUP_PIXELS = 1024
 
 
 class AttentionSums:
@@ -43,55 +43,44 @@ class AttentionSums:
 
     def add(
         self,
-        qk: Tensor,
+        rows: Tensor,
         images: tuple[int, int],
-        row: int,
-        column: int,
-        edges: list[int],
+        unit: tuple[int, int],
+        columns: list[int],
+        memory: Memory,
     ) -> None:
-        """Add rows of q and k, ``(N, R, W, 2C)``, that begin with a group and lie in one unit row.
+        """Add projected rows ``(N, R + 2, W, 2C)`` that begin with a group of one row of units.
 
-        ``edges`` are the columns at which units begin, the first being unit ``column``, and W.
+        ``columns`` are those at which units begin, the first being ``unit``, and where they end.
         """
-        rows = qk.shape[1] // self.group * self.group
-        for first, last, across in _runs(edges):
-            units = slice(column, column + across)
-            gram = self.gram[row, units, slice(*images)]
-            squares = self.squares[row, units, slice(*images)]
-            for part, size in ((qk[:, :rows], self.group), (qk[:, rows:], qk.shape[1] - rows)):
-                if part.shape[1]:
-                    self._add(gram, squares, part[:, :, first:last], across, size)
-            column += across
+        attention, (row, column) = self.attention, unit
+        edges = list(zip(columns, columns[1:], strict=False))
+        parts = attention.qk.depth.by_group(rows, edges, 2 * attention.heads, memory)
+        for number, (qk, squares) in enumerate(parts, column):
+            place = (row, number, slice(*images))
+            whole = qk.shape[2] // self.group * self.group
+            for a, b, size in ((0, whole, self.group), (whole, qk.shape[2], qk.shape[2] - whole)):
+                if a < b:
+                    self._add(self.gram[place], _products(qk[:, :, a:b], size))
+                    norms = squares[:, a:b].unflatten(1, (-1, size)).sum(2)
+                    self._add(self.squares[place], norms.unflatten(2, (2, attention.heads, -1)))
 
-    def _add(self, gram: Tensor, squares: Tensor, qk: Tensor, across: int, group: int) -> None:
-        # One copy, and the products of all heads, units and groups are contiguous and one call.
-        split = "n (r g) (u w) (two h c) -> two r u n h (g w) c"
-        heads = self.attention.heads
-        qk = rearrange(qk, split, two=2, h=heads, u=across, g=group).contiguous()
-        if qk.dtype == torch.float16:  # sums over a row can leave its range
-            qk = qk.float()
-        q, k = qk.flatten(1, 4)
-        products = torch.bmm(q.transpose(1, 2), k).view(*qk.shape[1:5], *gram.shape[-2:])
-        norms = rearrange(torch.mul(qk, qk).sum(dim=5), "two r u n h c -> r u n two h c")
+    def _add(self, total: Tensor, groups: Tensor) -> None:
+        """Add ``(N, groups, …)`` to the sum."""
         if self.in_order:
-            for product, norm in zip(products, norms, strict=True):
-                gram += product
-                squares += norm
+            for group in groups.unbind(1):
+                total += group
         else:
-            gram += products.sum(dim=0, dtype=gram.dtype)
-            squares += norms.sum(dim=0, dtype=gram.dtype)
+            total += groups.sum(dim=1, dtype=total.dtype)
 
     def fold(self) -> Tensor:
         """The matrices M ``(N, C, C)``: the block adds M · v."""
         return self.attention.fold(self.gram.sum(dim=(0, 1)), self.squares.sum(dim=(0, 1)))
 
 
-def _runs(edges: list[int]) -> list[tuple[int, int, int]]:
-    """Columns of units side by side that are equally wide, and how many there are."""
-    runs: list[tuple[int, int, int]] = []
-    for first, last in zip(edges, edges[1:], strict=False):
-        if runs and (last - first) * runs[-1][2] == runs[-1][1] - runs[-1][0]:
-            runs[-1] = (runs[-1][0], last, runs[-1][2] + 1)
-        else:
-            runs.append((first, last, 1))
-    return runs
+def _products(qk: Tensor, size: int) -> Tensor:
+    """q·kᵀ of each group of rows: ``(2 * heads, N, R, W, c)`` to ``(N, groups, heads, c, c)``."""
+    grouped = qk.unflatten(2, (-1, size)).flatten(3, 4)
+    q, k = grouped.flatten(0, 2).chunk(2)
+    products = torch.bmm(q.transpose(1, 2), k)
+    return products.view(-1, *grouped.shape[1:3], *products.shape[1:]).permute(1, 2, 0, 3, 4)

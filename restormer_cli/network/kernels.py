@@ -12,13 +12,15 @@ from __future__ import annotations
 import functools
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
+from restormer_cli.network import native
 from restormer_cli.network.trials import near, waves
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
@@ -54,7 +56,7 @@ def try_operators(device: torch.device, dtype: torch.dtype) -> None:
 
 def notices() -> list[str]:
     """What this process does without, a sentence each: operators that failed their trial."""
-    return list(_distrusted)
+    return [*_distrusted, *native.notices()]
 
 
 def _distrust(operators: str, reason: str) -> None:
@@ -141,12 +143,62 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
     return not trouble
 
 
-def layer_norm(rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """LayerNorm over the last axis, and what it divides by: ``1 / sqrt(var + epsilon)``."""
-    if not _has_layer_norm(rows.device, rows.dtype):
-        return _plain_layer_norm(rows, scale, shift, epsilon)
-    normalised, _, scales = torch.native_layer_norm(rows, scale.shape, scale, shift, epsilon)
-    return normalised, scales
+def layer_norm(
+    rows: Tensor, center: bool, epsilon: float, out: Tensor, scales: Tensor | None = None
+) -> Tensor:
+    """LayerNorm over the last axis, without its affine part.
+
+    Parameters
+    ----------
+    rows
+        ``(N, R, W, C)``.
+    center
+        Whether the mean is subtracted; the variance is about it in any case.
+    out
+        Memory for the result, which need not be used.
+    scales
+        ``(N, R, W, 1)``, of :func:`scales_dtype`: what each pixel is multiplied by, written.
+    """
+    own = _own(rows)
+    if own is not None:
+        own.normalise(rows, out, epsilon, center, None if scales is None else scales[..., 0])
+        return out
+    channels = rows.shape[-1:]
+    # With an affine part that does nothing, the library's kernel is twice as fast as without.
+    # On a CPU the statistics that it returns have the precision of that part.
+    one, zero = _affine(channels[0], rows.device, scales_dtype(rows))
+    if _has_layer_norm(rows.device, rows.dtype):
+        normalised, _, found = torch.native_layer_norm(rows, channels, one, zero, epsilon)
+    else:
+        normalised, found = _plain_layer_norm(rows, one, zero, epsilon)
+    if scales is not None:
+        scales.copy_(found)
+    return normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised)
+
+
+def scale(rows: Tensor, scales: Tensor, out: Tensor) -> Tensor:
+    """Multiply pixels by what :func:`layer_norm` found; ``out`` need not be used."""
+    own = _own(rows)
+    if own is None:
+        return rows * scales.to(rows.dtype)
+    own.scale(rows, scales[..., 0], out)
+    return out
+
+
+def scales_dtype(like: Tensor) -> torch.dtype:
+    """Precision of what LayerNorm multiplies pixels by."""
+    return torch.float32 if like.device.type == "cpu" else like.dtype
+
+
+@functools.cache
+def _affine(channels: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    one = torch.ones(channels, device=device, dtype=dtype)
+    return one, torch.zeros_like(one)
+
+
+def _own(like: Tensor) -> native.Kernels | None:
+    """The kernels in C, where they serve."""
+    return native.kernels(like.dtype) if like.device.type == "cpu" else None
 
 
 def _plain_layer_norm(
@@ -292,3 +344,84 @@ class Conv3x3:
             if self.gelu:
                 out = _gelu(out)
         return out.permute(0, 2, 3, 1)
+
+
+class Depthwise:
+    """A 3×3 depthwise convolution over rows that come with their halo, columns zero-padded."""
+
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None, like: Tensor, *, gelu: bool = False
+    ) -> None:
+        """``kernel`` is ``(K, 1, 3, 3)``; GELU follows, if asked for."""
+        self.channels = len(kernel)
+        self.own = _own(like)
+        if self.own is not None:
+            self.filter = native.Filter(kernel, bias)
+        else:
+            self.conv = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu)
+
+    def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
+        """``(N, R + 2, W, K)`` to ``(N, R, W, K)``; the memory in ``out`` need not be used."""
+        if self.own is None:
+            return self.conv(rows)
+        self.own.depthwise(rows, self.filter, out[None])
+        return out
+
+    def by_group(
+        self, rows: Tensor, columns: list[tuple[int, int]], groups: int, memory: Memory
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some columns of the result, channels in groups, and sums of squares.
+
+        Parameters
+        ----------
+        rows
+            ``(N, R + 2, W, K)``.
+        columns
+            First columns, and those behind the last.
+        memory
+            Gives memory for a shape.
+
+        Yields
+        ------
+        tuple
+            ``(groups, N, R, columns, K / groups)``, contiguous, to be used before the next; and
+            the squares summed over the columns, ``(N, R, K)``.
+        """
+        count, height, width, channels = rows.shape
+        height -= 2
+        if self.own is None:
+            whole = rearrange(self.conv(rows), "n r w (g c) -> g n r w c", g=groups)
+            for first, last in columns:
+                part = whole[..., first:last, :].contiguous()
+                if part.dtype == torch.float16:  # sums over a row can leave its range
+                    part = part.float()
+                yield part, rearrange(torch.mul(part, part).sum(3), "g n r c -> n r (g c)")
+            return
+        squares = rows.new_empty(count, height, channels, dtype=torch.float64)
+        for first, last in columns:
+            shape = (groups, count, height, last - first, channels // groups)
+            part = memory(*shape)
+            before, behind = first > 0, last < width
+            window = rows[:, :, first - before : last + behind]
+            self.own.depthwise(window, self.filter, part, (not before, not behind), squares)
+            yield part, squares
+
+
+#: Gives memory for a shape, with undefined content.
+Memory = Callable[..., Tensor]
+
+
+def gate(gates: Depthwise, values: Depthwise, rows: Tensor, others: Tensor, out: Tensor) -> Tensor:
+    """The gate of GDFN: GELU of the one convolution, times the other.
+
+    Parameters
+    ----------
+    rows, others
+        ``(N, R + 2, W, K)`` for gates and values.
+    out
+        Memory for ``(N, R, W, K)``, which need not be used.
+    """
+    if gates.own is None:
+        return gates.conv(rows).mul_(values.conv(others))
+    gates.own.gate(rows, others, (gates.filter, values.filter), out)
+    return out

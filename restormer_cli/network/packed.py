@@ -21,8 +21,10 @@ from restormer_cli.network.architecture import (
 )
 from restormer_cli.network.kernels import (
     Conv3x3,
+    Depthwise,
     Pointwise,
     PointwiseSum,
+    gate,
     layer_norm,
     try_operators,
 )
@@ -74,11 +76,11 @@ class Projection:
             shift = matrix @ norm.body.bias.double()
             bias = shift if bias is None else bias + shift
         self.point = Pointwise(scaled, bias, like)
-        self.depth = Conv3x3(kernel, padded(depth.bias), like, depthwise=True, gelu=gelu)
+        self.depth = Depthwise(kernel, padded(depth.bias), like, gelu=gelu)
 
     @property
     def channels(self) -> int:
-        return self.depth.groups
+        return self.depth.channels
 
 
 class Attention:
@@ -123,6 +125,10 @@ class FeedForward:
         weight = F.pad(ffn.project_out.weight.flatten(1), (0, padding))
         self.project_out = PointwiseSum(weight, ffn.project_out.bias, like)
 
+    def gated(self, gates: Tensor, values: Tensor, out: Tensor) -> Tensor:
+        """GELU of the one, times the other: what :attr:`project_out` takes."""
+        return gate(self.gate.depth, self.value.depth, gates, values, out)
+
 
 class Block:
     """One transformer block, prepared for strips."""
@@ -131,20 +137,14 @@ class Block:
         self.attention = Attention(block.norm1, block.attn, like)
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
-        # On a CPU the statistics that LayerNorm returns have the precision of its affine part.
-        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
-        self._one = like.new_ones(self.attention.channels, dtype=dtype)
-        self._zero = torch.zeros_like(self._one)
 
-    def normalise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """LayerNorm without its affine part: ``(N, R, W, C)``, and the scales ``(N, R, W, 1)``.
+    def normalise(self, rows: Tensor, out: Tensor, scales: Tensor | None = None) -> Tensor:
+        """LayerNorm without its affine part: ``(N, R, W, C)``, perhaps in the memory of ``out``.
 
-        The rows times these scales serve as well: see :class:`Projection`.
+        The rows times what is left in ``scales`` ``(N, R, W, 1)`` serve as well: see
+        :class:`Projection`.
         """
-        # With an affine part that does nothing, the library's kernel is twice as fast as without.
-        centered, scales = layer_norm(rows, self._one, self._zero, LAYER_NORM_EPSILON)
-        scales = scales.to(rows.dtype)
-        return (centered if self.center else torch.mul(rows, scales, out=centered)), scales
+        return layer_norm(rows, self.center, LAYER_NORM_EPSILON, out, scales)
 
 
 class PackedNetwork:
@@ -155,7 +155,7 @@ class PackedNetwork:
 
     def __init__(self, network: Restormer, like: Tensor) -> None:
         self.config = network.config
-        self.device, self.dtype = like.device, like.dtype
+        self.like, self.device, self.dtype = like, like.device, like.dtype
         try_operators(like.device, like.dtype)
 
         def blocks(stage: nn.Sequential) -> list[Block]:

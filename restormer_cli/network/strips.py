@@ -20,7 +20,7 @@ from torch import Tensor
 
 from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.attention_sums import AttentionSums
-from restormer_cli.network.kernels import Conv3x3, Pointwise, PointwiseSum
+from restormer_cli.network.kernels import Conv3x3, Pointwise, PointwiseSum, scale, scales_dtype
 from restormer_cli.network.memory_plan import Plan
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
 from restormer_cli.network.partition import HALO, Part
@@ -37,8 +37,8 @@ Range = tuple[int, int]
 class Window:
     """Projected rows sliding under a depthwise convolution.
 
-    Rows are pushed from top to bottom; each push gives the output rows that are now complete,
-    one behind the rows pushed, and keeps the two rows that the next ones need.
+    Rows are pushed from top to bottom; each push gives those whose neighbours are there, up to the
+    one before the last, and keeps the two rows that the next ones need.
     """
 
     def __init__(self, stage: Projection, buffer: Tensor, top: bool) -> None:
@@ -53,9 +53,9 @@ class Window:
             buffer[:, 0].zero_()
 
     def push(self, pixels: Tensor, last: bool) -> Tensor | None:
-        """Project ``(N, R, W, C)`` normalised pixels; the output rows now complete, if any.
+        """Project ``(N, R, W, C)`` normalised pixels; the rows that are complete now, if any.
 
-        Zeros are below the ``last`` ones.
+        They come with their halo; zeros are below the ``last`` ones.
         """
         rows = pixels.shape[1]
         if self.end + rows + last > self.buffer.shape[1]:
@@ -69,9 +69,9 @@ class Window:
             self.end += 1
         if self.end - self.start < 3:
             return None
-        out = self.stage.depth(self.buffer[:, self.start : self.end])
+        complete = self.buffer[:, self.start : self.end]
         self.start = self.end - 2
-        return out
+        return complete
 
 
 class Strips:
@@ -226,23 +226,28 @@ class Strips:
         """
         self.pull(workspace)
         x, part, attention = self.x, self.part, block.attention
-        count, height, width, channels = x.shape
-        self.scales = self._scales(count, height, width, 1)
+        count, height, width, _ = x.shape
         (row, row_edges), (column, column_edges) = self._unit_edges()
-        columns = slice(part.left, part.left + part.own(self.level)[1])
+        columns = [part.left + edge for edge in column_edges]
         own = 0
         # Only own rows are summed; what LayerNorm needs no neighbours for is kept of all.
         first, last = int(part.above > 0), height - int(part.below > 0)
         window = self._window(workspace, "qk", attention.qk, spare=sums.group)
+        self.scales = self._scales(count, height, width, 1)
         for a, b in self._sum_strips(row_edges, sums.group):
             rows = x.read(a, b)
-            normalised, self.scales[:, a:b] = block.normalise(rows)
+            out = self._buffer(workspace, "normalised", *rows.shape)
+            normalised = block.normalise(rows, out, self.scales[:, a:b])
             normalised = normalised[:, max(first - a, 0) : last - a]
-            qk = window.push(normalised, b == height and not part.below)
-            if qk is not None:
+            complete = window.push(normalised, b == height and not part.below)
+            if complete is not None:
                 unit = bisect_right(row_edges, own) - 1
-                sums.add(qk[:, :, columns], part.images, row + unit, column, column_edges)
-                own += qk.shape[1]
+
+                def memory(*shape: int) -> Tensor:
+                    return self._buffer(workspace, "by head", *shape)
+
+                sums.add(complete, part.images, (row + unit, column), columns, memory)
+                own += complete.shape[1] - 2
             self._worked(rows, 0.3)
             x.release(a, b)
 
@@ -253,7 +258,8 @@ class Strips:
     def _scales(self, *shape: int) -> Tensor:
         size = math.prod(shape)
         if self.scales is None or self.scales.numel() < size:
-            self.scales = self.x.tensor.new_empty(size, device=self.network.device)
+            dtype = scales_dtype(self.network.like)
+            self.scales = torch.empty(size, dtype=dtype, device=self.network.device)
         return self.scales.flatten()[:size].view(shape)
 
     def _sum_strips(self, row_edges: Sequence[int], group: int) -> list[Range]:
@@ -283,22 +289,23 @@ class Strips:
         height = x.shape[1]
         feed_forward = block.feed_forward
         gates = self._window(workspace, "gate", feed_forward.gate)
-        amounts = self._window(workspace, "value", feed_forward.value)
+        values = self._window(workspace, "value", feed_forward.value)
         finished = part.above
         end = height - int(part.below > 0)
         for a, b, v in self._values(block, workspace):
             rows = x.read(a, b)
             for image, project in enumerate(projections[slice(*part.images)]):
                 project.add_to(rows[image : image + 1], v[image : image + 1])
-            normalised, _ = block.normalise(rows)
+            out = self._buffer(workspace, "normalised", *rows.shape)
+            normalised = block.normalise(rows, out)
             x.write(a, b, rows)
             last = b == end and not part.below
-            gate = gates.push(normalised, last)
-            amount = amounts.push(normalised, last)
-            if gate is not None and amount is not None:
-                behind = finished + gate.shape[1]
+            gate, value = gates.push(normalised, last), values.push(normalised, last)
+            if gate is not None and value is not None:
+                behind = finished + gate.shape[1] - 2
                 done = x.read(finished, behind)
-                feed_forward.project_out.add_to(done, gate.mul_(amount))
+                out = self._buffer(workspace, "gated", *done.shape[:3], gate.shape[3])
+                feed_forward.project_out.add_to(done, feed_forward.gated(gate, value, out))
                 x.write(finished, behind, done)
                 finished = behind
             self._worked(rows, 0.7)
@@ -314,11 +321,15 @@ class Strips:
         window = self._window(workspace, "v", block.attention.v)
         height, complete = self.x.shape[1], int(self.part.above > 0)
         for a, b in self._strips(self.x):
-            scaled = self.x.read(a, b) * self.scales[:, a:b]
-            v = window.push(scaled, b == height and not self.part.below)
-            if v is not None:
-                yield complete, complete + v.shape[1], v
-                complete += v.shape[1]
+            rows = self.x.read(a, b)
+            out = self._buffer(workspace, "scaled", *rows.shape)
+            scaled = scale(rows, self.scales[:, a:b], out)
+            pushed = window.push(scaled, b == height and not self.part.below)
+            if pushed is not None:
+                end = complete + pushed.shape[1] - 2
+                out = self._buffer(workspace, "values", *pushed[:, 2:].shape)
+                yield complete, end, block.attention.v.depth(pushed, out)
+                complete = end
 
     # Between levels
 
