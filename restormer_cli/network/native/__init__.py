@@ -1,4 +1,4 @@
-"""Kernels of our own, in C: what PyTorch needs several passes over memory for, in one.
+"""Kernels in C: what PyTorch needs several passes over memory for, in one.
 
 Each thread that calls one computes alone, without the interpreter lock. A pixel's result does not
 depend on how a map is split into calls.
@@ -10,12 +10,13 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restormer_cli.network.native.build import LIBRARY, digest
+from restormer_cli.network.native.build import LIBRARY, is_sound
 from restormer_cli.network.trials import near, waves
 
 _SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
@@ -231,9 +232,7 @@ class Kernels:
         if rows.shape != out.shape:
             raise ValueError("rows and result must have the same shape")
         if scales is not None and (
-            scales.dtype != torch.float32
-            or scales.shape != rows.shape[:3]
-            or scales.stride(2) != 1
+            scales.dtype != torch.float32 or scales.shape != rows.shape[:3] or scales.stride(2) != 1
         ):
             raise ValueError("scales are (N, R, W) in float32, the last axis contiguous")
 
@@ -257,7 +256,7 @@ def describe(dtype: torch.dtype) -> str:
     """Which kernels a CPU computes with in this precision, and why, as half a sentence."""
     found = _found(dtype)
     if isinstance(found, Kernels):
-        return f"kernels of its own for {_PROCESSORS[found.target]}"
+        return f"kernels in C for {_PROCESSORS[found.target]}"
     return f"PyTorch's kernels alone, because {found}"
 
 
@@ -273,31 +272,30 @@ _distrusted: dict[str, None] = {}
 def _found(dtype: torch.dtype) -> Kernels | str:
     """The kernels, tried once a process against PyTorch; or why there are none."""
     if dtype not in _TYPES:
-        return f"there are others for {' and '.join(_TYPES.values())} only"
+        return f"those in C are for {' and '.join(_TYPES.values())}"
     if os.environ.get("RESTORMER_NATIVE") == "0":
         return "RESTORMER_NATIVE is 0"
     if not LIBRARY.exists():
-        return "the installation was made without a C compiler"
+        return "those in C were not compiled at the installation"
     try:
-        library = _load()
+        library = _load(LIBRARY)
         target = library.restormer_processor().decode()
         if not target:
-            return "there are others for processors with AVX2, AVX-512 or NEON only"
+            return "those in C are for AVX2, AVX-512 and NEON"
         found = Kernels(library, target, dtype)
         trouble = _try(found)
-    except (OSError, AttributeError) as error:  # damaged, or for another machine
+    except (OSError, AttributeError) as error:  # damaged, or for another system
         trouble = f"{LIBRARY.name} cannot be loaded ({error})"
     if trouble:
         _distrusted[trouble] = None
     return trouble or found
 
 
-def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(LIBRARY))
-    for function in (library.restormer_processor, library.restormer_sources):
-        function.restype = ctypes.c_char_p
-    if library.restormer_sources().decode() != digest():
-        raise OSError("it was made from other sources: install again")
+def _load(path: Path) -> ctypes.CDLL:
+    if not is_sound(path):
+        raise OSError("it is damaged or made from other sources: install again")
+    library = ctypes.CDLL(str(path))
+    library.restormer_processor.restype = ctypes.c_char_p
     return library
 
 
@@ -335,7 +333,7 @@ def _trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
         found.gate(gates, values, (gate_filter, value_filter), out, pad)
         yield out, (F.gelu(gate) * value).to(found.dtype)
 
-        split = value.unflatten(3, (heads, -1)).permute(3, 0, 1, 2, 4)
+        split = torch.stack(value.chunk(heads, dim=3))
         out = torch.full_like(split, torch.nan, dtype=found.dtype)
         squares = out.new_full((2, rows, channels), torch.nan, dtype=torch.float64)
         found.depthwise(values, value_filter, out, pad, squares)
