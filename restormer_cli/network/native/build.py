@@ -147,8 +147,10 @@ def _build(command: list[str], into: Path) -> None:
 
         jobs = [threads.submit(compile_, "processor.c", "processor")]
         for target, flags in TARGETS[machine()].items():
-            more = (f"-DTARGET={target}", *flags)
-            jobs.append(threads.submit(compile_, "kernels.c", target, *more))
+            for bfloat16, precision in enumerate(("float32", "bfloat16")):
+                variant = f"{precision}_{target}"
+                more = (f"-DVARIANT={variant}", f"-DBFLOAT16={bfloat16}", *flags)
+                jobs.append(threads.submit(compile_, "kernels.c", variant, *more))
         made = Path(folder) / into.name
         _call([*options, "-shared", *(job.result() for job in jobs), "-o", str(made)])
         record_of_made = made.with_suffix(RECORD)
