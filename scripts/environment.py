@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
 STAMP = FOLDER / "installed.sha256"
+NATIVE = ROOT / "restormer_cli" / "network" / "native"
 OLDEST_PYTHON = (3, 10)
 
 
@@ -33,7 +34,9 @@ def ensure(extra: str = "") -> None:
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SystemExit("restormer-cli needs Python 3.10 or newer")
-    files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    # The kernels in C are compiled when the checkout is installed.
+    names = ("pyproject.toml", "constraints.txt", "hatch_build.py")
+    files = [*(ROOT / name for name in names), *sorted(NATIVE.glob("*.[ch]")), NATIVE / "build.py"]
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     done = STAMP.read_text(encoding="utf-8").split() if STAMP.exists() else []
     if done[:1] == [wanted] and (not extra or extra in done[1:]):

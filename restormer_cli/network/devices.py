@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from restormer_cli.errors import DeviceError
-from restormer_cli.network import kernels
+from restormer_cli.network import kernels, native
 from restormer_cli.system.memory import free_memory
 from restormer_cli.system.units import format_bytes
 
@@ -134,6 +134,8 @@ def describe(device: str = "auto", precision: str = "auto") -> list[str]:
     choice = choose(device, precision)
     lines.append(f"used: {choice.device}, because {choice.device_reason}")
     lines.append(f"      {choice.precision}, because {choice.precision_reason}")
+    if choice.device.type == "cpu":
+        lines.append(f"      {native.describe(choice.dtype)}")
     kernels.try_operators(choice.device, choice.dtype)
-    lines += kernels.notices()
+    lines += [*kernels.notices(), *native.notices()]
     return lines

@@ -1,4 +1,4 @@
-"""Kernels of our own, in C: what PyTorch needs several passes over memory for, in one.
+"""Kernels in C: what PyTorch needs several passes over memory for, in one.
 
 Each thread that calls one computes alone, without the interpreter lock. A pixel's result does not
 depend on how a map is split into calls.
@@ -10,12 +10,14 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restormer_cli.network.native.build import LIBRARY, digest
+from restormer_cli.network.native.build import LIBRARY, is_sound
 from restormer_cli.network.trials import near, waves
 
 _SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
@@ -33,9 +35,10 @@ class Filter:
     """A depthwise 3×3 convolution, laid out for the kernels."""
 
     def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
-        """``kernel`` is ``(K, 1, 3, 3)``, ``bias`` ``(K,)``."""
+        """``kernel`` is ``(K, 1, 3, 3)``, ``bias`` ``(K,)``, both of any precision."""
         self.taps = kernel.float().flatten(1).T.contiguous()
         self.bias = None if bias is None else bias.float().contiguous()
+        self.channels = len(kernel)
         self.pointers = (self.taps.data_ptr(), None if self.bias is None else self.bias.data_ptr())
 
 
@@ -50,19 +53,23 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, target: str, dtype: torch.dtype) -> None:
         ends = f"{_TYPES[dtype]}_{target}"
         self.target, self.dtype = target, dtype
-        self._gate = library[f"restormer_gate_{ends}"]
-        self._gate.argtypes = [*[_POINTER] * 2, *[_SIZE] * 5, *[_INT] * 2, *[_POINTER] * 5]
-        self._gate.argtypes += [_SIZE] * 2
-        self._depthwise = library[f"restormer_depthwise_{ends}"]
-        self._depthwise.argtypes = [_POINTER, *[_SIZE] * 5, *[_INT] * 2, *[_POINTER] * 3]
-        self._depthwise.argtypes += [*[_SIZE] * 4, _POINTER]
-        self._normalise = library[f"restormer_normalise_{ends}"]
-        self._normalise.argtypes = [_POINTER, *[_SIZE] * 5, _INT, ctypes.c_float]
-        self._normalise.argtypes += [_POINTER, *[_SIZE] * 2, _POINTER, _SIZE]
-        self._scale = library[f"restormer_scale_{ends}"]
-        self._scale.argtypes = [_POINTER, *[_SIZE] * 5, _POINTER, _SIZE, _POINTER, *[_SIZE] * 2]
-        for function in (self._gate, self._depthwise, self._normalise, self._scale):
-            function.restype = None
+        shape, scales = [_SIZE] * 4, [_POINTER, *[_SIZE] * 2]
+        pixels, parameters, pad = [_POINTER, *[_SIZE] * 3], [_POINTER] * 2, [_INT] * 2
+        split = [_POINTER, *[_SIZE] * 5, _POINTER]
+
+        def function(name: str, *arguments: Any) -> Any:
+            found = library[f"restormer_{name}_{ends}"]
+            found.restype, found.argtypes = None, arguments
+            return found
+
+        self._gate = function(
+            "gate", *shape, *pad, _POINTER, *pixels, *parameters, *parameters, *pixels
+        )
+        self._depthwise = function("depthwise", *shape, *pad, *pixels, *parameters, *split)
+        self._normalise = function(
+            "normalise", *shape, _INT, ctypes.c_float, *pixels, *pixels, *scales
+        )
+        self._scale = function("scale", *shape, *pixels, *pixels, *scales)
 
     def gate(
         self,
@@ -85,30 +92,23 @@ class Kernels:
         pad
             Whether the window ends at the map's left, right side.
         """
-        count, rows, _, channels = out.shape
-        columns = gates.shape[2]
-        self._check(gates, values, out, shape=(count, rows, columns + sum(pad) - 2, channels))
-        image, row, pixel, _ = gates.stride()
-        if values.stride() != gates.stride() or values.shape != gates.shape:
-            raise ValueError("gates and values must have the same layout")
-        out_image, out_row, out_pixel, _ = out.stride()
-        size = gates.element_size()
-        for n in range(count):
-            self._gate(
-                gates.data_ptr() + n * image * size,
-                values.data_ptr() + n * image * size,
-                row,
-                pixel,
-                rows,
-                columns,
-                channels,
-                *pad,
-                *filters[0].pointers,
-                *filters[1].pointers,
-                out.data_ptr() + n * out_image * size,
-                out_row,
-                out_pixel,
-            )
+        left, right = pad
+        gate, value = filters
+        count, rows, width, channels = out.shape
+        columns = width + 2 - left - right
+        self._check(gates, values, out)
+        shape = (count, rows + 2, columns, channels)
+        if not gates.shape == values.shape == shape:
+            raise ValueError(f"gates and values must be {shape}, and are {tuple(gates.shape)}")
+        if values.stride() != gates.stride() or not gate.channels == value.channels == channels:
+            raise ValueError("gates and values differ in layout, or from their filters")
+        self._gate(
+            *(count, rows, columns, channels, left, right, gates.data_ptr()),
+            *_address(values),
+            *gate.pointers,
+            *value.pointers,
+            *_address(out),
+        )
 
     def depthwise(
         self,
@@ -130,36 +130,26 @@ class Kernels:
             ``(N, R, G * c)`` float64, contiguous: the sum of squares over each row of the result
             as rounded, written.
         """
-        groups, count, rows, _, channels = out.shape
-        columns, wide = window.shape[2:]
-        self._check(window, out[0], shape=(count, rows, columns + sum(pad) - 2, channels))
-        image, row, pixel, _ = window.stride()
-        out_group, out_image, out_row, out_pixel, _ = out.stride()
-        size = window.element_size()
-        if groups * channels != wide:
-            raise ValueError("channels in and out differ")
-        sums, per_image = None, rows * wide * 8
-        if squares is not None:
-            if squares.shape != (count, rows, wide) or squares.dtype != torch.float64:
-                raise ValueError("squares are (N, R, K) in float64")
-            sums = squares.data_ptr()
-        for n in range(count):
-            self._depthwise(
-                window.data_ptr() + n * image * size,
-                row,
-                pixel,
-                rows,
-                columns,
-                wide,
-                *pad,
-                *kernel.pointers,
-                out.data_ptr() + n * out_image * size,
-                channels,
-                out_group,
-                out_row,
-                out_pixel,
-                None if sums is None else sums + n * per_image,
-            )
+        left, right = pad
+        groups, count, rows, width, channels = out.shape
+        columns, wide = width + 2 - left - right, groups * channels
+        self._check(window, out)
+        if window.shape != (count, rows + 2, columns, wide) or kernel.channels != wide:
+            raise ValueError(f"{tuple(window.shape)} is no window for {tuple(out.shape)}")
+        if squares is not None and not (
+            squares.shape == (count, rows, wide)
+            and squares.dtype == torch.float64
+            and squares.is_contiguous()
+        ):
+            raise ValueError("squares must be (N, R, K) in float64, contiguous")
+        self._depthwise(
+            *(count, rows, columns, wide, left, right),
+            *_address(window),
+            *kernel.pointers,
+            *_address(out),
+            channels,
+            None if squares is None else squares.data_ptr(),
+        )
 
     def normalise(
         self,
@@ -181,70 +171,40 @@ class Kernels:
             ``(N, R, W)`` float32: what each pixel is multiplied by, written.
         """
         self._check_pixels(rows, out, scales)
-        count, height, width, channels = rows.shape
-        image, row, pixel, _ = rows.stride()
-        out_image, out_row, out_pixel, _ = out.stride()
-        size = rows.element_size()
-        for n in range(count):
-            self._normalise(
-                rows.data_ptr() + n * image * size,
-                row,
-                pixel,
-                height,
-                width,
-                channels,
-                center,
-                epsilon,
-                out.data_ptr() + n * out_image * size,
-                out_row,
-                out_pixel,
-                None if scales is None else scales.data_ptr() + n * scales.stride(0) * 4,
-                0 if scales is None else scales.stride(1),
-            )
+        self._normalise(
+            *rows.shape,
+            *(center, epsilon),
+            *_address(rows),
+            *_address(out),
+            *((None, 0, 0) if scales is None else _address(scales)),
+        )
 
     def scale(self, rows: Tensor, scales: Tensor, out: Tensor) -> None:
         """Multiply each pixel of ``(N, R, W, C)`` by its number in ``scales`` ``(N, R, W)``."""
         self._check_pixels(rows, out, scales)
-        count, height, width, channels = rows.shape
-        image, row, pixel, _ = rows.stride()
-        out_image, out_row, out_pixel, _ = out.stride()
-        size = rows.element_size()
-        for n in range(count):
-            self._scale(
-                rows.data_ptr() + n * image * size,
-                row,
-                pixel,
-                height,
-                width,
-                channels,
-                scales.data_ptr() + n * scales.stride(0) * 4,
-                scales.stride(1),
-                out.data_ptr() + n * out_image * size,
-                out_row,
-                out_pixel,
-            )
+        self._scale(*rows.shape, *_address(rows), *_address(out), *_address(scales))
 
     def _check_pixels(self, rows: Tensor, out: Tensor, scales: Tensor | None) -> None:
-        for tensor in (rows, out):
-            if tensor.dtype != self.dtype or tensor.stride(-1) != 1 or tensor.device.type != "cpu":
-                raise ValueError(f"{self.dtype} on the CPU is needed, channels side by side")
+        self._check(rows, out)
         if rows.shape != out.shape:
-            raise ValueError("rows and result must have the same shape")
-        if scales is not None and (
-            scales.dtype != torch.float32
-            or scales.shape != rows.shape[:3]
-            or scales.stride(2) != 1
+            raise ValueError(f"{tuple(rows.shape)} and {tuple(out.shape)} must be the same")
+        if scales is not None and not (
+            scales.dtype == torch.float32
+            and scales.shape == rows.shape[:3]
+            and scales.stride(2) == 1
         ):
-            raise ValueError("scales are (N, R, W) in float32, the last axis contiguous")
+            raise ValueError("scales must be (N, R, W) in float32, columns side by side")
 
-    def _check(self, *tensors: Tensor, shape: tuple[int, ...]) -> None:
-        """Raw pointers know no bounds: all that is passed on must fit."""
-        *windows, out = tensors
-        for tensor in tensors:
-            if tensor.dtype != self.dtype or tensor.stride(-1) != 1 or tensor.device.type != "cpu":
-                raise ValueError(f"{self.dtype} on the CPU is needed, channels side by side")
-        if tuple(out.shape) != shape or any(w.shape[1] != shape[1] + 2 for w in windows):
-            raise ValueError(f"the result is {tuple(out.shape)}, not {shape}")
+    def _check(self, *maps: Tensor) -> None:
+        """Raw pointers know no bounds and no types."""
+        for tensor in maps:
+            if tensor.dtype != self.dtype or not tensor.is_cpu or tensor.stride(-1) != 1:
+                raise ValueError(f"maps must be {self.dtype} on the CPU, channels side by side")
+
+
+def _address(tensor: Tensor) -> tuple[int, ...]:
+    """Where it begins, and the distances along all axes but the last, in elements."""
+    return (tensor.data_ptr(), *tensor.stride()[:-1])
 
 
 def kernels(dtype: torch.dtype) -> Kernels | None:
@@ -257,7 +217,7 @@ def describe(dtype: torch.dtype) -> str:
     """Which kernels a CPU computes with in this precision, and why, as half a sentence."""
     found = _found(dtype)
     if isinstance(found, Kernels):
-        return f"kernels of its own for {_PROCESSORS[found.target]}"
+        return f"kernels in C for {_PROCESSORS[found.target]}"
     return f"PyTorch's kernels alone, because {found}"
 
 
@@ -273,31 +233,30 @@ _distrusted: dict[str, None] = {}
 def _found(dtype: torch.dtype) -> Kernels | str:
     """The kernels, tried once a process against PyTorch; or why there are none."""
     if dtype not in _TYPES:
-        return f"there are others for {' and '.join(_TYPES.values())} only"
+        return f"those in C are for {' and '.join(_TYPES.values())}"
     if os.environ.get("RESTORMER_NATIVE") == "0":
         return "RESTORMER_NATIVE is 0"
     if not LIBRARY.exists():
-        return "the installation was made without a C compiler"
+        return "those in C were not compiled at the installation"
     try:
-        library = _load()
+        library = _load(LIBRARY)
         target = library.restormer_processor().decode()
         if not target:
-            return "there are others for processors with AVX2, AVX-512 or NEON only"
+            return "those in C are for AVX2, AVX-512 and NEON"
         found = Kernels(library, target, dtype)
         trouble = _try(found)
-    except (OSError, AttributeError) as error:  # damaged, or for another machine
+    except (OSError, AttributeError) as error:  # damaged, or for another system
         trouble = f"{LIBRARY.name} cannot be loaded ({error})"
     if trouble:
         _distrusted[trouble] = None
     return trouble or found
 
 
-def _load() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(LIBRARY))
-    for function in (library.restormer_processor, library.restormer_sources):
-        function.restype = ctypes.c_char_p
-    if library.restormer_sources().decode() != digest():
-        raise OSError("it was made from other sources: install again")
+def _load(path: Path) -> ctypes.CDLL:
+    if not is_sound(path):
+        raise OSError("it is damaged or made from other sources: install again")
+    library = ctypes.CDLL(str(path))
+    library.restormer_processor.restype = ctypes.c_char_p
     return library
 
 
@@ -335,7 +294,7 @@ def _trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
         found.gate(gates, values, (gate_filter, value_filter), out, pad)
         yield out, (F.gelu(gate) * value).to(found.dtype)
 
-        split = value.unflatten(3, (heads, -1)).permute(3, 0, 1, 2, 4)
+        split = torch.stack(value.chunk(heads, dim=3))
         out = torch.full_like(split, torch.nan, dtype=found.dtype)
         squares = out.new_full((2, rows, channels), torch.nan, dtype=torch.float64)
         found.depthwise(values, value_filter, out, pad, squares)
@@ -352,5 +311,6 @@ def _trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
             mean = gates.float().mean(-1, keepdim=True) if center else 0.0
             yield out, ((gates.float() - mean) * factors[..., None]).to(found.dtype)
             yield scales, factors
+        out = torch.full_like(gates, torch.nan)
         found.scale(gates, scales, out)
         yield out, (gates.float() * factors[..., None]).to(found.dtype)

@@ -21,8 +21,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / ("kernels.dll" if sys.platform == "win32" else "kernels.so")
+#: Ending of the file beside it that tells what it was made from.
+RECORD = ".sha256"
 SOURCES = ("kernels.c", "lanes.h", "processor.c")
-OPTIONS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden")
+OPTIONS = ("-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
 #: For each machine, by the names that ``processor.c`` gives: what is compiled, and how.
 TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -55,12 +57,25 @@ def wheel_platform() -> str:
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
-def digest() -> str:
-    """Of the sources: a library that was compiled from others is not used."""
+def record(library: Path) -> str:
+    """The digests of the sources and of the library made from them.
+
+    It stands in a file beside the library. One that is cut off would crash the process when it is
+    loaded; one from other sources might do anything.
+    """
     sources = (FOLDER / name for name in SOURCES)
     # Git may have changed the ends of lines.
     text = b"".join(source.read_bytes().replace(b"\r\n", b"\n") for source in sources)
-    return hashlib.sha256(text).hexdigest()
+    digests = (hashlib.sha256(data).hexdigest() for data in (text, library.read_bytes()))
+    return "\n".join(digests)
+
+
+def is_sound(library: Path) -> bool:
+    """Whether the library is whole and made from these sources."""
+    try:
+        return library.with_suffix(RECORD).read_text(encoding="ascii") == record(library)
+    except (OSError, ValueError):
+        return False
 
 
 def compilers() -> list[list[str]]:
@@ -84,8 +99,20 @@ def _has_command_line_tools() -> bool:
     return subprocess.run(["xcode-select", "-p"], check=False, capture_output=True).returncode == 0
 
 
-def build(commands: list[list[str]] | None = None, into: Path = LIBRARY) -> None:
+def can_compile() -> bool:
+    """Whether there is a compiler that takes the sources and links a library."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            build(into=Path(folder) / LIBRARY.name, check_only=True)
+        except OSError:
+            return False
+    return True
+
+
+def build(into: Path = LIBRARY, *, check_only: bool = False) -> None:
     """Compile the library with the first of the compilers that can.
+
+    With ``check_only`` it is not optimised, which takes a fifth of the time.
 
     Raises
     ------
@@ -94,9 +121,9 @@ def build(commands: list[list[str]] | None = None, into: Path = LIBRARY) -> None
     """
     trouble = "there is no C compiler" if machine() else "there are no kernels for this machine"
     if machine():
-        for command in compilers() if commands is None else commands:
+        for command in compilers():
             try:
-                _build(command, into)
+                _build([*command, "-O0"] if check_only else [*command, "-O3"], into)
             except subprocess.CalledProcessError as error:
                 trouble = f"{shlex.join(error.cmd)} failed:\n{error.stderr}"
             except OSError as error:
@@ -118,13 +145,18 @@ def _build(command: list[str], into: Path) -> None:
             _call([*options, *more, "-c", str(FOLDER / source), "-o", out])
             return out
 
-        jobs = [threads.submit(compile_, "processor.c", "processor", f'-DDIGEST="{digest()}"')]
+        jobs = [threads.submit(compile_, "processor.c", "processor")]
         for target, flags in TARGETS[machine()].items():
-            more = (f"-DTARGET={target}", *flags)
-            jobs.append(threads.submit(compile_, "kernels.c", target, *more))
+            for bfloat16, precision in enumerate(("float32", "bfloat16")):
+                variant = f"{precision}_{target}"
+                more = (f"-DVARIANT={variant}", f"-DBFLOAT16={bfloat16}", *flags)
+                jobs.append(threads.submit(compile_, "kernels.c", variant, *more))
         made = Path(folder) / into.name
         _call([*options, "-shared", *(job.result() for job in jobs), "-o", str(made)])
+        record_of_made = made.with_suffix(RECORD)
+        record_of_made.write_text(record(made), encoding="ascii")
         made.replace(into)  # never half-written: a process may be using the old one
+        record_of_made.replace(into.with_suffix(RECORD))
 
 
 def _platform_options(zig: bool) -> list[str]:
@@ -143,4 +175,3 @@ def _call(command: list[str]) -> None:
 
 if __name__ == "__main__":
     build()
-    print(LIBRARY)

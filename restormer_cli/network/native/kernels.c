@@ -1,8 +1,10 @@
 // Depthwise convolutions and what follows them, on maps of pixels × channels.
 //
-// Compiled once for each kind of processor, with TARGET as the ending of all names. Values are
-// float32 or bfloat16, sums float32. A kernel computes each pixel by the same operations in the same
-// order, wherever in a call it lies: results do not depend on how a map is split.
+// Compiled once for each kind of processor and each precision (BFLOAT16: 0 or 1), with VARIANT as the
+// ending of all names. Sums are float32. A kernel computes each pixel by the same operations in the
+// same order, wherever in a call it lies: results do not depend on how a map is split.
+//
+// Rows, pixels and images lie as far apart as their distances say, in values; channels side by side.
 
 #include <math.h>
 #include <stddef.h>
@@ -16,9 +18,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(64)))
-#define NAME__(name, target) restormer_##name##_##target
-#define NAME_(name, target) NAME__(name, target)
-#define NAME(name) NAME_(name, TARGET)
+#define NAME__(name, variant) restormer_##name##_##variant
+#define NAME_(name, variant) NAME__(name, variant)
+#define NAME(name) NAME_(name, VARIANT)
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
 #else
@@ -29,25 +31,35 @@
 // Columns that are worked on together, so that what lies between two steps stays in the cache.
 #define TILE 32
 
-// Coefficients, from the lowest, of log2(Φ(-a)) for 0 ≤ a ≤ 6, and of 2^f for |f| ≤ 1/2.
-// The relative error of Φ(-a) is at most 7e-6 (coarse) and 4e-6, 5e-7 below 2 (fine).
-static const float tail_coarse[] = {-0.99999434f, -1.15126915f, -0.458409777f, -0.0540206871f,
-                                    0.00853946133f, -0.000938867933f, 6.2681401e-05f,
-                                    -1.88962623e-06f};
-static const float power_coarse[] = {0.999999191f, 0.693121968f, 0.240249811f, 0.0559170392f,
-                                     0.00956051021f};
-static const float tail_fine[] = {-0.999999936f, -1.15110711f, -0.459200812f, -0.0524900076f,
-                                  0.00699918963f, -2.30963294e-05f, -0.00028105747f,
-                                  8.20932884e-05f, -1.33840258e-05f, 1.34849043e-06f,
-                                  -7.84375408e-08f, 2.01998097e-09f};
-static const float power_fine[] = {1.f, 0.693147206f, 0.240226466f, 0.05550329f, 0.00961851953f,
-                                   0.00133998604f, 0.000153375768f};
+// Coefficients, from the lowest, of log2(Φ(-a)) for 0 ≤ a ≤ 6, and of 2^f for |f| ≤ 1/2. The
+// relative error of Φ(-a) is at most 7e-6 for bfloat16; else 4e-6, and 5e-7 below 2.
+#if BFLOAT16
+typedef uint16_t Value;
+static const float tail[] = {-0.99999434f, -1.15126915f, -0.458409777f, -0.0540206871f,
+                             0.00853946133f, -0.000938867933f, 6.2681401e-05f, -1.88962623e-06f};
+static const float power[] = {0.999999191f, 0.693121968f, 0.240249811f, 0.0559170392f,
+                              0.00956051021f};
+#else
+typedef float Value;
+static const float tail[] = {-0.999999936f, -1.15110711f, -0.459200812f, -0.0524900076f,
+                             0.00699918963f, -2.30963294e-05f, -0.00028105747f, 8.20932884e-05f,
+                             -1.33840258e-05f, 1.34849043e-06f, -7.84375408e-08f, 2.01998097e-09f};
+static const float power[] = {1.f, 0.693147206f, 0.240226466f, 0.05550329f, 0.00961851953f,
+                              0.00133998604f, 0.000153375768f};
+#endif
 
-// Rows with their halo: two more than come out. Distances are in bytes.
 typedef struct {
-    const char *data;
-    ptrdiff_t row, pixel, columns, channels, pad_left;
-} Source;
+    Value *data;
+    ptrdiff_t row, pixel;
+} Map;
+
+// A map with a row more above and below than come out, and likewise a column, except on the left
+// side where pad_left is 1, and the right one where `columns` end: there are zeros instead.
+typedef struct {
+    const Value *data;
+    ptrdiff_t row, pixel, columns, channels;
+    int pad_left;
+} Window;
 
 // taps[tap][channel], from the upper left to the lower right; bias may be NULL.
 typedef struct {
@@ -65,108 +77,65 @@ typedef struct {
 #define HALF floats_8
 #include "lanes.h"
 
-// Run the statement for channels `from` up to `to`, in the widest vectors that fit.
-#define RUN(lanes, channel, to, call)                                                              \
-    for (; channel + lanes <= (to); channel += lanes)                                              \
+// Call a function's form for 16, 8, 4, 1 lanes, for channels from `channel` up to `end`.
+#define RUN(lanes, channel, end, call)                                                             \
+    for (; channel + lanes <= (end); channel += lanes)                                             \
         call(lanes);
 #if defined(__AVX512F__)
-#define EACH_CHANNEL(channel, to, call)                                                            \
-    RUN(16, channel, to, call) RUN(8, channel, to, call) RUN(4, channel, to, call)                 \
-        RUN(1, channel, to, call)
+#define EACH_CHANNEL(channel, end, call)                                                           \
+    RUN(16, channel, end, call)                                                                    \
+    RUN(8, channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #elif defined(__AVX__)
-#define EACH_CHANNEL(channel, to, call)                                                            \
-    RUN(8, channel, to, call) RUN(4, channel, to, call) RUN(1, channel, to, call)
+#define EACH_CHANNEL(channel, end, call)                                                           \
+    RUN(8, channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #else
-#define EACH_CHANNEL(channel, to, call) RUN(4, channel, to, call) RUN(1, channel, to, call)
+#define EACH_CHANNEL(channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #endif
 
-INLINE void gate_rows(const Source *gate, const Source *value, ptrdiff_t row, int rows,
-                      ptrdiff_t width, const Filter *gate_filter, const Filter *value_filter,
-                      char *out, ptrdiff_t out_row, ptrdiff_t out_pixel, int bfloat16)
+// `rows` output rows, 1 or 2: two have two rows of input in common.
+INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, int rows,
+                      ptrdiff_t width, const Filter *gate, const Filter *value, const Map *out)
 {
     for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
         ptrdiff_t channel = 0;
 #define CALL(lanes)                                                                                \
-    gate_tile_##lanes(gate, value, row, channel, rows, first, count, gate_filter, value_filter,    \
-                      out, out_row, out_pixel, bfloat16)
-        EACH_CHANNEL(channel, gate->channels, CALL)
+    gate_tile_##lanes(gates, values, row, channel, rows, first, count, gate, value, out)
+        EACH_CHANNEL(channel, gates->channels, CALL)
 #undef CALL
     }
 }
 
-INLINE void gate(const void *gates, const void *values, ptrdiff_t in_row, ptrdiff_t in_pixel,
-                 ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t channels, int pad_left,
-                 int pad_right, const float *gate_taps, const float *gate_bias,
-                 const float *value_taps, const float *value_bias, void *out, ptrdiff_t out_row,
-                 ptrdiff_t out_pixel, int bfloat16)
+INLINE void depthwise_rows(const Window *in, ptrdiff_t row, int rows, ptrdiff_t width,
+                           const Filter *filter, const Map *out, ptrdiff_t group_channels,
+                           ptrdiff_t out_group, double *squares)
 {
-    const ptrdiff_t size = bfloat16 ? 2 : 4, width = columns + pad_left + pad_right - 2;
-    const Source gate = {gates, in_row * size, in_pixel * size, columns, channels, pad_left};
-    const Source value = {values, in_row * size, in_pixel * size, columns, channels, pad_left};
-    const Filter gate_filter = {gate_taps, gate_bias}, value_filter = {value_taps, value_bias};
-    ptrdiff_t row = 0;
-    for (; row + 2 <= rows; row += 2)
-        gate_rows(&gate, &value, row, 2, width, &gate_filter, &value_filter, out, out_row * size,
-                  out_pixel * size, bfloat16);
-    if (row < rows)
-        gate_rows(&gate, &value, row, 1, width, &gate_filter, &value_filter, out, out_row * size,
-                  out_pixel * size, bfloat16);
-}
-
-INLINE void depthwise_rows(const Source *in, ptrdiff_t row, int rows, ptrdiff_t width,
-                           const Filter *filter, char *out, ptrdiff_t group_channels,
-                           ptrdiff_t out_group, ptrdiff_t out_row, ptrdiff_t out_pixel,
-                           double *squares, int bfloat16)
-{
-    const ptrdiff_t size = bfloat16 ? 2 : 4;
-    if (squares) {
-        squares += row * in->channels;
-        for (ptrdiff_t i = 0; i < rows * in->channels; i++)
+    if (squares)
+        for (ptrdiff_t i = row * in->channels; i < (row + rows) * in->channels; i++)
             squares[i] = 0;
-    }
     for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
         ptrdiff_t channel = 0;
-        for (ptrdiff_t end = group_channels; end <= in->channels; end += group_channels) {
-            char *group = out + (end / group_channels - 1) * out_group
-                          - (end - group_channels) * size;
+        for (ptrdiff_t group = 0; group * group_channels < in->channels; group++) {
+            const ptrdiff_t end = (group + 1) * group_channels;
+            Map to = *out;
 #define CALL(lanes)                                                                                \
-    depthwise_tile_##lanes(in, row, channel, rows, first, count, filter, group + channel * size,   \
-                           out_row, out_pixel, squares, bfloat16)
+    (to.data = out->data + group * out_group + channel - group * group_channels,                   \
+     depthwise_tile_##lanes(in, row, channel, rows, first, count, filter, &to, squares))
             EACH_CHANNEL(channel, end, CALL)
 #undef CALL
         }
     }
 }
 
-INLINE void depthwise(const void *data, ptrdiff_t in_row, ptrdiff_t in_pixel, ptrdiff_t rows,
-                      ptrdiff_t columns, ptrdiff_t channels, int pad_left, int pad_right,
-                      const float *taps, const float *bias, void *out, ptrdiff_t group_channels,
-                      ptrdiff_t out_group, ptrdiff_t out_row, ptrdiff_t out_pixel, double *squares,
-                      int bfloat16)
-{
-    const ptrdiff_t size = bfloat16 ? 2 : 4, width = columns + pad_left + pad_right - 2;
-    const Source in = {data, in_row * size, in_pixel * size, columns, channels, pad_left};
-    const Filter filter = {taps, bias};
-    ptrdiff_t row = 0;
-    for (; row + 2 <= rows; row += 2)
-        depthwise_rows(&in, row, 2, width, &filter, out, group_channels, out_group * size,
-                       out_row * size, out_pixel * size, squares, bfloat16);
-    if (row < rows)
-        depthwise_rows(&in, row, 1, width, &filter, out, group_channels, out_group * size,
-                       out_row * size, out_pixel * size, squares, bfloat16);
-}
-
 // The sum of the values less `mean`, or of their squares; always in the same order.
-INLINE float total(const char *pixel, ptrdiff_t channels, float mean, int squared, int bfloat16)
+INLINE float total(const Value *pixel, ptrdiff_t channels, float mean, int squared)
 {
-    const ptrdiff_t size = bfloat16 ? 2 : 4;
     ptrdiff_t channel = 0;
 #define ADD(lanes)                                                                                 \
     for (; channel + lanes <= channels; channel += lanes) {                                        \
-        floats_##lanes v = load_##lanes(pixel + channel * size, bfloat16) - mean;                  \
-        sum_##lanes += squared ? v * v : v;                                                        \
+        floats_##lanes value = load_##lanes(pixel + channel) - mean;                               \
+        sum_##lanes += squared ? value * value : value;                                            \
     }
 #if defined(__AVX512F__)
     floats_16 sum_16 = {0};
@@ -184,101 +153,115 @@ INLINE float total(const char *pixel, ptrdiff_t channels, float mean, int square
     return sum_1[0];
 }
 
-// LayerNorm without its affine part, for a row of pixels.
-INLINE void normalise(const char *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
-                      int center, float epsilon, char *out, ptrdiff_t out_pixel, float *scales,
-                      int bfloat16)
+INLINE void normalise_row(const Value *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
+                          int center, float epsilon, Value *out, ptrdiff_t out_pixel,
+                          float *scales)
 {
-    const ptrdiff_t size = bfloat16 ? 2 : 4;
-    for (ptrdiff_t first = 0; first < width; first += TILE, in += TILE * in_pixel,
-                   out += TILE * out_pixel) {
+    for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
-        float means[TILE] ALIGNED, factors[TILE] ALIGNED = {0};
-        for (ptrdiff_t x = 0; x < count; x++) {
-            const char *pixel = in + x * in_pixel;
-            means[x] = total(pixel, channels, 0, 0, bfloat16) / channels;
-            factors[x] = total(pixel, channels, means[x], 1, bfloat16) / channels;
+        float means[TILE], factors[TILE] = {0};
+        const Value *from = in + first * in_pixel;
+        for (ptrdiff_t x = 0; x < count; x++, from += in_pixel) {
+            means[x] = total(from, channels, 0, 0) / channels;
+            factors[x] = total(from, channels, means[x], 1) / channels;
         }
         for (int x = 0; x < TILE; x++)
             factors[x] = 1 / sqrtf(factors[x] + epsilon);
-        for (ptrdiff_t x = 0; x < count; x++) {
+        from = in + first * in_pixel;
+        Value *to = out + first * out_pixel;
+        for (ptrdiff_t x = 0; x < count; x++, from += in_pixel, to += out_pixel) {
             const float mean = center ? means[x] : 0, factor = factors[x];
             ptrdiff_t channel = 0;
             if (scales)
                 scales[first + x] = factor;
 #define CALL(lanes)                                                                                \
-    store_##lanes(out + x * out_pixel + channel * size,                                            \
-                  (load_##lanes(in + x * in_pixel + channel * size, bfloat16) - mean) * factor,    \
-                  bfloat16)
+    store_##lanes(to + channel, (load_##lanes(from + channel) - mean) * factor)
             EACH_CHANNEL(channel, channels, CALL)
 #undef CALL
         }
     }
 }
 
-INLINE void scale(const char *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
-                  const float *scales, char *out, ptrdiff_t out_pixel, int bfloat16)
+// The functions that the library gives.
+
+// GELU of one convolution times another. Gates and values have the same distances; of windows come
+// rows + 2 rows, of which `columns` are given.
+EXPORT void NAME(gate)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t channels,
+                       int pad_left, int pad_right, const Value *gates, const Value *values,
+                       ptrdiff_t in_image, ptrdiff_t in_row, ptrdiff_t in_pixel,
+                       const float *gate_taps, const float *gate_bias, const float *value_taps,
+                       const float *value_bias, Value *out, ptrdiff_t out_image,
+                       ptrdiff_t out_row, ptrdiff_t out_pixel)
 {
-    const ptrdiff_t size = bfloat16 ? 2 : 4;
-    for (ptrdiff_t x = 0; x < width; x++, in += in_pixel, out += out_pixel) {
-        ptrdiff_t channel = 0;
-#define CALL(lanes)                                                                                \
-    store_##lanes(out + channel * size, load_##lanes(in + channel * size, bfloat16) * scales[x],   \
-                  bfloat16)
-        EACH_CHANNEL(channel, channels, CALL)
-#undef CALL
+    const ptrdiff_t width = columns + pad_left + pad_right - 2;
+    const Filter gate = {gate_taps, gate_bias}, value = {value_taps, value_bias};
+    for (ptrdiff_t image = 0; image < images; image++) {
+        const Window left = {gates + image * in_image, in_row, in_pixel, columns, channels, pad_left};
+        Window right = left;
+        right.data = values + image * in_image;
+        const Map to = {out + image * out_image, out_row, out_pixel};
+        ptrdiff_t row = 0;
+        for (; row + 2 <= rows; row += 2)
+            gate_rows(&left, &right, row, 2, width, &gate, &value, &to);
+        if (row < rows)
+            gate_rows(&left, &right, row, 1, width, &gate, &value, &to);
     }
 }
 
-#define GATE(type, bfloat16)                                                                       \
-    EXPORT void NAME(gate_##type)(                                                                 \
-        const void *gates, const void *values, ptrdiff_t in_row, ptrdiff_t in_pixel,               \
-        ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t channels, int pad_left, int pad_right,        \
-        const float *gate_taps, const float *gate_bias, const float *value_taps,                   \
-        const float *value_bias, void *out, ptrdiff_t out_row, ptrdiff_t out_pixel)                \
-    {                                                                                              \
-        gate(gates, values, in_row, in_pixel, rows, columns, channels, pad_left, pad_right,        \
-             gate_taps, gate_bias, value_taps, value_bias, out, out_row, out_pixel, bfloat16);     \
+// Channels come out in groups of group_channels, out_group apart. squares[image][row][channel], if
+// not NULL, become the sums over each row of the squared results, as rounded.
+EXPORT void NAME(depthwise)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t columns,
+                            ptrdiff_t channels, int pad_left, int pad_right, const Value *in,
+                            ptrdiff_t in_image, ptrdiff_t in_row, ptrdiff_t in_pixel,
+                            const float *taps, const float *bias, Value *out,
+                            ptrdiff_t out_group, ptrdiff_t out_image, ptrdiff_t out_row,
+                            ptrdiff_t out_pixel, ptrdiff_t group_channels, double *squares)
+{
+    const ptrdiff_t width = columns + pad_left + pad_right - 2;
+    const Filter filter = {taps, bias};
+    for (ptrdiff_t image = 0; image < images; image++) {
+        const Window from = {in + image * in_image, in_row, in_pixel, columns, channels, pad_left};
+        const Map to = {out + image * out_image, out_row, out_pixel};
+        ptrdiff_t row = 0;
+        for (; row + 2 <= rows; row += 2)
+            depthwise_rows(&from, row, 2, width, &filter, &to, group_channels, out_group, squares);
+        if (row < rows)
+            depthwise_rows(&from, row, 1, width, &filter, &to, group_channels, out_group, squares);
+        if (squares)
+            squares += rows * channels;
     }
-#define DEPTHWISE(type, bfloat16)                                                                  \
-    EXPORT void NAME(depthwise_##type)(                                                            \
-        const void *in, ptrdiff_t in_row, ptrdiff_t in_pixel, ptrdiff_t rows, ptrdiff_t columns,   \
-        ptrdiff_t channels, int pad_left, int pad_right, const float *taps, const float *bias,     \
-        void *out, ptrdiff_t group_channels, ptrdiff_t out_group, ptrdiff_t out_row,               \
-        ptrdiff_t out_pixel, double *squares)                                                      \
-    {                                                                                              \
-        depthwise(in, in_row, in_pixel, rows, columns, channels, pad_left, pad_right, taps, bias,  \
-                  out, group_channels, out_group, out_row, out_pixel, squares, bfloat16);          \
-    }
-#define NORMALISE(type, bfloat16)                                                                  \
-    EXPORT void NAME(normalise_##type)(                                                            \
-        const char *in, ptrdiff_t in_row, ptrdiff_t in_pixel, ptrdiff_t rows, ptrdiff_t width,     \
-        ptrdiff_t channels, int center, float epsilon, char *out, ptrdiff_t out_row,               \
-        ptrdiff_t out_pixel, float *scales, ptrdiff_t scales_row)                                  \
-    {                                                                                              \
-        const ptrdiff_t size = bfloat16 ? 2 : 4;                                                   \
-        for (ptrdiff_t row = 0; row < rows; row++)                                                 \
-            normalise(in + row * in_row * size, in_pixel * size, width, channels, center, epsilon, \
-                      out + row * out_row * size, out_pixel * size,                                \
-                      scales ? scales + row * scales_row : scales, bfloat16);                      \
-    }
-#define SCALE(type, bfloat16)                                                                      \
-    EXPORT void NAME(scale_##type)(const char *in, ptrdiff_t in_row, ptrdiff_t in_pixel,           \
-                                   ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,            \
-                                   const float *scales, ptrdiff_t scales_row, char *out,           \
-                                   ptrdiff_t out_row, ptrdiff_t out_pixel)                         \
-    {                                                                                              \
-        const ptrdiff_t size = bfloat16 ? 2 : 4;                                                   \
-        for (ptrdiff_t row = 0; row < rows; row++)                                                 \
-            scale(in + row * in_row * size, in_pixel * size, width, channels,                      \
-                  scales + row * scales_row, out + row * out_row * size, out_pixel * size,         \
-                  bfloat16);                                                                       \
-    }
-GATE(float32, 0)
-GATE(bfloat16, 1)
-DEPTHWISE(float32, 0)
-DEPTHWISE(bfloat16, 1)
-NORMALISE(float32, 0)
-NORMALISE(bfloat16, 1)
-SCALE(float32, 0)
-SCALE(bfloat16, 1)
+}
+
+// LayerNorm without its affine part; what pixels are multiplied by goes to scales, if not NULL.
+EXPORT void NAME(normalise)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,
+                            int center, float epsilon, const Value *in, ptrdiff_t in_image,
+                            ptrdiff_t in_row, ptrdiff_t in_pixel, Value *out, ptrdiff_t out_image,
+                            ptrdiff_t out_row, ptrdiff_t out_pixel, float *scales,
+                            ptrdiff_t scales_image, ptrdiff_t scales_row)
+{
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t row = 0; row < rows; row++)
+            normalise_row(in + image * in_image + row * in_row, in_pixel, width, channels, center,
+                          epsilon, out + image * out_image + row * out_row, out_pixel,
+                          scales ? scales + image * scales_image + row * scales_row : scales);
+}
+
+// Each pixel times its number in scales.
+EXPORT void NAME(scale)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,
+                        const Value *in, ptrdiff_t in_image, ptrdiff_t in_row, ptrdiff_t in_pixel,
+                        Value *out, ptrdiff_t out_image, ptrdiff_t out_row, ptrdiff_t out_pixel,
+                        const float *scales, ptrdiff_t scales_image, ptrdiff_t scales_row)
+{
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t row = 0; row < rows; row++) {
+            const Value *from = in + image * in_image + row * in_row;
+            Value *to = out + image * out_image + row * out_row;
+            for (ptrdiff_t x = 0; x < width; x++, from += in_pixel, to += out_pixel) {
+                const float factor = scales[image * scales_image + row * scales_row + x];
+                ptrdiff_t channel = 0;
+#define CALL(lanes) store_##lanes(to + channel, load_##lanes(from + channel) * factor)
+                EACH_CHANNEL(channel, channels, CALL)
+#undef CALL
+            }
+        }
+}

@@ -17,26 +17,29 @@ INLINE V L(all)(float value)
     return value - (V){0};
 }
 
-INLINE V L(load)(const char *from, int bfloat16)
+INLINE V L(load_floats)(const float *from)
 {
     V floats;
-    if (bfloat16) {
-        H halves;
-        memcpy(&halves, from, sizeof halves);
-        U words = __builtin_convertvector(halves, U) << 16;
-        return (V)words;
-    }
     memcpy(&floats, from, sizeof floats);
     return floats;
 }
 
-INLINE void L(store)(char *to, V floats, int bfloat16)
+INLINE V L(load)(const Value *from)
 {
-    if (!bfloat16) {
-        memcpy(to, &floats, sizeof floats);
-        return;
-    }
-#if defined(__AVX512BF16__) && LANES == 16
+#if BFLOAT16
+    H halves;
+    memcpy(&halves, from, sizeof halves);
+    return (V)(__builtin_convertvector(halves, U) << 16);
+#else
+    return L(load_floats)(from);
+#endif
+}
+
+INLINE void L(store)(Value *to, V floats)
+{
+#if !BFLOAT16
+    V halves = floats;
+#elif defined(__AVX512BF16__) && LANES == 16
     __m256bh halves = _mm512_cvtneps_pbh((__m512)floats);
 #elif defined(__AVX512BF16__) && defined(__AVX512VL__) && LANES == 8
     __m128bh halves = _mm256_cvtneps_pbh((__m256)floats);
@@ -68,51 +71,45 @@ INLINE V L(larger)(V a, V b)
 // x·Φ(x). With Φ(-a) = 2^g(a) for a ≥ 0, which a polynomial follows with a small *relative* error,
 // it is max(x, 0) - |x|·2^g(|x|). Beyond 6, where that is less than one step of max(x, 0) in
 // float32, g goes on as a straight line.
-INLINE V L(gelu)(V x, int bfloat16)
+INLINE V L(gelu)(V x)
 {
-    const float *g = bfloat16 ? tail_coarse : tail_fine;
-    const float *e = bfloat16 ? power_coarse : power_fine;
-    const int g_degree = bfloat16 ? DEGREE(tail_coarse) : DEGREE(tail_fine);
-    const int e_degree = bfloat16 ? DEGREE(power_coarse) : DEGREE(power_fine);
     V magnitude = (V)((U)x & 0x7fffffff);
     V near = -L(larger)(-magnitude, L(all)(-6));
-    V exponent = L(all)(g[g_degree]);
+    V exponent = L(all)(tail[DEGREE(tail)]);
 #pragma GCC unroll 16
-    for (int i = g_degree - 1; i >= 0; i--)
-        exponent = exponent * near + L(all)(g[i]);
+    for (int i = DEGREE(tail) - 1; i >= 0; i--)
+        exponent = exponent * near + L(all)(tail[i]);
     exponent = (near - magnitude) * 9.f + exponent;
     exponent = L(larger)(exponent, L(all)(-125));
     // To the nearest whole number: adding this constant leaves it in the low bits.
     V shifted = exponent + 12582912.f;
     V fraction = exponent - (shifted - 12582912.f);
-    V power = L(all)(e[e_degree]);
+    V result = L(all)(power[DEGREE(power)]);
 #pragma GCC unroll 16
-    for (int i = e_degree - 1; i >= 0; i--)
-        power = power * fraction + L(all)(e[i]);
-    power = (V)((U)power + ((U)shifted << 23));
-    return L(larger)(x, L(all)(0)) - magnitude * power;
+    for (int i = DEGREE(power) - 1; i >= 0; i--)
+        result = result * fraction + L(all)(power[i]);
+    result = (V)((U)result + ((U)shifted << 23));
+    return L(larger)(x, L(all)(0)) - magnitude * result;
 }
 
 // Columns first to first + count - 1 of `rows` output rows (1 or 2), of LANES channels, as floats
 // to out[row][column][lane]. Each output adds up its taps in the same order wherever it lies.
-INLINE void L(convolve)(const Source *in, ptrdiff_t row, ptrdiff_t channel, int rows,
-                        ptrdiff_t first, ptrdiff_t count, const Filter *filter, float *out,
-                        int bfloat16)
+INLINE void L(convolve)(const Window *in, ptrdiff_t row, ptrdiff_t channel, int rows,
+                        ptrdiff_t first, ptrdiff_t count, const Filter *filter, float *out)
 {
-    const ptrdiff_t channels = in->channels;
-    const char *data = in->data + row * in->row + channel * (bfloat16 ? 2 : 4);
+    const Value *data = in->data + row * in->row + channel;
     V taps[9], bias = {0};
     for (int tap = 0; tap < 9; tap++)
-        taps[tap] = L(load)((const char *)(filter->taps + tap * channels + channel), 0);
+        taps[tap] = L(load_floats)(filter->taps + tap * in->channels + channel);
     if (filter->bias)
-        bias = L(load)((const char *)(filter->bias + channel), 0);
+        bias = L(load_floats)(filter->bias + channel);
 
     // Sums of the output column at hand, and of the two behind it.
     V sums[3][2] = {{bias, bias}, {bias, bias}, {bias, bias}};
 // Adds column `column` of the input to the output columns that it is one of the three for.
 #define FEED(column, from, to)                                                                     \
     for (int k = 0; k < rows + 2; k++) {                                                           \
-        V value = L(load)(data + k * in->row + (column) * in->pixel, bfloat16);                    \
+        V value = L(load)(data + k * in->row + (column) * in->pixel);                              \
         for (int r = 0; r < rows; r++)                                                             \
             if (k >= r && k < r + 3)                                                               \
                 for (int side = from; side <= to; side++)                                          \
@@ -143,44 +140,42 @@ INLINE void L(convolve)(const Source *in, ptrdiff_t row, ptrdiff_t channel, int 
 #undef FEED
 }
 
-INLINE void L(gate_tile)(const Source *gate, const Source *value, ptrdiff_t row, ptrdiff_t channel,
-                         int rows, ptrdiff_t first, ptrdiff_t count, const Filter *gate_filter,
-                         const Filter *value_filter, char *out, ptrdiff_t out_row,
-                         ptrdiff_t out_pixel, int bfloat16)
+INLINE void L(gate_tile)(const Window *gates, const Window *values, ptrdiff_t row,
+                         ptrdiff_t channel, int rows, ptrdiff_t first, ptrdiff_t count,
+                         const Filter *gate, const Filter *value, const Map *out)
 {
-    float gates[2 * TILE * LANES] ALIGNED, values[2 * TILE * LANES] ALIGNED;
-    L(convolve)(gate, row, channel, rows, first, count, gate_filter, gates, bfloat16);
-    L(convolve)(value, row, channel, rows, first, count, value_filter, values, bfloat16);
+    float left[2 * TILE * LANES] ALIGNED, right[2 * TILE * LANES] ALIGNED;
+    L(convolve)(gates, row, channel, rows, first, count, gate, left);
+    L(convolve)(values, row, channel, rows, first, count, value, right);
     for (int r = 0; r < rows; r++) {
-        char *to = out + (row + r) * out_row + first * out_pixel + channel * (bfloat16 ? 2 : 4);
-        for (ptrdiff_t x = 0; x < count; x++, to += out_pixel) {
-            V g = L(load)((const char *)(gates + (r * TILE + x) * LANES), 0);
-            V v = L(load)((const char *)(values + (r * TILE + x) * LANES), 0);
-            L(store)(to, L(gelu)(g, bfloat16) * v, bfloat16);
-        }
+        Value *to = out->data + (row + r) * out->row + first * out->pixel + channel;
+        for (ptrdiff_t at = r * TILE; at < r * TILE + count; at++, to += out->pixel)
+            L(store)(to, L(gelu)(L(load_floats)(left + at * LANES))
+                             * L(load_floats)(right + at * LANES));
     }
 }
 
-INLINE void L(depthwise_tile)(const Source *in, ptrdiff_t row, ptrdiff_t channel, int rows,
-                              ptrdiff_t first, ptrdiff_t count, const Filter *filter, char *out,
-                              ptrdiff_t out_row, ptrdiff_t out_pixel, double *squares, int bfloat16)
+// `out` begins with the channel at hand. If there are sums of squares, they are added to.
+INLINE void L(depthwise_tile)(const Window *in, ptrdiff_t row, ptrdiff_t channel, int rows,
+                              ptrdiff_t first, ptrdiff_t count, const Filter *filter,
+                              const Map *out, double *squares)
 {
     float sums[2 * TILE * LANES] ALIGNED;
-    L(convolve)(in, row, channel, rows, first, count, filter, sums, bfloat16);
+    L(convolve)(in, row, channel, rows, first, count, filter, sums);
     for (int r = 0; r < rows; r++) {
-        char *to = out + (row + r) * out_row + first * out_pixel;
+        Value *to = out->data + (row + r) * out->row + first * out->pixel;
         V square = {0};
-        for (ptrdiff_t x = 0; x < count; x++, to += out_pixel) {
-            V v = L(load)((const char *)(sums + (r * TILE + x) * LANES), 0);
-            L(store)(to, v, bfloat16);
+        for (ptrdiff_t at = r * TILE; at < r * TILE + count; at++, to += out->pixel) {
+            V sum = L(load_floats)(sums + at * LANES);
+            L(store)(to, sum);
             if (squares) {
-                v = L(load)(to, bfloat16);  // as rounded
-                square = v * v + square;
+                sum = L(load)(to);  // as rounded
+                square = sum * sum + square;
             }
         }
         if (squares)
-            for (int i = 0; i < LANES; i++)
-                squares[r * in->channels + channel + i] += square[i];
+            for (int lane = 0; lane < LANES; lane++)
+                squares[(row + r) * in->channels + channel + lane] += square[lane];
     }
 }
 

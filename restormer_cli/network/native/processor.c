@@ -43,9 +43,3 @@ EXPORT const char *restormer_processor(void)
     return "";
 }
 #endif
-
-// Of the sources that this was compiled from.
-EXPORT const char *restormer_sources(void)
-{
-    return DIGEST;
-}
