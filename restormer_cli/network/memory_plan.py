@@ -27,7 +27,7 @@ Storage = Literal["device", "host", "scratch"]
 
 #: Numbers (pixels × channels) in a strip of features on a CPU, so that what is made of it stays
 #: in the cache (measured).
-CPU_STRIP_VALUES = 1 << 19
+CPU_STRIP_VALUES = 1 << 20
 #: But not fewer rows at full resolution: a row of output reads three of input (measured).
 CPU_STRIP_ROWS = 4
 SMALLEST_STRIP_VALUES = 1 << 16
