@@ -290,7 +290,7 @@ class _Evaluation:
                 squares += _squares(qk)
             self._tick(rows, 0.3)
             x.release(a, b)
-        return attention.fold(gram, squares)
+        return attention.projected(attention.softmaxed(gram, squares))
 
     def _values(
         self, x: FeatureMap, block: Block, scales: Tensor
