@@ -107,7 +107,7 @@ class Attention:
         return (scores * self.temperature).softmax(-1)
 
     def projected(self, softmaxed: Tensor) -> Tensor:
-        """The matrices M ``(…, C, C)``, of A and ``project_out`` behind it: the block adds M · v."""
+        """The matrices M ``(…, C, C)``, of A and ``project_out`` after it: the block adds M · v."""
         heads = rearrange(self.project_out, "o (h c) -> o h c", h=self.heads)
         return torch.einsum("ohc,...hcd->...ohd", heads, softmaxed.to(heads)).flatten(-2)
 
