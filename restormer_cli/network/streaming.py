@@ -36,6 +36,7 @@ from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.kernels import Conv3x3, PointwiseSum
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
+from restormer_cli.network.windows import CellMatrices, Grid, grids
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,11 @@ class StreamingRestormer:
 
     @torch.inference_mode()
     def __call__(
-        self, image: Tensor, plan: Plan | None = None, progress: Progress | None = None
+        self,
+        image: Tensor,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+        window: int | None = None,
     ) -> Tensor:
         """Restore a batch.
 
@@ -115,6 +120,9 @@ class StreamingRestormer:
             Strip height and where feature maps live; by default, what fits this machine now.
         progress
             Called a few times a second with the share of the work that is done.
+        window
+            Attention over local windows of so many rows and columns, a multiple of 8: see
+            :mod:`restormer_cli.network.windows`. None: over the whole image.
 
         Returns
         -------
@@ -142,16 +150,20 @@ class StreamingRestormer:
                 if progress is not None:
                     progress((before + part * size) / count)
 
-            _Evaluation(self.prepared, plan, share).run(group, out[first : first + together])
+            evaluation = _Evaluation(self.prepared, plan, grids(height, width, window), share)
+            evaluation.run(group, out[first : first + together])
         return out.permute(0, 3, 1, 2)
 
 
 class _Evaluation:
     """One pass of a group of images through the network; holds its feature maps and buffers."""
 
-    def __init__(self, network: PackedNetwork, plan: Plan, progress: Progress) -> None:
+    def __init__(
+        self, network: PackedNetwork, plan: Plan, levels: tuple[Grid, ...], progress: Progress
+    ) -> None:
         self.network = network
         self.plan = plan
+        self.grids = {grid.size: grid for grid in levels}
         self.progress = progress
         self.buffers: dict[str, Tensor] = {}
         self.work_done = 0.0
@@ -263,34 +275,40 @@ class _Evaluation:
         matrices = self._attend(x, block, scales)
         self._apply(x, block, scales, matrices)
 
-    def _attend(self, x: FeatureMap, block: Block, scales: Tensor) -> Tensor:
-        """First pass: the matrices M ``(N, C, C)`` of the block's attention.
+    def _attend(self, x: FeatureMap, block: Block, scales: Tensor) -> CellMatrices:
+        """First pass: the matrices M of the block's attention.
 
         What LayerNorm multiplies each pixel by is left in ``scales`` ``(N, H, W, 1)`` for the
         second pass.
         """
         attention = block.attention
-        count, height, _, channels = x.shape
+        count, height, width, channels = x.shape
         heads, per_head = attention.heads, channels // attention.heads
+        grid = self.grids[height, width]
         wide = attention.temperature
-        gram = wide.new_zeros(count, heads, per_head, per_head)
-        squares = wide.new_zeros(count, 2, heads, per_head)
-        window = self._window("qk", attention.qk, x)
+        gram = wide.new_zeros(count, *grid.cells, heads, per_head, per_head)
+        squares = wide.new_zeros(count, *grid.cells, 2, heads, per_head)
+        window, complete = self._window("qk", attention.qk, x), 0
         for a, b in self._strips(x):
             rows = x.read(a, b)
             normalised, scales[:, a:b] = block.normalise(rows)
             qk = window.push(normalised, b == height)
             if qk is not None:
-                # One copy, and all heads' products are contiguous and one call.
-                split = "n r w (two h c) -> two h n r w c"
-                qk = rearrange(qk, split, two=2, h=heads).contiguous()
-                if qk.dtype == torch.float16:  # sums over a row can leave its range
-                    qk = qk.float()
-                gram += _gram(qk)
-                squares += _squares(qk)
+                qk = rearrange(qk, "n r w (two h c) -> two h n r w c", two=2, h=heads)
+                end = complete + qk.shape[3]
+                for row, top, bottom in grid.rows.split(complete, end):
+                    for column, left, right in grid.columns.split(0, width):
+                        # One copy, and all heads' products are contiguous and one call.
+                        cell = qk[..., top - complete : bottom - complete, left:right, :]
+                        cell = cell.contiguous()
+                        if cell.dtype == torch.float16:  # sums over a row can leave its range
+                            cell = cell.float()
+                        gram[:, row, column] += _gram(cell)
+                        squares[:, row, column] += _squares(cell)
+                complete = end
             self._tick(rows, 0.3)
             x.release(a, b)
-        return attention.projected(attention.softmaxed(gram, squares))
+        return grid.fold(attention, gram, squares)
 
     def _values(
         self, x: FeatureMap, block: Block, scales: Tensor
@@ -310,19 +328,42 @@ class _Evaluation:
                 yield complete, complete + v.shape[1], v
                 complete += v.shape[1]
 
-    def _apply(self, x: FeatureMap, block: Block, scales: Tensor, matrices: Tensor) -> None:
+    def _projection(
+        self, block: Block, matrices: CellMatrices
+    ) -> Callable[[int, Tensor, Tensor], None]:
+        """What adds v · M to rows that begin at the first argument, from top to bottom."""
+        bias = block.attention.bias
+        like = torch.empty(0, dtype=self.network.dtype, device=self.network.device)
+        held: list[list[PointwiseSum]] = []  # of the row of cells at hand: by image and column
+        held_row = -1
+        grid = matrices.grid
+
+        def project(first: int, rows: Tensor, v: Tensor) -> None:
+            nonlocal held, held_row
+            _, height, width, _ = rows.shape
+            for row, top, bottom in grid.rows.split(first, first + height):
+                if row != held_row:
+                    held_row, folded = row, matrices.row(row)
+                    held = [[PointwiseSum(cell, bias, like) for cell in image] for image in folded]
+                here = slice(top - first, bottom - first)
+                for image, cells in enumerate(held):
+                    for column, left, right in grid.columns.split(0, width):
+                        part = (slice(image, image + 1), here, slice(left, right))
+                        cells[column].add_to(rows[part], v[part])
+
+        return project
+
+    def _apply(self, x: FeatureMap, block: Block, scales: Tensor, matrices: CellMatrices) -> None:
         """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
         height = x.shape[1]
         feed_forward = block.feed_forward
-        bias, like = block.attention.bias, x.tensor.new_empty(0, device=self.network.device)
-        projections = [PointwiseSum(matrix, bias, like) for matrix in matrices]
+        project = self._projection(block, matrices)
         gates = self._window("gate", feed_forward.gate, x)
         amounts = self._window("value", feed_forward.value, x)
         finished = 0
         for a, b, v in self._values(x, block, scales):
             rows = x.read(a, b)
-            for image, project in enumerate(projections):
-                project.add_to(rows[image : image + 1], v[image : image + 1])
+            project(a, rows, v)
             normalised, _ = block.normalise(rows)
             x.write(a, b, rows)
             gate = gates.push(normalised, b == height)

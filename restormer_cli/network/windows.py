@@ -86,6 +86,7 @@ class Grid:
     """
 
     def __init__(self, height: int, width: int, window: int | None = None) -> None:
+        self.size = height, width
         self.rows, self.columns = (
             Axis(size, size if window is None else min(size, window)) for size in (height, width)
         )
