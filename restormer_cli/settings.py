@@ -25,6 +25,10 @@ class Settings:
     """None: whatever suits the machine, so nothing to compare."""
     bit_depth: str = "auto"
     tile: str | None = None
+    window: str | None = None
+    """Pixels of local windows of attention; None: the whole image, as in records of before."""
+    self_ensemble: str | None = None
+    """The symmetries that results are means over."""
 
     def with_bit_depth(self, bit_depth: int | None) -> Settings:
         """The same for results of so many bits; None: as many as the input has."""
@@ -44,3 +48,8 @@ class Settings:
 def tiling(tile: int | None, overlap: int) -> str | None:
     """:attr:`Settings.tile` for squares of so many pixels."""
     return None if tile is None else f"{tile}, overlap {overlap}"
+
+
+def windowing(window: int | None) -> str | None:
+    """:attr:`Settings.window` for windows of so many pixels."""
+    return None if window is None else str(window)
