@@ -22,7 +22,7 @@ from restormer_cli.network.memory_plan import (
     room_for,
 )
 from restormer_cli.network.streaming import Progress, StreamingRestormer
-from restormer_cli.settings import Settings, tiling, windowing
+from restormer_cli.settings import Settings, check_window, tiling, windowing
 from restormer_cli.symmetries import AS_IT_IS, SYMMETRIES
 from restormer_cli.system.limits import is_memory_message
 
@@ -87,8 +87,8 @@ class Restorer:
             raise UsageError(f"--tile must be a multiple of {SIZE_MULTIPLE}, not {tile}")
         if tile is not None and not 0 <= tile_overlap < tile:
             raise UsageError("--tile-overlap must be from 0 to less than --tile")
-        if window is not None and (window < SIZE_MULTIPLE or window % SIZE_MULTIPLE):
-            raise UsageError(f"--window must be a multiple of {SIZE_MULTIPLE}, not {window}")
+        if window is not None:
+            check_window(window)
         if self_ensemble is not None and self_ensemble not in SYMMETRIES:
             known = ", ".join(SYMMETRIES)
             raise UsageError(f"no symmetries {self_ensemble!r} to average over; there are {known}")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from restormer_cli.errors import UsageError
+
+#: The network halves the resolution three times, and a window's pixels are whole at each level.
+WINDOW_MULTIPLE = 8
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,6 +53,34 @@ class Settings:
 def tiling(tile: int | None, overlap: int) -> str | None:
     """:attr:`Settings.tile` for squares of so many pixels."""
     return None if tile is None else f"{tile}, overlap {overlap}"
+
+
+def read_window(text: str) -> int | str:
+    """Read ``--window``: ``auto``, ``none`` or pixels.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if text in ("auto", "none"):
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(f"--window takes auto, none, or pixels such as 384, not {text!r}")
+    return check_window(int(text))
+
+
+def check_window(window: int) -> int:
+    """Return the pixels of a window.
+
+    Raises
+    ------
+    UsageError
+        If they are no multiple of 8.
+    """
+    if window < WINDOW_MULTIPLE or window % WINDOW_MULTIPLE:
+        raise UsageError(f"--window must be a multiple of {WINDOW_MULTIPLE}, not {window}")
+    return window
 
 
 def windowing(window: int | None) -> str | None:
