@@ -116,19 +116,15 @@ class Grid:
         squares
             ‖q‖² and ‖k‖², summed likewise: ``(N, cells, cells, 2, heads, c)``.
         """
+        windows = len(self.rows.starts), len(self.columns.starts)
+        softmaxed = gram.new_empty((len(gram), *windows, *gram.shape[3:]), dtype=torch.float32)
         # A row of windows at a time, since sums are wider than what comes of them.
-        softmaxed = torch.stack(
-            [
-                attention.softmaxed(
-                    *(
-                        _sums(sums[:, cells.start : cells.stop].sum(1), self.columns.cells)
-                        for sums in (gram, squares)
-                    )
-                ).float()
-                for cells in self.rows.cells
-            ],
-            dim=1,
-        )
+        for row, cells in enumerate(self.rows.cells):
+            sums = (
+                _sums(values[:, cells.start : cells.stop].sum(1), self.columns.cells)
+                for values in (gram, squares)
+            )
+            softmaxed[:, row] = attention.softmaxed(*sums)
         return CellMatrices(self, attention, softmaxed)
 
     def state_bytes(self, channels: int, heads: int) -> int:
