@@ -136,10 +136,13 @@ class Restorer:
         image = self._input(views)
         channels = views[0].shape[2]
         if channels > self.config.inp_channels // self.views:
-            planes = [image[None, ..., plane : plane + 1] for plane in range(channels)]
-            restored = np.concatenate([self._restored(plane, None) for plane in planes], axis=-1)
-            if progress is not None:
-                progress(1.0)
+            planes = [
+                self._restored(
+                    image[None, ..., plane : plane + 1], _part(progress, plane, channels)
+                )
+                for plane in range(channels)
+            ]
+            restored = np.concatenate(planes, axis=-1)
         elif self.images_together(*views[0].shape) > 1:
             return self.restore_together([views], bit_depth=bit_depth, progress=progress)[0]
         else:
@@ -253,14 +256,11 @@ class Restorer:
         total = np.full((*images.shape[:-1], self.config.out_channels), 0, np.float32)
         for shape in {symmetry.apply(images).shape for symmetry in self.symmetries}:
             self._check_plan(*shape[1:3])  # before work begins rather than in the third pass
+        passes = len(self.symmetries)
         for number, symmetry in enumerate(self.symmetries):
-
-            def share(part: float, done: int = number) -> None:
-                if progress is not None:
-                    progress((done + part) / len(self.symmetries))
-
-            total += symmetry.undo(self._cropped(symmetry.apply(images), share))
-        total /= np.float32(len(self.symmetries))
+            held = symmetry.apply(images)
+            total += symmetry.undo(self._cropped(held, _part(progress, number, passes)))
+        total /= np.float32(passes)
         return total
 
     def _cropped(self, images: Floats, progress: Progress | None) -> Floats:
@@ -319,6 +319,11 @@ class Restorer:
             if engine.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise ImageError(f"{engine.device} ran out of memory for {width}×{height} pixels")
+
+
+def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """What the progress of one of ``count`` equal parts is told to."""
+    return progress and (lambda share: progress((number + share) / count))
 
 
 def _fingerprint(network: Restormer) -> str:

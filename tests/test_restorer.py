@@ -134,6 +134,15 @@ def test_progress_counts_all_passes(tile: int | None) -> None:
         assert any(share == pytest.approx(passed / 8) for share in shares)
 
 
+def test_progress_counts_the_channels_that_a_gray_network_restores_one_by_one() -> None:
+    shares: list[float] = []
+    Restorer(tiny_network("gray"))(random_pixels(72, 80), progress=shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2
+    assert any(share == pytest.approx(1 / 3) for share in shares)
+    assert shares[-1] == 1.0
+
+
 def test_small_images_together_are_as_they_are_alone() -> None:
     restorer = Restorer(NETWORK, self_ensemble="all", window=16)
     images = [random_pixels(24, 30, seed=seed) for seed in range(3)]
