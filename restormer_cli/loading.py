@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from restormer_cli.batch.outcomes import Provenance
 from restormer_cli.errors import WeightsError
-from restormer_cli.settings import Settings, tiling
+from restormer_cli.settings import Settings, read_window, tiling, windowing
 from restormer_cli.system.files import is_file
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
 from restormer_cli.system.processors import share_the_machine
-from restormer_cli.tasks import VARIANTS, Variant, find_variant
+from restormer_cli.tasks import VARIANTS, Options, Variant, find_variant, shipped_options
 from restormer_cli.weights import checksum
+from restormer_cli.weights.registry import find_by_hash
 from restormer_cli.weights.selection import (
     WeightsFile,
     find_weights,
@@ -49,6 +50,8 @@ class RestorerSpec:
     max_memory: int | None = None
     tile: int | None = None
     tile_overlap: int = 32
+    window: int | None = None
+    self_ensemble: str | None = None
     options: str | None = None
     """SHA-256 of the file of ``--options``."""
     threads: int | None = None
@@ -58,18 +61,43 @@ class RestorerSpec:
 
     @classmethod
     def find(
-        cls, variant: Variant, weights: str = "auto", options: Path | None = None, **others: Any
+        cls,
+        variant: Variant,
+        weights: str = "auto",
+        options: Path | None = None,
+        *,
+        window: int | str = "auto",
+        self_ensemble: bool = False,
+        **others: Any,
     ) -> RestorerSpec:
         """For the weights and the hyper-parameters that a person names.
+
+        Parameters
+        ----------
+        window
+            Pixels, ``none``, or ``auto``: what the weights are best with, if they are known.
+        self_ensemble
+            Average over the flips and turns that the task allows.
 
         Raises
         ------
         WeightsError
-            If they are not there.
+            If the weights are not there.
+        UsageError
+            If ``window`` is none of these.
         """
         file = find_weights(variant, weights, options=options)
-        options_hash = None if options is None else checksum.sha256(options)
-        return cls(variant, file, checksum.sha256(file.path), options=options_hash, **others)
+        sha256 = checksum.sha256(file.path)
+        known = _known_options(file, sha256) or shipped_options(variant.name)
+        return cls(
+            variant,
+            file,
+            sha256,
+            options=None if options is None else checksum.sha256(options),
+            window=choose_window(window, file, sha256),
+            self_ensemble=known.symmetries if self_ensemble else None,
+            **others,
+        )
 
     def settings(self) -> Settings:
         """What the record of a folder says of results that are made so."""
@@ -80,6 +108,8 @@ class RestorerSpec:
             options=self.options,
             precision=None if self.precision == "auto" else self.precision,
             tile=tiling(self.tile, self.tile_overlap),
+            window=windowing(self.window),
+            self_ensemble=self.self_ensemble,
         )
 
     def load(self) -> LoadedRestorer:
@@ -103,10 +133,17 @@ class RestorerSpec:
             f"device: {choice.device}, {choice.device_reason}",
             f"threads: {threads}",
             f"precision: {choice.precision}, {choice.precision_reason}",
+            f"attention: over {f'windows of {self.window} pixels' if self.window else 'the image'}",
+            f"passes: {len(restorer.symmetries)}",
         ]
-        return LoadedRestorer(
-            restorer, Provenance(self.file.label, str(choice.device), choice.precision), facts
+        provenance = Provenance(
+            self.file.label,
+            str(choice.device),
+            choice.precision,
+            self.window,
+            self.self_ensemble,
         )
+        return LoadedRestorer(restorer, provenance, facts)
 
     def restorer(self, choice: Choice) -> Restorer:
         """The network on the device that was chosen.
@@ -126,6 +163,8 @@ class RestorerSpec:
             max_memory=self.max_memory,
             tile=self.tile,
             tile_overlap=self.tile_overlap,
+            window=self.window,
+            self_ensemble=self.self_ensemble,
             settings=self.settings(),
         )
 
@@ -147,6 +186,35 @@ class RestorerSpec:
         return replace(self, file=replace(self.file, path=path))
 
 
+def choose_window(window: int | str, file: WeightsFile, sha256: str | None = None) -> int | None:
+    """Which local windows of attention weights get: pixels, or None for the whole image.
+
+    Parameters
+    ----------
+    window
+        Pixels, ``none``, or ``auto``: what the weights are best with. Of unknown ones nobody knows;
+        they get none.
+    sha256
+        Of the file, if it is known already.
+
+    Raises
+    ------
+    UsageError
+        If ``window`` is none of these.
+    """
+    window = read_window(str(window))
+    if window != "auto":
+        return window if isinstance(window, int) else None
+    known = _known_options(file, sha256)
+    return None if known is None else known.window
+
+
+def _known_options(file: WeightsFile, sha256: str | None) -> Options | None:
+    """What is known of weights, by their name or their content; None if they are not ours."""
+    known = file.known or find_by_hash(sha256 or checksum.sha256(file.path))
+    return None if known is None else known.options
+
+
 def load_restorer(
     task_or_path: str | Path,
     kind: str | None = None,
@@ -159,6 +227,8 @@ def load_restorer(
     max_memory: int | None = None,
     tile: int | None = None,
     tile_overlap: int = 32,
+    window: int | str = "auto",
+    self_ensemble: bool = False,
 ) -> Restorer:
     """Load what restores: for a task of the command line, or from a checkpoint.
 
@@ -170,7 +240,8 @@ def load_restorer(
     task_or_path
         A task, such as ``derain``, or a file of weights; of the latter the task is the first
         that it fits.
-    kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap
+    kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap, window, \
+    self_ensemble
         As the options of the command line; ``max_memory`` in bytes.
 
     Raises
@@ -195,6 +266,8 @@ def load_restorer(
         max_memory=max_memory,
         tile=tile,
         tile_overlap=tile_overlap,
+        window=window,
+        self_ensemble=self_ensemble,
     )
     return spec.restorer(devices.choose(device, precision))
 

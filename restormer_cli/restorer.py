@@ -22,7 +22,8 @@ from restormer_cli.network.memory_plan import (
     room_for,
 )
 from restormer_cli.network.streaming import Progress, StreamingRestormer
-from restormer_cli.settings import Settings, tiling
+from restormer_cli.settings import Settings, check_window, tiling, windowing
+from restormer_cli.symmetries import AS_IT_IS, SYMMETRIES
 from restormer_cli.system.limits import is_memory_message
 
 #: So many small images are restored at once, if together they make no more than a strip.
@@ -49,14 +50,23 @@ class Restorer:
     tile, tile_overlap
         Restore in overlapping square tiles and average them, as the authors' scripts do. The
         result differs from that of the whole image; it is for comparison with theirs.
+    window
+        Take the statistics of attention over overlapping local windows of so many rows and
+        columns, a multiple of 8; None: over the whole image. See
+        :mod:`restormer_cli.network.windows`.
+    self_ensemble
+        Give the mean over flips and turns of the image: a name in
+        :data:`restormer_cli.symmetries.SYMMETRIES`; None: the image is restored once, as it is.
     settings
         What the record of a folder is to say of the results, so that a later run knows whether
-        they are its own; by default a hash of the network's parameters, precision and tiles.
+        they are its own; by default a hash of the network's parameters, and all that is named
+        above and changes results.
 
     Raises
     ------
     UsageError
-        If the tile is no multiple of 8 or not larger than the overlap.
+        If the tile or the window is no multiple of 8, the tile not larger than the overlap, or
+        there are no symmetries of that name.
     """
 
     def __init__(
@@ -69,21 +79,32 @@ class Restorer:
         max_memory: int | None = None,
         tile: int | None = None,
         tile_overlap: int = 32,
+        window: int | None = None,
+        self_ensemble: str | None = None,
         settings: Settings | None = None,
     ) -> None:
         if tile is not None and (tile < SIZE_MULTIPLE or tile % SIZE_MULTIPLE):
             raise UsageError(f"--tile must be a multiple of {SIZE_MULTIPLE}, not {tile}")
         if tile is not None and not 0 <= tile_overlap < tile:
             raise UsageError("--tile-overlap must be from 0 to less than --tile")
+        if window is not None:
+            check_window(window)
+        if self_ensemble is not None and self_ensemble not in SYMMETRIES:
+            known = ", ".join(SYMMETRIES)
+            raise UsageError(f"no symmetries {self_ensemble!r} to average over; there are {known}")
         self.config = network.config
         self.views = views
         self.engine = StreamingRestormer(network, device, dtype)
         self.max_memory = max_memory
         self.tile, self.tile_overlap = tile, tile_overlap
+        self.window = window
+        self.symmetries = SYMMETRIES[self_ensemble] if self_ensemble else (AS_IT_IS,)
         self.settings = settings or Settings(
             weights=_fingerprint(network),
             precision=devices.precision_name(dtype),
             tile=tiling(tile, tile_overlap),
+            window=windowing(window),
+            self_ensemble=self_ensemble,
         )
 
     def __call__(
@@ -113,17 +134,20 @@ class Restorer:
             If the views do not fit together, memory does not suffice or the result is not finite.
         """
         image = self._input(views)
-        height, width, channels = views[0].shape
+        channels = views[0].shape[2]
         if channels > self.config.inp_channels // self.views:
-            batch = torch.from_numpy(image).permute(2, 0, 1)[:, None]
-            restored = torch.cat([self._run(plane[None], None) for plane in batch]).transpose(0, 1)
-            if progress is not None:
-                progress(1.0)
+            planes = [
+                self._restored(
+                    image[None, ..., plane : plane + 1], _part(progress, plane, channels)
+                )
+                for plane in range(channels)
+            ]
+            restored = np.concatenate(planes, axis=-1)
         elif self.images_together(*views[0].shape) > 1:
             return self.restore_together([views], bit_depth=bit_depth, progress=progress)[0]
         else:
-            restored = self._run(torch.from_numpy(image)[None].permute(0, 3, 1, 2), progress)
-        return _output(restored[0], height, width, channels, bit_depth or _bits(views[0]))
+            restored = self._restored(image[None], progress)
+        return _output(restored[0], channels, bit_depth or _bits(views[0]))
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse what memory can never suffice for, so that it need not even be decoded.
@@ -146,8 +170,11 @@ class Restorer:
             engine.device,
             engine.dtype,
             self.max_memory,
+            self.window,
         )
         whole = 0 if self.tile is None else 8 * height * width * self.config.out_channels
+        if len(self.symmetries) > 1:  # their sum
+            whole += 4 * height * width * self.config.out_channels
         return available, needed + whole
 
     def images_together(self, height: int, width: int, channels: int) -> int:
@@ -176,14 +203,14 @@ class Restorer:
         height, width, channels = batch[0][0].shape
         images = [self._input(views) for views in batch]
         images += images[-1:] * (self.images_together(height, width, channels) - len(images))
-        restored = self._run(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), progress)
+        restored = self._restored(np.stack(images), progress)
         return [
-            _output(image, height, width, channels, bit_depth or _bits(views[0]))
+            _output(image, channels, bit_depth or _bits(views[0]))
             for image, views in zip(restored, batch, strict=False)  # without those filled up
         ]
 
     def _input(self, views: tuple[Pixels, ...]) -> Floats:
-        """The padded ``(H, W, C)`` that the network takes, or of more planes, one by one."""
+        """The ``(H, W, C)`` that the network takes, or of more planes, one by one."""
         if len(views) != self.views:
             raise ImageError(f"this network takes {self.views} images at once, not {len(views)}")
         if len({view.shape for view in views}) > 1:
@@ -196,7 +223,7 @@ class Restorer:
         expected = self.config.inp_channels // self.views
         if views[0].shape[2] < expected:
             planes = [np.repeat(plane, expected, axis=2) for plane in planes]
-        return pad(np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0])
+        return np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
 
     def unrounded(self, image: Floats) -> Floats:
         """Restore without rounding, for measurements that are made before it.
@@ -217,10 +244,32 @@ class Restorer:
         ImageError
             If memory does not suffice.
         """
-        height, width = image.shape[:2]
-        restored = self._run(torch.from_numpy(pad(image))[None].permute(0, 3, 1, 2), None)
-        result: Floats = restored[0, :, :height, :width].permute(1, 2, 0).numpy()
-        return result
+        restored: Floats = self._restored(image[None], None)[0]
+        return restored
+
+    def _restored(self, images: Floats, progress: Progress | None) -> Floats:
+        """What comes of ``(N, H, W, C)``, of the same size: the mean over the symmetries."""
+        if self.symmetries == (AS_IT_IS,):
+            return self._cropped(images, progress)
+        # Filled, since zeros would take memory only when they are added to: what is left for the
+        # passes is known when the sum is there.
+        total = np.full((*images.shape[:-1], self.config.out_channels), 0, np.float32)
+        for shape in {symmetry.apply(images).shape for symmetry in self.symmetries}:
+            self._check_plan(*shape[1:3])  # before work begins rather than in the third pass
+        passes = len(self.symmetries)
+        for number, symmetry in enumerate(self.symmetries):
+            held = symmetry.apply(images)
+            total += symmetry.undo(self._cropped(held, _part(progress, number, passes)))
+        total /= np.float32(passes)
+        return total
+
+    def _cropped(self, images: Floats, progress: Progress | None) -> Floats:
+        """What comes of ``(N, H, W, C)``, held as it is: padded, restored, cropped."""
+        height, width = images.shape[1:3]
+        padded = torch.from_numpy(np.ascontiguousarray(pad(images)))
+        restored = self._run(padded.permute(0, 3, 1, 2), progress)
+        cropped: Floats = restored.permute(0, 2, 3, 1)[:, :height, :width].numpy()
+        return cropped
 
     def _run(self, image: Tensor, progress: Progress | None) -> Tensor:
         """``(N, C, H, W)`` through the network, whole or in tiles, of which N is 1."""
@@ -242,15 +291,26 @@ class Restorer:
                 progress((number + 1) / (len(tops) * len(lefts)))
         return total / counts
 
+    def _plan(self, height: int, width: int) -> Plan:
+        """How to evaluate a padded image, or a tile of it."""
+        engine = self.engine
+        return plan_memory(
+            self.config, height, width, engine.device, engine.dtype, self.max_memory, self.window
+        )
+
+    def _check_plan(self, height: int, width: int) -> None:
+        """Refuse an image that there is no plan for."""
+        padded = (size + -size % SIZE_MULTIPLE for size in (height, width))
+        rows, columns = (min(size, self.tile or size) for size in padded)
+        self._plan(rows, columns)
+
     def _run_whole(self, image: Tensor, progress: Progress | None) -> Tensor:
         height, width = image.shape[2:]
         engine = self.engine
-        plan: Plan | None = plan_memory(
-            self.config, height, width, engine.device, engine.dtype, self.max_memory
-        )
+        plan: Plan | None = self._plan(height, width)
         while plan is not None:
             try:
-                return engine(image, plan, progress)
+                return engine(image, plan, progress, self.window)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -259,6 +319,11 @@ class Restorer:
             if engine.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise ImageError(f"{engine.device} ran out of memory for {width}×{height} pixels")
+
+
+def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """What the progress of one of ``count`` equal parts is told to."""
+    return progress and (lambda share: progress((number + share) / count))
 
 
 def _fingerprint(network: Restormer) -> str:
@@ -274,11 +339,11 @@ def _bits(view: Pixels) -> int:
     return 8 * view.dtype.itemsize
 
 
-def _output(image: Tensor, height: int, width: int, channels: int, bit_depth: int) -> Pixels:
-    """``(C, H, W)`` as the network gives it to ``(height, width, channels)`` pixels."""
-    if channels < image.shape[0]:
-        image = image.mean(dim=0, keepdim=True)
-    return quantise(image[:, :height, :width].permute(1, 2, 0).numpy(), bit_depth)
+def _output(image: Floats, channels: int, bit_depth: int) -> Pixels:
+    """``(H, W, C)`` as the network gives it to pixels of so many channels."""
+    if channels < image.shape[2]:
+        image = image.mean(axis=2, keepdims=True)
+    return quantise(image, bit_depth)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -289,15 +354,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return is_memory_message(str(error))
 
 
-def pad(image: Floats) -> Floats:
-    """Reflect ``(H, W, C)`` at the bottom and right, to multiples of 8.
+def pad(images: Floats) -> Floats:
+    """Reflect ``(…, H, W, C)`` at the bottom and right, to multiples of 8.
 
     Where the image is smaller than what is missing, it is reflected again and again.
     """
-    bottom, right = (-size % SIZE_MULTIPLE for size in image.shape[:2])
+    bottom, right = (-size % SIZE_MULTIPLE for size in images.shape[-3:-1])
     if not bottom and not right:
-        return image
-    return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="reflect")
+        return images
+    around = ((0, 0),) * (images.ndim - 3) + ((0, bottom), (0, right), (0, 0))
+    return np.pad(images, around, mode="reflect")
 
 
 def tile_positions(size: int, tile: int, overlap: int) -> list[int]:

@@ -196,7 +196,26 @@ class Options:
     network: Mapping[str, Any]
     """Hyper-parameters, for :meth:`RestormerConfig.from_mapping`."""
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """``file``, ``bytes`` and ``sha256`` of the weights meant for it, where they are known."""
+    """``file``, ``bytes`` and ``sha256`` of the weights meant for it, where they are known, and the
+    ``window`` and the ``symmetries`` that suit them."""
+
+    @property
+    def window(self) -> int | None:
+        """Rows and columns of the local windows of attention that these weights are best with.
+
+        None: attention over whole images.
+        """
+        window = self.weights.get("window")
+        return window if isinstance(window, int) else None
+
+    @property
+    def symmetries(self) -> str:
+        """The flips and turns that a self-ensemble may average over, by their name in
+        :data:`restormer_cli.symmetries.SYMMETRIES`.
+
+        Where nothing is said, the mirror image alone: only dual pixels tell it from the original.
+        """
+        return str(self.weights.get("symmetries", "mirror"))
 
 
 def shipped_folder(name: str) -> Path:

@@ -15,6 +15,10 @@ class Provenance:
     weights: str | None = None
     device: str | None = None
     precision: str | None = None
+    window: int | None = None
+    """Pixels of local windows of attention; None: the whole image."""
+    self_ensemble: str | None = None
+    """The flips and turns that results are means over; None: the image as it is."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Outcome:
     weights: str | None = None
     device: str | None = None
     precision: str | None = None
+    window: int | None = None
+    self_ensemble: str | None = None
     error: str | None = None
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from restormer_cli.errors import UsageError
+from restormer_cli.settings import read_window
 from restormer_cli.system.units import parse_bytes
 
 #: PyTorch ends the process where the system does not give it as many as it is told to take.
@@ -45,6 +47,14 @@ def memory_size(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def window_size(text: str | int) -> int | str:
+    """Read ``--window``."""
+    try:
+        return read_window(str(text))
+    except UsageError as error:
+        raise typer.BadParameter(str(error).removeprefix("--window ")) from None
+
+
 def typed_path(text: str | Path) -> Path:
     """Read the path of a folder or file that a person types.
 
@@ -75,6 +85,18 @@ MaxMemory = Annotated[
     int | None,
     typer.Option(
         parser=memory_size, metavar="SIZE", help="Peak memory to stay under, such as 6GB."
+    ),
+]
+
+
+#: ``--window`` of the commands that restore.
+Window = Annotated[
+    Any,  # read by its parser
+    typer.Option(
+        parser=window_size,
+        metavar="auto|none|N",
+        help="Attention over local windows of N pixels (TLC), or over the whole image; auto: what "
+        "the weights are best with, for unknown ones none.",
     ),
 ]
 
@@ -130,6 +152,15 @@ class CommonOptions:
         int | None, typer.Option(help="Restore in square tiles, as the authors do. Not exact.")
     ] = None
     tile_overlap: Annotated[int, typer.Option(help="Pixels that tiles share.")] = 32
+    window: Window = "auto"
+    self_ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--self-ensemble",
+            help="Restore each image flipped and turned as well, and take the mean: a little "
+            "better, up to eight times as slow.",
+        ),
+    ] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo what is done.")] = False
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Know inputs by content, not by size and time.")

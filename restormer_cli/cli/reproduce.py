@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restormer_cli.cli.options import MaxMemory, Precision, path_option
+from restormer_cli.cli.options import MaxMemory, Precision, Window, path_option
 from restormer_cli.cli.progress import Progress
 from restormer_cli.errors import WeightsError
 from restormer_cli.evaluation.paper_tables import (
@@ -73,10 +73,11 @@ def as_line(row: Row, table: Table) -> str:
     return harmless(f"{line}  {row.note}" if row.note else line)
 
 
-def as_json(row: Row, table: Table, weights: str | None) -> str:
+def as_json(row: Row, table: Table, weights: str | None, window: int | None = None) -> str:
     """A JSON object on one line; an infinite figure is the string ``"inf"``."""
     ours = {key: json_number(value) for key, value in row.ours.items()}
-    values = {"table": table.name, **asdict(row), "weights": weights, "ours": ours}
+    made = {"weights": weights, "window": window, "ours": ours}
+    values = {"table": table.name, **asdict(row), **made}
     return harmless_json(json.dumps(values, ensure_ascii=False))
 
 
@@ -113,22 +114,28 @@ def reproduce(
     precision: Annotated[
         Precision, typer.Option(help="Numbers to compute with; the authors' are float32.")
     ] = Precision.float32,
+    window: Window = "none",
     max_memory: MaxMemory = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for every row.")
     ] = False,
 ) -> None:
-    """Measure a table of the paper again, with its data sets and the official weights."""
+    """Measure a table of the paper again, with its data sets and the official weights.
+
+    With --window, published figures are those for such local windows, where there are any.
+    """
     if table is None:
         print(*as_list(), sep="\n")
         return
     check_address_space()
     from restormer_cli.evaluation.reproduce import reproduce as measure
+    from restormer_cli.loading import choose_window
 
     wanted = find_table(table)
     sets = choose_sets(wanted, only or (), sigma or ())
     files = _find_weights(sets, weights, options)
-    network = _networks(files, device, precision.value, max_memory)
+    windows = {name: choose_window(window, file) for name, file in files.items()}
+    network = _networks(files, windows, device, precision.value, max_memory)
     with contextlib.closing(Progress(unit="image")) as bar:
 
         def show(dataset: DataSet, done: int, count: int) -> None:
@@ -140,6 +147,7 @@ def reproduce(
             network,
             only=only or (),
             sigmas=sigma or (),
+            windows=windows,
             # On a GPU it speaks of the GPU's memory.
             max_memory=max_memory if device in {"auto", "cpu"} else None,
             progress=show,
@@ -151,16 +159,29 @@ def reproduce(
             file = files.get(row.variant or "")
             bar.clear()
             if json_lines:
-                print(as_json(row, wanted, file.label if file and row.images else None), flush=True)
+                used = (file.label, windows[row.variant or ""]) if file and row.images else (None,)
+                print(as_json(row, wanted, *used), flush=True)
             else:
                 print(as_line(row, wanted), flush=True)
     if not json_lines:
         labels = dict.fromkeys(file.label for file in files.values())
-        print(f"weights: {', '.join(labels)}; paper: {wanted.source.strip()}", file=sys.stderr)
+        made = f"weights: {', '.join(labels)}; attention: over {_described(windows)}"
+        source = wanted.for_windows(windows).source.strip()
+        print(f"{made}; paper: {source}", file=sys.stderr)
+
+
+def _described(windows: Mapping[str, int | None]) -> str:
+    """Over what attention was, for people."""
+    sizes = dict.fromkeys(windows.values())
+    return " and ".join(f"windows of {size}" if size else "whole images" for size in sizes)
 
 
 def _networks(
-    files: Mapping[str, WeightsFile], device: str, precision: str, max_memory: int | None
+    files: Mapping[str, WeightsFile],
+    windows: Mapping[str, int | None],
+    device: str,
+    precision: str,
+    max_memory: int | None,
 ) -> Callable[[Variant], Restore]:
     """What restores for each variant, without rounding."""
 
@@ -175,6 +196,7 @@ def _networks(
             device=choice.device,
             dtype=choice.dtype,
             max_memory=max_memory,
+            window=windows[variant.name],
         ).unrounded
 
     return network

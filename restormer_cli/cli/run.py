@@ -99,6 +99,8 @@ def _spec(variant: Variant, options: CommonOptions) -> RestorerSpec:
         max_memory=options.max_memory,
         tile=options.tile,
         tile_overlap=options.tile_overlap,
+        window=options.window,
+        self_ensemble=options.self_ensemble,
     )
 
 

@@ -18,12 +18,15 @@ a set may override the table's.
     How to compare, and whether the result is rounded to 8 bit first, as the authors do who save it.
 ``paper`` or ``parts``
     The published figures, of the whole set or of parts of it.
+``windows``
+    Those published for local windows of attention, by the pixels of a window; where they come from
+    is the table's ``windows_source``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -53,10 +56,19 @@ class DataSet:
     note: str | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    windows: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def variant(self) -> Variant:
         return next(v for v in VARIANTS if v.name == self.network)
+
+    def for_window(self, window: int | None) -> DataSet:
+        """The same with the figures that were published for windows of so many pixels."""
+        if window is None:
+            return self
+        nothing: Mapping[str, float] = {}
+        parts = dict.fromkeys(self.parts, nothing)
+        return replace(self, paper=self.windows.get(window, nothing), parts=parts)
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,26 @@ class Table:
     number: int
     source: str
     sets: tuple[DataSet, ...]
-    average: Mapping[str, float] = field(default_factory=dict)
-    """Published mean over all sets, where there is one."""
+    average: Mapping[str, float] | None = None
+    """Published mean over all sets; None where the table has none."""
+    windows_source: str = ""
+    """Where figures for local windows were published; empty if none were."""
+
+    def for_windows(self, windows: Mapping[str, int | None]) -> Table:
+        """The table with the figures that were published for local windows of attention.
+
+        Parameters
+        ----------
+        windows
+            Pixels of a window, by the name of the network; None, or nothing, for whole images, of
+            which the paper's own figures are. Where none were published, ours stand alone.
+        """
+        if not any(windows.get(dataset.network) for dataset in self.sets):
+            return self
+        sets = tuple(dataset.for_window(windows.get(dataset.network)) for dataset in self.sets)
+        average: Mapping[str, float] | None = None if self.average is None else {}
+        source = "; ".join(filter(None, (self.source.strip(), self.windows_source.strip())))
+        return replace(self, sets=sets, average=average, source=source)
 
 
 @dataclass(frozen=True)
@@ -127,7 +157,8 @@ def _read_table(path: Path) -> Table:
         document["table"],
         document["source"],
         tuple(DataSet(**(shared | row)) for row in document["sets"]),
-        document.get("average", {}),
+        document.get("average"),
+        document.get("windows_source", ""),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -44,6 +45,7 @@ def reproduce(
     *,
     only: Sequence[str] = (),
     sigmas: Sequence[int] = (),
+    windows: Mapping[str, int | None] = MappingProxyType({}),
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
@@ -64,6 +66,9 @@ def reproduce(
         Names of data sets, in any case; by default all of the table.
     sigmas
         Noise levels, where the table has any; by default all.
+    windows
+        Pixels of the local windows that ``network`` restores with, by the variant's name: published
+        figures are then those for such windows.
     max_memory
         Bytes that the peak of this process must stay under; by default most of what is free may
         be taken. An image that reading and comparing cannot fit is refused.
@@ -85,7 +90,7 @@ def reproduce(
         From the iterator, if an image cannot be read or compared: a mean without it would not be
         the paper's.
     """
-    wanted = find_table(table)
+    wanted = find_table(table).for_windows(windows)
     chosen = choose_sets(wanted, only, sigmas)
     places = [_locate(dataset, Path(data_dir)) for dataset in chosen]
     return _rows(wanted, list(zip(chosen, places, strict=True)), network, max_memory, progress)
@@ -118,7 +123,7 @@ def _rows(
             yield _row(noted, part, figures, chosen)
         means.append(_mean(scores))
         counts.append(len(scores))
-    if table.average and len(means) == len(table.sets):
+    if table.average is not None and len(means) == len(table.sets):
         ours = _figures(_mean(means))
         yield Row(AVERAGE, None, None, None, None, sum(counts), ours, table.average)
 

@@ -124,13 +124,18 @@ def _read_record(result_dir: Path) -> Iterator[RunLine]:
     for name in journal.entries:
         made = journal.entry_of(result_dir / name)
         if made is not None:
+            settings = {
+                "weights": made.settings.label,
+                "window": made.settings.window,
+                "self_ensemble": made.settings.self_ensemble,
+            }
             yield RunLine(
                 input=made.sources[0][0],
                 name=name,
                 failed=False,
                 error=None,
                 seconds=None,
-                settings={"weights": made.settings.label} if made.settings.label else {},
+                settings={key: value for key, value in settings.items() if value},
             )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
-from restormer_cli.network.kernels import Memory
+from restormer_cli.network.kernels import Memory, PointwiseSum
 from restormer_cli.network.packed import Attention
+from restormer_cli.network.windows import CellMatrices, Grid, sums_of_ranges
 
 #: Pixels that one product of q and k sums over at least, if units are so large.
 GROUP_PIXELS = 1024
@@ -15,55 +20,88 @@ GROUP_PIXELS = 1024
 class AttentionSums:
     """Sums over the units of some images, to which parts add what is theirs.
 
-    Each unit's sum is taken in one order, group of rows by group of rows, and the units are added
-    in one order. So the result does not depend on strips or parts.
+    Units end where those of the image do and where cells of local windows do. Each unit's sum is
+    taken in one order, group of rows by group of rows, and the units of a cell are added in one
+    order. So the result does not depend on strips or parts.
 
     Parameters
     ----------
     count
         Images.
     units
-        Rows and columns at which units begin, and where the last ends, at this level.
+        Rows and columns at which units of the image begin, and the last end, at this level.
     """
 
     def __init__(
-        self, attention: Attention, count: int, units: tuple[list[int], list[int]]
+        self, attention: Attention, count: int, units: Sequence[Sequence[int]], grid: Grid
     ) -> None:
-        self.attention = attention
-        # Elsewhere strips are always the same, and so is the order.
-        self.in_order = attention.temperature.device.type == "cpu" and count == 1
+        self.attention, self.grid = attention, grid
+        self.rows, self.columns = (
+            sorted({*edges, *cells})
+            for edges, cells in zip(units, (grid.row_edges, grid.column_edges), strict=True)
+        )
         heads, per_head = attention.heads, attention.channels // attention.heads
         new = attention.temperature.new_zeros
-        down, across = (len(edges) - 1 for edges in units)
-        self.gram = new(down, across, count, heads, per_head, per_head)
-        self.squares = new(down, across, count, 2, heads, per_head)
-        height, width = (edges[1] for edges in units)
+        shape = (count, len(self.rows) - 1, len(self.columns) - 1)
+        self.gram = new(*shape, heads, per_head, per_head)
+        self.squares = new(*shape, 2, heads, per_head)
         #: Rows that make one product.
-        self.group = min(height, max(1, GROUP_PIXELS // width))
+        self.group = min(units[0][1], max(1, GROUP_PIXELS // units[1][1]))
+        # Elsewhere strips are always the same, and so is the order.
+        self.in_order = attention.temperature.device.type == "cpu" and count == 1
+
+    def cuts(self, top: int, bottom: int) -> list[int]:
+        """Rows between which strips may end: those of units, and of groups from the unit's top."""
+        edges = [top, *(edge for edge in self.rows if top < edge < bottom), bottom]
+        return [row for a, b in pairwise(edges) for row in range(a, b, self.group)] + [bottom]
 
     def add(
         self,
         rows: Tensor,
         images: tuple[int, int],
-        unit: tuple[int, int],
-        columns: list[int],
+        first: int,
+        columns: tuple[int, int],
+        halo: int,
         memory: Memory,
     ) -> None:
-        """Add projected rows ``(N, R + 2, W, 2C)`` that begin with a group of one row of units.
+        """Add the sums of projected rows that begin and end at :meth:`cuts`.
 
-        ``columns`` are those at which units begin, the first being ``unit``, and where they end.
+        Parameters
+        ----------
+        rows
+            ``(N, R + 2, W, 2C)``: with their halo.
+        first
+            Number of the first row in the map.
+        columns
+            The columns of the map that are to be summed.
+        halo
+            Columns that ``rows`` have before these.
         """
-        attention, (row, column) = self.attention, unit
-        edges = list(zip(columns, columns[1:], strict=False))
-        parts = attention.qk.depth.by_group(rows, edges, 2 * attention.heads, memory)
-        for number, (qk, squares) in enumerate(parts, column):
-            place = (row, number, slice(*images))
-            whole = qk.shape[2] // self.group * self.group
-            for a, b, size in ((0, whole, self.group), (whole, qk.shape[2], qk.shape[2] - whole)):
-                if a < b:
-                    self._add(self.gram[place], _products(qk[:, :, a:b], size))
-                    norms = squares[:, a:b].unflatten(1, (-1, size)).sum(2)
-                    self._add(self.squares[place], norms.unflatten(2, (2, attention.heads, -1)))
+        attention = self.attention
+        left = columns[0] - halo
+        begin, end = (bisect_left(self.columns, column) for column in columns)
+        edges = [column - left for column in self.columns[begin : end + 1]]
+        parts = attention.qk.depth.by_group(
+            rows, list(pairwise(edges)), 2 * attention.heads, memory
+        )
+        for column, (qk, squares) in enumerate(parts, begin):
+            last = first + qk.shape[2]
+            row = bisect_right(self.rows, first) - 1
+            while row < len(self.rows) - 1 and self.rows[row] < last:
+                a, b = max(self.rows[row], first), min(self.rows[row + 1], last)
+                place = (slice(*images), row, column)
+                self._add_unit(place, qk[:, :, a - first : b - first], squares[:, a - first : b - first])
+                row += 1
+
+    def _add_unit(self, place: tuple[slice, int, int], qk: Tensor, squares: Tensor) -> None:
+        height, group = qk.shape[2], self.group
+        whole = height // group * group
+        for a, b, size in ((0, whole, group), (whole, height, height - whole)):
+            if a < b:
+                self._add(self.gram[place], _products(qk[:, :, a:b], size))
+                norms = squares[:, a:b].unflatten(1, (-1, size)).sum(2)
+                norms = norms.unflatten(2, (2, self.attention.heads, -1))
+                self._add(self.squares[place], norms)
 
     def _add(self, total: Tensor, groups: Tensor) -> None:
         """Add ``(N, groups, …)`` to the sum."""
@@ -73,9 +111,71 @@ class AttentionSums:
         else:
             total += groups.sum(dim=1, dtype=total.dtype)
 
-    def fold(self) -> Tensor:
-        """The matrices M ``(N, C, C)``: the block adds M · v."""
-        return self.attention.fold(self.gram.sum(dim=(0, 1)), self.squares.sum(dim=(0, 1)))
+    def fold(self) -> CellMatrices:
+        """The matrices M of all cells."""
+        return self.grid.fold(self.attention, self._by_cell(self.gram), self._by_cell(self.squares))
+
+    def _by_cell(self, values: Tensor) -> Tensor:
+        """Sums of the units ``(N, units, units, …)`` of each cell: ``(N, cells, cells, …)``."""
+        for axis, units, cells in (
+            (1, self.rows, self.grid.row_edges),
+            (2, self.columns, self.grid.column_edges),
+        ):
+            if len(units) > len(cells):
+                at = [bisect_left(units, edge) for edge in cells]
+                ranges = [range(a, b) for a, b in pairwise(at)]
+                values = sums_of_ranges(values.transpose(1, axis), ranges).transpose(1, axis)
+        return values
+
+
+class CellProducts:
+    """What adds v · M of each cell to the features, prepared where there is one cell."""
+
+    def __init__(self, matrices: CellMatrices, bias: Tensor | None, like: Tensor) -> None:
+        self.matrices, self.bias, self.like = matrices, bias, like
+        whole = matrices.grid.cells == (1, 1)
+        self._whole = self._row(0, slice(None)) if whole else None
+
+    def _row(self, row: int, columns: slice) -> list[list[PointwiseSum]]:
+        """Products with M of a row of cells, by image and column."""
+        made = self.matrices.row(row, columns)
+        return [[PointwiseSum(cell, self.bias, self.like) for cell in image] for image in made]
+
+    def from_top(
+        self, images: tuple[int, int], top: int, left: int, width: int
+    ) -> Callable[[int, Tensor, Tensor], None]:
+        """A function that adds v · M to some rows of a part; to be called from top to bottom.
+
+        Parameters
+        ----------
+        top, left, width
+            Where in the map the part's first row and column are, and how many columns it has.
+
+        Returns
+        -------
+        function
+            Of the number of the first row in the part, the rows that are added to, and v.
+        """
+        columns = self.matrices.grid.columns.split(left, left + width)
+        cells = slice(columns[0][0], columns[-1][0] + 1)
+        held, held_row = self._whole, 0
+
+        def add(first: int, rows: Tensor, v: Tensor) -> None:
+            nonlocal held, held_row
+            first += top
+            for row, a, b in self.matrices.grid.rows.split(first, first + rows.shape[1]):
+                if held is None or row != held_row:
+                    held, held_row = self._row(row, cells), row
+                for number, products in enumerate(held[slice(*images)]):
+                    for product, (_, begin, end) in zip(products, columns, strict=True):
+                        here = (
+                            slice(number, number + 1),
+                            slice(a - first, b - first),
+                            slice(begin - left, end - left),
+                        )
+                        product.add_to(rows[here], v[here])
+
+        return add
 
 
 def _products(qk: Tensor, size: int) -> Tensor:

@@ -277,6 +277,9 @@ class PointwiseSum:
                 *("add", None, None, [], None),
             )
             return
+        if not rows.is_contiguous():  # some columns
+            rows += F.linear(pixels, self.weight, self.bias)
+            return
         flat = rows.view(-1, rows.shape[-1])
         flat.addmm_(pixels.reshape(-1, pixels.shape[-1]), self.weight.T)
         if self.bias is not None:

@@ -18,6 +18,7 @@ import torch
 
 from restormer_cli.errors import ImageError
 from restormer_cli.network.architecture import RestormerConfig
+from restormer_cli.network.windows import state_bytes
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory, held_memory
 from restormer_cli.system.units import format_bytes
 
@@ -92,6 +93,7 @@ def plan_memory(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     max_memory: int | None = None,
+    window: int | None = None,
 ) -> Plan:
     """The fastest plan for an image of this size that keeps to the memory allowed.
 
@@ -102,6 +104,8 @@ def plan_memory(
     max_memory
         Bytes that the peak must stay under: of the whole process on a CPU, of the device's
         memory in use by this process on a GPU. By default, most of what is free now.
+    window
+        Rows and columns of local windows of attention; None for the whole image.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def plan_memory(
         for count in threads
         for values in strips
     ):
-        plan = _predict(config, height, width, device, dtype, plan)
+        plan = _predict(config, height, width, device, dtype, plan, window)
         least = min(least, plan.peak_bytes)
         if plan.peak_bytes <= available and _scratch_fits(plan):
             return plan
@@ -162,6 +166,7 @@ def room_for(
     device: torch.device,
     dtype: torch.dtype,
     max_memory: int | None,
+    window: int | None = None,
 ) -> tuple[int, int]:
     """Main memory that may be taken now, and what an image will take of it; parameters as above.
 
@@ -169,7 +174,7 @@ def room_for(
     """
     available = _available(_CPU, max_memory if device.type == "cpu" else None)
     try:
-        plan = plan_memory(config, height, width, device, dtype, max_memory)
+        plan = plan_memory(config, height, width, device, dtype, max_memory, window)
     except MemoryBudgetError:
         return available, available
     if device.type == "cpu":
@@ -177,7 +182,7 @@ def room_for(
     needed = OVERHEAD_BYTES + _image_bytes(config, height, width)
     if plan.storage == "host":  # where the maps are, as they would be on a CPU
         plan = replace(plan, storage="device")
-        needed += _predict(config, height, width, _CPU, dtype, plan).peak_bytes
+        needed += _predict(config, height, width, _CPU, dtype, plan, window).peak_bytes
     return available, needed
 
 
@@ -203,6 +208,7 @@ def _predict(
     device: torch.device,
     dtype: torch.dtype,
     plan: Plan,
+    window: int | None,
 ) -> Plan:
     """Fill in what the plan will take."""
     item = dtype.itemsize
@@ -235,6 +241,7 @@ def _predict(
         workspace = max(workspace, row * (windows + max(temporaries, resampling)))
     image = images * _image_bytes(config, height, width)
     image += images * height * width * item  # LayerNorm's scales
+    image += images * state_bytes(config, height, width, window)
     peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
     return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
 

@@ -98,17 +98,20 @@ class Attention:
         self.project_out = attn.project_out.weight.flatten(1).to(like.device, wide)
         self.bias = _optional(attn.project_out.bias, like)
 
-    def fold(self, gram: Tensor, squares: Tensor) -> Tensor:
-        """The matrices M ``(N, C, C)``: the block adds M · v.
+    def softmaxed(self, gram: Tensor, squares: Tensor) -> Tensor:
+        """The matrices A ``(…, heads, c, c)`` that each head multiplies its v by.
 
-        ``gram`` is q·kᵀ ``(N, heads, c, c)``; ``squares`` are ‖q‖² and ‖k‖², ``(N, 2, heads, c)``.
+        ``gram`` is q·kᵀ ``(…, heads, c, c)``; ``squares`` are ‖q‖² and ‖k‖², ``(…, 2, heads, c)``.
         """
         # F.normalize, which the plain forward uses, bounds norms from below by 1e-12.
         norms = squares.sqrt().clamp_min(1e-12)
-        scores = gram / (norms[:, 0, :, :, None] * norms[:, 1, :, None, :]) * self.temperature
-        attention = scores.softmax(-1)
+        scores = gram / (norms[..., 0, :, :, None] * norms[..., 1, :, None, :])
+        return (scores * self.temperature).softmax(-1)
+
+    def projected(self, softmaxed: Tensor) -> Tensor:
+        """The matrices M ``(…, C, C)``, of A and ``project_out`` after it: the block adds M · v."""
         heads = rearrange(self.project_out, "o (h c) -> o h c", h=self.heads)
-        return torch.einsum("ohc,nhcd->nohd", heads, attention).flatten(2)
+        return torch.einsum("ohc,...hcd->...ohd", heads, softmaxed.to(heads)).flatten(-2)
 
 
 class FeedForward:

@@ -29,13 +29,13 @@ from torch import Tensor
 
 from restormer_cli.network import kernels
 from restormer_cli.network.architecture import Restormer
-from restormer_cli.network.attention_sums import AttentionSums
-from restormer_cli.network.kernels import PointwiseSum
+from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import partition, unit_edges
 from restormer_cli.network.strips import Strips, join
 from restormer_cli.network.thread_team import ThreadTeam
+from restormer_cli.network.windows import Grid, grids
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,11 @@ class StreamingRestormer:
 
     @torch.inference_mode()
     def __call__(
-        self, image: Tensor, plan: Plan | None = None, progress: Progress | None = None
+        self,
+        image: Tensor,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+        window: int | None = None,
     ) -> Tensor:
         """Restore a batch.
 
@@ -82,6 +86,9 @@ class StreamingRestormer:
             Strip height and where feature maps live; by default, what fits this machine now.
         progress
             Called a few times a second with the share of the work that is done.
+        window
+            Attention over local windows of so many rows and columns, a multiple of 8: see
+            :mod:`restormer_cli.network.windows`. None: over the whole image.
 
         Returns
         -------
@@ -109,7 +116,9 @@ class StreamingRestormer:
                 if progress is not None:
                     progress((before + part * size) / count)
 
-            _Evaluation(self.prepared, plan, group, share).run(out[first : first + together])
+            levels = grids(height, width, window)
+            evaluation = _Evaluation(self.prepared, plan, levels, group, share)
+            evaluation.run(out[first : first + together])
         return out.permute(0, 3, 1, 2)
 
 
@@ -117,9 +126,15 @@ class _Evaluation:
     """One pass of a group of images through the network: its parts, and the order of steps."""
 
     def __init__(
-        self, network: PackedNetwork, plan: Plan, image: Tensor, progress: Progress
+        self,
+        network: PackedNetwork,
+        plan: Plan,
+        levels: tuple[Grid, ...],
+        image: Tensor,
+        progress: Progress,
     ) -> None:
         self.network = network
+        self.grids = levels
         self.progress = progress
         count, _, height, width = image.shape
         self.count = count
@@ -129,9 +144,7 @@ class _Evaluation:
         self.team: ThreadTeam[Strips] = ThreadTeam(self.threads, self._look)
         whole = ([0, height], [0, width])
         self.units = unit_edges(height, width) if on_cpu and count == 1 else whole
-        self.parts = [
-            Strips(network, plan, part, image, self.units, self.team.check) for part in parts
-        ]
+        self.parts = [Strips(network, plan, part, image, self.team.check) for part in parts]
         join(self.parts)
         stages = [*enumerate(network.encoders), *enumerate(network.decoders)]
         pixels = count * height * width
@@ -168,11 +181,9 @@ class _Evaluation:
         self.team.each(lambda part, workspace: step(part, workspace, *arguments), self.parts)
 
     def _blocks(self, level: int, blocks: list[Block]) -> None:
-        like = torch.empty(0, dtype=self.network.dtype, device=self.network.device)
-        rows, columns = ([edge >> level for edge in edges] for edges in self.units)
+        units = [[edge >> level for edge in edges] for edges in self.units]
         for block in blocks:
-            sums = AttentionSums(block.attention, self.count, (rows, columns))
+            sums = AttentionSums(block.attention, self.count, units, self.grids[level])
             self._each(Strips.attend, block, sums)
-            bias = block.attention.bias
-            projections = [PointwiseSum(matrix, bias, like) for matrix in sums.fold()]
-            self._each(Strips.apply, block, projections)
+            products = CellProducts(sums.fold(), block.attention.bias, self.network.like)
+            self._each(Strips.apply, block, products)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network.feature_map import FeatureMap, allocate
-from restormer_cli.network.attention_sums import AttentionSums
+from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.kernels import Conv3x3, Pointwise, PointwiseSum, scale, scales_dtype
 from restormer_cli.network.memory_plan import Plan
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
@@ -81,8 +82,6 @@ class Strips:
     ----------
     image
         ``(N, C, H, W)``, all of it.
-    units
-        Rows and columns at which units begin, and where the last ends.
     check
         Called between strips; what it raises ends the step.
     """
@@ -93,7 +92,6 @@ class Strips:
         plan: Plan,
         part: Part,
         image: Tensor,
-        units: tuple[list[int], list[int]],
         check: Callable[[], None],
     ) -> None:
         self.network, self.plan, self.part, self.check = network, plan, part, check
@@ -101,10 +99,6 @@ class Strips:
         rows = slice(top - part.above, bottom + part.below)
         columns = slice(left - part.left, right + part.right)
         self.image = image[slice(*part.images), :, rows, columns].permute(0, 2, 3, 1)
-        self.units = tuple(
-            (edges.index(first), [edge - first for edge in edges if first <= edge <= last])
-            for edges, (first, last) in zip(units, (part.rows, part.columns), strict=True)
-        )
         self.level = 0
         #: Rows down, columns across, and the part there.
         self.neighbours: list[tuple[int, int, Strips]] = []
@@ -227,33 +221,33 @@ class Strips:
         self.pull(workspace)
         x, part, attention = self.x, self.part, block.attention
         count, height, width, _ = x.shape
-        (row, row_edges), (column, column_edges) = self._unit_edges()
-        columns = [part.left + edge for edge in column_edges]
-        own = 0
+        (top, bottom), columns = self._own()
         # Only own rows are summed; what LayerNorm needs no neighbours for is kept of all.
         first, last = int(part.above > 0), height - int(part.below > 0)
         window = self._window(workspace, "qk", attention.qk, spare=sums.group)
         self.scales = self._scales(count, height, width, 1)
-        for a, b in self._sum_strips(row_edges, sums.group):
+
+        def memory(*shape: int) -> Tensor:
+            return self._buffer(workspace, "by head", *shape)
+
+        for a, b in self._sum_strips(sums.cuts(top, bottom)):
             rows = x.read(a, b)
             out = self._buffer(workspace, "normalised", *rows.shape)
             normalised = block.normalise(rows, out, self.scales[:, a:b])
             normalised = normalised[:, max(first - a, 0) : last - a]
             complete = window.push(normalised, b == height and not part.below)
             if complete is not None:
-                unit = bisect_right(row_edges, own) - 1
-
-                def memory(*shape: int) -> Tensor:
-                    return self._buffer(workspace, "by head", *shape)
-
-                sums.add(complete, part.images, (row + unit, column), columns, memory)
-                own += complete.shape[1] - 2
+                sums.add(complete, part.images, top, columns, part.left, memory)
+                top += complete.shape[1] - 2
             self._worked(rows, 0.3)
             x.release(a, b)
 
-    def _unit_edges(self) -> list[tuple[int, list[int]]]:
-        """Of rows and columns: number of the first unit, and edges of units at this level."""
-        return [(number, [edge >> self.level for edge in edges]) for number, edges in self.units]
+    def _own(self) -> tuple[Range, Range]:
+        """The part's own rows and columns at this level."""
+        (top, bottom), (left, right) = (
+            (a >> self.level, b >> self.level) for a, b in (self.part.rows, self.part.columns)
+        )
+        return (top, bottom), (left, right)
 
     def _scales(self, *shape: int) -> Tensor:
         size = math.prod(shape)
@@ -262,40 +256,38 @@ class Strips:
             self.scales = torch.empty(size, dtype=dtype, device=self.network.device)
         return self.scales.flatten()[:size].view(shape)
 
-    def _sum_strips(self, row_edges: Sequence[int], group: int) -> list[Range]:
-        """Ranges that cover all rows, so that each completes whole groups of one unit's own rows.
+    def _sum_strips(self, cuts: Sequence[int]) -> list[Range]:
+        """Ranges that cover all rows, so that each completes own rows from one cut to another.
 
         A strip completes the rows one behind those that it ends with.
         """
         count, height, width, channels = self.x.shape
         rows = height if count > 1 else self.plan.strip_rows(height, width, channels)
-        rows = max(group, rows // group * group)
-        ends = [
-            self.part.above + min(end + rows, bottom) + 1
-            for top, bottom in zip(row_edges, row_edges[1:], strict=False)
-            for end in range(top, bottom, rows)
-        ]
+        ends, begin = [0], 0
+        while begin < len(cuts) - 1:
+            # As far as the strip is high, but one step at least.
+            begin = max(begin + 1, bisect_right(cuts, cuts[begin] + rows) - 1)
+            ends.append(self.part.above + cuts[begin] - cuts[0] + 1)
         ends = [*(end for end in ends[:-1] if end < height), height]
-        return list(zip([0, *ends], ends, strict=False))
+        return list(pairwise(ends))
 
     def apply(
-        self, workspace: Workspace, block: Block, projections: Sequence[PointwiseSum]
+        self, workspace: Workspace, block: Block, products: CellProducts
     ) -> None:
-        """Second pass: x += v · M, then GDFN on the rows whose neighbours are done.
-
-        ``projections`` multiply by M, one for each image of the batch.
-        """
+        """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
         x, part = self.x, self.part
         height = x.shape[1]
         feed_forward = block.feed_forward
         gates = self._window(workspace, "gate", feed_forward.gate)
         values = self._window(workspace, "value", feed_forward.value)
+        (top, _), (left, _) = self._own()
+        origin = (top - part.above, left - part.left)
+        attend = products.from_top(part.images, *origin, x.shape[2])
         finished = part.above
         end = height - int(part.below > 0)
         for a, b, v in self._values(block, workspace):
             rows = x.read(a, b)
-            for image, project in enumerate(projections[slice(*part.images)]):
-                project.add_to(rows[image : image + 1], v[image : image + 1])
+            attend(a, rows, v)
             out = self._buffer(workspace, "normalised", *rows.shape)
             normalised = block.normalise(rows, out)
             x.write(a, b, rows)

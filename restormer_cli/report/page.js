@@ -78,7 +78,7 @@ function colophon(data) {
     find("colophon").append(make("section", {}, make("h2", {}, title), list));
   };
   const settings = Object.entries(data.settings).map(([name, values]) => [
-    name,
+    name.replaceAll("_", " "),
     values.map(([value, count]) => (values.length > 1 ? `${value} (${plural(count)})` : value)).join(", "),
   ]);
   block("Restored with", settings.length ? settings : [["settings", "not known; runs write them with --log-json FILE"]]);

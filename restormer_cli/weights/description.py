@@ -11,8 +11,8 @@ from restormer_cli.system.files import is_file
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import (
+    find_by_hash,
     find_known,
-    known_files,
 )
 from restormer_cli.weights.selection import fitting
 
@@ -55,6 +55,9 @@ def describe(name: str) -> dict[str, str]:
         **{key: _words(value) for key, value in config.to_mapping().items()},
         "fits": _fits(checkpoint),
     }
+    if (known := find_by_hash(digest)) is not None:
+        window = known.options.window
+        facts["best with"] = f"--window {window}" if window else "--window none, whole images"
     if ignored := checkpoint.ignored:
         more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
         facts["left out"] = f"{ignored[0]}{more}"
@@ -71,13 +74,9 @@ def path_of(name: str) -> Path:
 
 
 def _identity(path: Path, digest: str) -> str:
-    for known in known_files():
-        if digest == known.sha256:
-            return f"{known.kind} {known.name}"
-    for known in known_files():
-        place = known.find()
-        if place is not None and checksum.read_pin(place) == digest:
-            return f"{known.kind} {known.name}, as pinned on this machine"
+    if (known := find_by_hash(digest)) is not None:
+        pinned = ", as pinned on this machine" if known.sha256 is None else ""
+        return f"{known.kind} {known.name}{pinned}"
     named = find_known(path.name)
     if named is not None and named.sha256 is not None:
         return f"not the {named.kind} {named.name}, whose SHA-256 is {named.sha256}"

@@ -113,6 +113,18 @@ def find_known(name: str) -> KnownFile | None:
     return next((file for file in known_files() if name in {file.name, file.stem}), None)
 
 
+def find_by_hash(sha256: str) -> KnownFile | None:
+    """The official or embedded file of that SHA-256, known or pinned."""
+    for file in known_files():
+        expected = file.sha256
+        if expected is None and (path := file.find()) is not None:
+            with contextlib.suppress(WeightsError):  # a damaged pin; nobody has asked for it
+                expected = checksum.read_pin(path)
+        if expected == sha256:
+            return file
+    return None
+
+
 def home() -> Path:
     """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder.
 

@@ -27,7 +27,7 @@ from restormer_cli.tasks import VARIANTS, shipped_folder, shipped_options
 
 SIZES = [(1, 1), (3, 200), (7, 9), (8, 8), (65, 33)]
 FIELDS = ["input", "result", "status", "seconds", "width", "height"]
-FIELDS += ["weights", "device", "precision", "error"]
+FIELDS += ["weights", "device", "precision", "window", "self_ensemble", "error"]
 
 
 @pytest.fixture(scope="session")

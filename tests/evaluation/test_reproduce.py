@@ -442,6 +442,58 @@ def test_the_command_prints_our_figures_beside_the_papers(
     assert rows[-1]["paper"] == {"psnr": 33.96, "ssim": 0.935}
 
 
+def gopro(folder: Path) -> Path:
+    """GoPro and HIDE with two small images each."""
+    for number, name in enumerate(("GoPro", "HIDE")):
+        pixels = random_pixels(40, 48, seed=number)
+        write(folder / "test" / name / "target" / "1.png", pixels)
+        write(folder / "test" / name / "input" / "1.png", near(pixels))
+    return folder
+
+
+def test_with_windows_the_figures_of_tlc_stand_beside_ours(tmp_path: Path) -> None:
+    weights = save(tiny_network("with_bias"), tmp_path / "net.pth")
+    command = ("reproduce", "2", "--data", gopro(tmp_path), "--weights", weights)
+    command += ("--only", "GoPro", "--only", "HIDE")
+
+    def measured(*words: object) -> list[dict[str, Any]]:
+        ran = restormer(*command, "--json", *words)
+        assert ran.status == 0, ran.err
+        return [json.loads(line) for line in ran.lines]
+
+    whole, windowed, small = measured(), measured("--window", 384), measured("--window", 16)
+    assert [row["paper"]["psnr"] for row in whole] == [32.92, 31.22]
+    assert [row["paper"] for row in windowed] == [{"psnr": 33.57, "ssim": 0.966}, {"psnr": 31.49}]
+    assert [row["paper"] for row in small] == [{}, {}]  # nobody has published any
+    assert [row["window"] for row in whole + windowed + small] == [None] * 2 + [384] * 2 + [16] * 2
+    # The images are no larger than a window of 384, but larger than one of 16.
+    assert [row["ours"] for row in windowed] == [row["ours"] for row in whole]
+    assert all(a["ours"] != b["ours"] for a, b in zip(small, whole, strict=True))
+    # Unknown weights are measured as in the paper, whatever is asked for.
+    assert measured("--window", "auto") == whole
+
+    said = restormer(*command, "--window", 384)
+    assert "33.57" in said.out
+    assert "attention: over windows of 384" in said.err
+    assert "arXiv:2111.09881" in said.err
+    assert "arXiv:2112.04491" in said.err
+    assert "attention: over whole images" in restormer(*command).err
+
+
+def test_columns_stay_where_no_figures_for_windows_were_published(
+    rain: Path, zeros: dict[str, Path]
+) -> None:
+    command = ("reproduce", "1", "--data", rain, "--weights", zeros["with_bias"], "--window", 384)
+    ran = restormer(*command)
+    assert ran.status == 0, ran.err
+    for line in ran.lines[2:]:  # the average, too
+        _, _, psnr, paper, change, ssim, *others = line.split()
+        assert float(psnr) > 0
+        assert float(ssim) > 0
+        assert [paper, change, *others] == ["-"] * 4
+    assert ran.lines[-1].startswith("Average")
+
+
 def test_a_damaged_image_is_no_wrong_usage(
     rain: Path, zeros: dict[str, Path], tmp_path: Path
 ) -> None:

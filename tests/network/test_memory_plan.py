@@ -36,14 +36,15 @@ from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.network.memory_plan import plan_memory
 from restormer_cli.network.streaming import StreamingRestormer
 
-height, width, limit, dtype = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+height, width, limit, window = map(int, sys.argv[1:5])
+dtype, window = sys.argv[5], window or None
 torch.set_num_threads(1)
 config = RestormerConfig(num_blocks=(1, 1, 1, 1), num_refinement_blocks=0)
 engine = StreamingRestormer(Restormer(config).eval(), dtype=getattr(torch, dtype))
 process = psutil.Process()
 before = process.memory_info().rss
 limit = before + limit if limit else None
-plan = plan_memory(config, height, width, torch.device("cpu"), engine.dtype, limit)
+plan = plan_memory(config, height, width, torch.device("cpu"), engine.dtype, limit, window)
 peak, stop = before, False
 def watch():
     global peak
@@ -52,7 +53,7 @@ def watch():
         time.sleep(0.002)
 watcher = threading.Thread(target=watch)
 watcher.start()
-engine(torch.rand(1, 3, height, width), plan)
+engine(torch.rand(1, 3, height, width), plan, None, window)
 stop = True
 watcher.join()
 print(json.dumps({"rise": peak - before, "predicted": plan.peak_bytes, "storage": plan.storage}))
@@ -69,9 +70,12 @@ finally:
 """
 
 
-def measure(height: int, width: int, limit: int, dtype: str = "float32", **env: str) -> dict:
+def measure(
+    height: int, width: int, limit: int, dtype: str = "float32", window: int = 0, **env: str
+) -> dict:
+    numbers = map(str, (height, width, limit, window))
     ran = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(height), str(width), str(limit), dtype],
+        [sys.executable, "-c", MEASURE, *numbers, dtype],
         capture_output=True,
         text=True,
         check=False,
@@ -90,6 +94,13 @@ def test_a_plan_is_an_upper_bound_and_near_the_floor(dtype):
     floor = 2 * FULL.dim * height * width * getattr(torch, dtype).itemsize
     assert floor < result["rise"]
     assert result["predicted"] < 2 * floor + memory_plan.OVERHEAD_BYTES
+
+
+def test_a_plan_knows_what_small_windows_take():
+    """Their matrices are here three times as large as the widest feature map."""
+    result = measure(384, 384, 0, window=16)
+    whole = plan_memory(SHALLOW, 384, 384, CPU).peak_bytes
+    assert whole < result["rise"] <= result["predicted"]
 
 
 def test_max_memory_holds_far_below_the_feature_maps(tmp_path: Path):

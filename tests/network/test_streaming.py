@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tlc
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,52 @@ def test_equals_the_plain_forward(name, height, width, count, strip_values, stor
     # Relative to the size of the values, which for photos is 1.
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
     assert (result - expected).abs().max().item() <= tolerance
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    name=st.sampled_from(sorted(VARIANTS)),
+    height=st.integers(1, 12).map(lambda n: 8 * n),
+    width=st.integers(1, 12).map(lambda n: 8 * n),
+    window=st.integers(1, 14).map(lambda n: 8 * n),
+    count=st.integers(1, 2),
+    strip_values=st.sampled_from([1, 1000, 4000, 1 << 24]),
+    onednn=st.booleans(),
+    seed=st.integers(0, 1 << 20),
+)
+def test_windows_equal_those_of_tlc(name, height, width, window, count, strip_values, onednn, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(
+        count, NETWORKS[name].config.inp_channels, height, width, generator=generator
+    )
+    expected = tlc.forward(NETWORKS[name], image, window)
+    plan = Plan(strip_values, "device", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        if not onednn:
+            patch.setattr(kernels, "_onednn", lambda device, dtype: None)
+        engine = ENGINES[name] if onednn else StreamingRestormer(NETWORKS[name])
+        result = engine(image, plan, window=window)
+    tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
+    assert (result - expected).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [48, 56, 4096])
+def test_windows_as_large_as_the_image_change_no_bit(window, dtype):
+    image = seeded_rand(1, 3, 48, 40)
+    engine = StreamingRestormer(NETWORKS["WithBias"], dtype=dtype)
+    whole = engine(image, Plan(4096, "device", 0))
+    assert torch.equal(engine(image, Plan(4096, "device", 0), window=window), whole)
+    assert not torch.equal(engine(image, Plan(4096, "device", 0), window=40), whole)
+
+
+def test_bits_of_windows_do_not_depend_on_the_strips():
+    image = seeded_rand(1, 3, 72, 96)
+    results = [
+        ENGINES["WithBias"](image, Plan(values, "device", 0), window=40)
+        for values in (1 << 19, 8000, 1)
+    ]
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("name", ["WithBias", "BiasFree", "dual pixel"])
@@ -182,11 +229,11 @@ def test_out_of_memory_means_smaller_strips_and_the_same_picture(monkeypatch):
     tried: list[Plan] = []
     evaluate = StreamingRestormer.__call__
 
-    def refuse_twice(self, image, plan=None, progress=None):
+    def refuse_twice(self, image, plan=None, progress=None, window=None):
         tried.append(plan)
         if len(tried) <= 2:
             raise torch.OutOfMemoryError("simulated")
-        return evaluate(self, image, plan, progress)
+        return evaluate(self, image, plan, progress, window)
 
     monkeypatch.setattr(streaming.StreamingRestormer, "__call__", refuse_twice)
     assert (restorer(pixels) == undisturbed).all()
