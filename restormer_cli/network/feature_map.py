@@ -44,7 +44,8 @@ class FeatureMap:
     def write(self, first: int, last: int, rows: Tensor) -> None:
         """Put rows back, or put new ones there."""
         target = self.tensor[:, first:last]
-        if rows.data_ptr() != target.data_ptr():
+        # Not by address: on MPS that is a buffer's number, and tells nothing within it.
+        if rows.device != target.device or not rows.is_set_to(target):
             target.copy_(rows)
         self.release(first, last)
 

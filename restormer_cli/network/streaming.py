@@ -399,7 +399,7 @@ def _gram(qk: Tensor) -> Tensor:
 
     Row by row, so that the result does not depend on how rows are grouped into strips.
     """
-    q, k = qk.flatten(1, 3)
+    q, k = kernels.for_products(qk).flatten(1, 3)
     rows = torch.bmm(q.transpose(1, 2), k)
     return _sum_rows(rows.view(*qk.shape[1:4], *rows.shape[1:]), 2).transpose(0, 1)
 

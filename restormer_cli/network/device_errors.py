@@ -1,0 +1,72 @@
+"""What devices say when something is wrong with them: there are few exceptions, and many texts."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from restormer_cli.errors import DeviceError
+from restormer_cli.system.limits import is_memory_message
+
+#: A library of the device got no memory, or so it must be taken: what cannot make its handle or
+#: finds no way to compute mostly could not allocate. The last two lines are pieces of work that are
+#: too large to be counted. Where a smaller piece fails as well, nothing is lost but the attempt.
+_TOO_MUCH = re.compile(
+    r"""alloc(ation)?_?failed | memory_?allocation | out_?of_?memory | insufficient[ ]memory
+    | failed[ ]to[ ]allocate | could[ ]not[ ]allocate | not[ ]enough[ ]memory
+    | invalid[ ]buffer[ ]size
+    | (blas|dnn|solver|miopen)_?status_?(not_?initialized|internal_?error|execution_?failed)
+    | unable[ ]to[ ]find[ ]an[ ]engine | unable[ ]to[ ]find[ ]a[ ]valid[ ]cudnn[ ]algorithm
+    | 32bitindexmath | int_max | total[ ]bytes[ ]of[ ]ndarray
+    | invalid[ ]configuration[ ]argument""",
+    re.IGNORECASE | re.VERBOSE,
+)
+#: A driver or a library of a device speaks, whatever it says.
+_FROM_DEVICE = re.compile(
+    r"\b(CUDA|HIP|cuDNN|MIOpen|Metal|MPS|NVML|NVIDIA|HSA)\b|\b(CUBLAS|CUDNN|HIPBLAS)_STATUS_"
+)
+_REMEDIES = (
+    (re.compile(r"no kernel image|not compiled for|arch", re.IGNORECASE), "install a PyTorch for it"),
+    (re.compile(r"busy or unavailable|exclusive", re.IGNORECASE), "wait until nobody else uses it"),
+    (re.compile(r"driver", re.IGNORECASE), "update its driver"),
+    (_TOO_MUCH, "free some of its memory"),
+    (re.compile("out of memory", re.IGNORECASE), "free some of its memory"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if a device or the system refused memory, or the work was too much to be given at once.
+
+    Then less at once may do.
+    """
+    # PyTorch before 2.5 has the exception for CUDA alone.
+    named = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+    if isinstance(error, (MemoryError, named)):
+        return True
+    text = str(error)
+    return is_memory_message(text) or _TOO_MUCH.search(text) is not None
+
+
+def is_device_trouble(error: BaseException) -> bool:
+    """True if it is the device that an operation failed on, and not the operation."""
+    accelerator = getattr(torch, "AcceleratorError", MemoryError)  # new in PyTorch 2.8
+    return (
+        isinstance(error, accelerator)
+        or is_out_of_memory(error)
+        or _FROM_DEVICE.search(str(error)) is not None
+    )
+
+
+def unusable(device: torch.device | str, error: BaseException) -> DeviceError:
+    """What to tell a person of a device that fails before any work, with the remedy."""
+    text = first_line(error)
+    remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), "")
+    remedy = f"{remedy}, or say --device cpu" if remedy else "say --device cpu"
+    return DeviceError(f"{device} cannot be used ({text}); {remedy}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without full stop; its kind if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
