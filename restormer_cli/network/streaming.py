@@ -21,6 +21,7 @@ are small, several whole images.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -142,8 +143,16 @@ class StreamingRestormer:
                 if progress is not None:
                     progress((before + part * size) / count)
 
-            _Evaluation(self.prepared, plan, share).run(group, out[first : first + together])
+            with _without_autocast(self.device):
+                _Evaluation(self.prepared, plan, share).run(group, out[first : first + together])
         return out.permute(0, 3, 1, 2)
+
+
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Compute in the precision that was asked for, also where the host program has autocast on."""
+    if not torch.amp.is_autocast_available(device.type):  # that of MPS is newer than PyTorch 2.4
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class _Evaluation:
@@ -193,7 +202,8 @@ class _Evaluation:
 
     def _allocate(self, count: int, height: int, width: int, channels: int) -> FeatureMap:
         shape = (count, height, width, channels)
-        return allocate(shape, self.network.device, self.network.dtype, self.plan.storage)
+        network, plan = self.network, self.plan
+        return allocate(shape, network.device, network.dtype, plan.storage, pinned=plan.pinned)
 
     def _strips(self, x: FeatureMap) -> list[tuple[int, int]]:
         """Row ranges that cover the map; all of it where several images go together."""
@@ -334,6 +344,7 @@ class _Evaluation:
                 x.write(finished, end, done)
                 finished = end
             self._tick(rows, 0.7)
+        x.flush()
 
     def _downsample(self, x: FeatureMap, conv: Conv3x3) -> FeatureMap:
         """3×3 convolution and pixel-unshuffle into a new map of half the size."""
@@ -362,6 +373,7 @@ class _Evaluation:
             from_below.into(rows, below)
             from_skip.add_to(rows, beside)
             skip.write(2 * a, 2 * b, rows)
+        skip.flush()
         return skip
 
     def _join(self, x: FeatureMap, skip: FeatureMap, wide: FeatureMap) -> FeatureMap:
