@@ -316,9 +316,7 @@ def _layer_norm(
     # MPS up to PyTorch 2.13 reads an affine part of another precision as garbage.
     if weight is not None and weight.dtype != x.dtype:
         raise RuntimeError(f"expected scalar type {x.dtype} but found {weight.dtype}")
-    out, mean, scale = torch.native_layer_norm(
-        _wide(x), shape, _wide(weight), _wide(bias), eps
-    )
+    out, mean, scale = torch.native_layer_norm(_wide(x), shape, _wide(weight), _wide(bias), eps)
     if device.type == "mps":
         mean, scale = mean.to(x.dtype), scale.to(x.dtype)
     return out.to(x.dtype), mean, scale

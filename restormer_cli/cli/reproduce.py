@@ -169,13 +169,15 @@ def _networks(
         from restormer_cli.restorer import Restorer
         from restormer_cli.weights.selection import load_network
 
-        choice = devices.choose(device, precision)
-        return Restorer(
-            load_network(files[variant.name], variant),
-            device=choice.device,
-            dtype=choice.dtype,
-            max_memory=max_memory,
-        ).unrounded
+        def load(choice: devices.Choice) -> Restorer:
+            return Restorer(
+                load_network(files[variant.name], variant),
+                device=choice.device,
+                dtype=choice.dtype,
+                max_memory=max_memory,
+            )
+
+        return devices.choose_usable(device, precision, load)[1].unrounded
 
     return network
 

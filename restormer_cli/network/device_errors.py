@@ -26,13 +26,11 @@ _TOO_MUCH = re.compile(
 _FROM_DEVICE = re.compile(
     r"\b(CUDA|HIP|cuDNN|MIOpen|Metal|MPS|NVML|NVIDIA|HSA)\b|\b(CUBLAS|CUDNN|HIPBLAS)_STATUS_"
 )
-_REMEDIES = (
-    (re.compile(r"no kernel image|not compiled for|arch", re.IGNORECASE), "install a PyTorch for it"),
-    (re.compile(r"busy or unavailable|exclusive", re.IGNORECASE), "wait until nobody else uses it"),
-    (re.compile(r"driver", re.IGNORECASE), "update its driver"),
-    (_TOO_MUCH, "free some of its memory"),
-    (re.compile("out of memory", re.IGNORECASE), "free some of its memory"),
-)
+_REMEDIES = {
+    r"no kernel image|not compiled for": "install a PyTorch that is made for it",
+    r"busy or unavailable|exclusive": "wait until nobody else uses it",
+    r"\bdriver\b(?! error)": "update its driver",
+}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -61,9 +59,12 @@ def is_device_trouble(error: BaseException) -> bool:
 def unusable(device: torch.device | str, error: BaseException) -> DeviceError:
     """What to tell a person of a device that fails before any work, with the remedy."""
     text = first_line(error)
-    remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), "")
-    remedy = f"{remedy}, or say --device cpu" if remedy else "say --device cpu"
-    return DeviceError(f"{device} cannot be used ({text}); {remedy}")
+    remedies = [r for pattern, r in _REMEDIES.items() if re.search(pattern, text, re.IGNORECASE)]
+    if is_out_of_memory(error):
+        remedies = ["free some of its memory"]
+    return DeviceError(
+        f"{device} cannot be used ({text}); {', or '.join([*remedies[:1], 'say --device cpu'])}"
+    )
 
 
 def first_line(error: BaseException) -> str:

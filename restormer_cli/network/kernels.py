@@ -103,25 +103,25 @@ def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
     channels, hidden = 8, 16
     for count, rows, width in ((1, 3, 9), (2, 4, 8)):
         # As windows are: some rows of more, packed for another size.
-        pixels = _waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
-        for bias in (None, _waves(hidden)):
-            point = Pointwise(_waves(hidden, channels), bias, like, operators=operators)
+        pixels = waves(count, rows + 4, width, channels).to(dtype)[:, 1 : rows + 3]
+        for bias in (None, waves(hidden)):
+            point = Pointwise(waves(hidden, channels), bias, like, operators=operators)
             out = like.new_zeros(count, rows + 5, width, hidden)
             point.into(out[:, 2 : rows + 4], pixels)
             yield out
-            added = PointwiseSum(_waves(hidden, channels), bias, like, operators=operators)
+            added = PointwiseSum(waves(hidden, channels), bias, like, operators=operators)
             for image in range(count):
                 added.add_to(out[image : image + 1, 2 : rows + 4], pixels[image : image + 1])
             yield out
-            conv = Conv3x3(_waves(hidden, channels, 3, 3), bias, like, operators=operators)
+            conv = Conv3x3(waves(hidden, channels, 3, 3), bias, like, operators=operators)
             yield conv(pixels)
-        for bias, gelu in ((None, True), (_waves(channels), False)):
-            kernel = _waves(channels, 1, 3, 3)
+        for bias, gelu in ((None, True), (waves(channels), False)):
+            kernel = waves(channels, 1, 3, 3)
             depth = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu, operators=operators)
             yield depth(pixels)
 
 
-def _waves(*shape: int) -> Tensor:
+def waves(*shape: int) -> Tensor:
     """Numbers from -1 to 1 that look random; the host program's generator is left alone."""
     return torch.arange(math.prod(shape), dtype=torch.float64).mul(2.4).cos().view(shape).float()
 
@@ -139,7 +139,7 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
     """True if ``torch.native_layer_norm``, which is in no documentation, does what it should."""
     like = torch.empty(0, device=device, dtype=dtype)
     with torch.inference_mode():
-        rows = _waves(1, 2, 3, 8).to(like)
+        rows = waves(1, 2, 3, 8).to(like)
         wide = torch.float32 if device.type == "cpu" else dtype
         one, zero = rows.new_ones(8, dtype=wide), rows.new_zeros(8, dtype=wide)
         try:
@@ -207,7 +207,7 @@ def _may_be_tf32(tensor: Tensor) -> bool:
 @functools.cache
 def _can_forbid_tf32(device: torch.device) -> bool:
     """True if the convolution that takes the permission does what the usual one does."""
-    rows, kernel = (_waves(*shape).to(device) for shape in ((1, 2, 4, 5), (3, 2, 3, 3)))
+    rows, kernel = (waves(*shape).to(device) for shape in ((1, 2, 4, 5), (3, 2, 3, 3)))
     try:
         made = _without_tf32(rows, kernel, None, (0, 1), 1)
         usual = F.conv2d(rows, kernel, padding=(0, 1))  # which may be TF32

@@ -95,8 +95,8 @@ class StreamingRestormer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config = network.config
-        self.device, self.dtype = torch.device(device), dtype
         like = torch.empty(0, device=device, dtype=dtype)
+        self.device, self.dtype = like.device, dtype  # with its index
         with torch.no_grad():
             self.prepared = PackedNetwork(network, like)
         for notice in kernels.notices():
