@@ -83,9 +83,8 @@ class DeviceTensor(Tensor):
     def data_ptr(self) -> int:
         if self.device.type != "mps":
             return self.inner.data_ptr()
-        # The number of a buffer, plus bytes: two buffers that lie side by side share such numbers.
-        number = self.inner.untyped_storage()._cdata
-        return (number % 997) * 16 + self.inner.storage_offset() * self.inner.element_size()
+        # A buffer's number plus bytes, so that views of different buffers may have the same.
+        return self.inner.storage_offset() * self.inner.element_size()
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError(f"can't convert {self.device} device type tensor to numpy")
@@ -200,7 +199,8 @@ class Pretended(TorchDispatchMode):
             if device.type == "mps" and value.dtype == torch.float64:
                 raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype ({name})")
             self._take(value, device.index or 0)
-            return DeviceTensor(value, device)
+            with torch.inference_mode(value.is_inference()):  # views of a weight are not
+                return DeviceTensor(value, device)
 
         return tree_map(named, out)
 

@@ -35,9 +35,9 @@ PATIENCE = 0.25
 GATHER = 0.05
 
 #: ``starting`` until the network is loaded. ``ended`` as it was asked to. ``halted`` before: the
-#: run fails fast, or the disk is full. ``refused``: it cannot work at all. ``deviceless``: the same,
-#: since its device cannot be used. ``broken``: a bug, or a device that has gone; the process is not
-#: to be used any more.
+#: run fails fast, or the disk is full. ``refused``: it cannot work at all; ``deviceless``: because
+#: its device cannot be used. ``broken``: a bug, or a device that has gone; the process is not to be
+#: used any more.
 State = Literal["starting", "working", "ended", "halted", "refused", "deviceless", "broken"]
 #: Name of a method of a :class:`~restormer_cli.batch.worker.Listener`, and arguments to call it
 #: with; or ``log``, with level, text and traceback of what is logged here.

@@ -13,8 +13,8 @@ import torch
 from helpers import make_images, read, restormer, save, tiny_network
 
 from restormer_cli.network import kernels
-from restormer_cli.network.streaming import StreamingRestormer
 from restormer_cli.network.device_errors import is_out_of_memory
+from restormer_cli.network.streaming import StreamingRestormer
 
 CPU = torch.device("cpu")
 REAL = torch.ops.mkldnn
