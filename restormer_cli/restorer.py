@@ -261,11 +261,10 @@ class Restorer:
         return total / counts
 
     def _run_whole(self, image: Tensor, progress: Progress | None) -> Tensor:
-        height, width = image.shape[2:]
         engine, plan, said = self.engine, None, ""
         with _working_on(engine.device):
             while True:
-                plan = self._plan(height, width, failed=plan, said=said)
+                plan = self._plan(image.shape, failed=plan, said=said)
                 try:
                     return engine(image, plan, progress)
                 except (RuntimeError, MemoryError) as error:
@@ -275,12 +274,13 @@ class Restorer:
                 # Outside the handler, where the failed attempt's tensors are no longer held.
                 _empty_cache(engine.device)
 
-    def _plan(self, height: int, width: int, *, failed: Plan | None, said: str) -> Plan:
+    def _plan(self, shape: torch.Size, *, failed: Plan | None, said: str) -> Plan:
         """A plan that is more frugal than one that the device has answered with ``said``."""
         engine = self.engine
+        count, _, height, width = shape
         sizes = (self.config, height, width, engine.device, engine.dtype, self.max_memory)
         try:
-            return plan_memory(*sizes, shares=self.shares, failed=failed)
+            return plan_memory(*sizes, count=count, shares=self.shares, failed=failed)
         except MemoryBudgetError as error:
             if failed is None:
                 raise

@@ -103,6 +103,7 @@ def plan_memory(
     dtype: torch.dtype = torch.float32,
     max_memory: int | None = None,
     *,
+    count: int | None = None,
     shares: Shares = WHOLE,
     failed: Plan | None = None,
 ) -> Plan:
@@ -115,6 +116,8 @@ def plan_memory(
     max_memory
         Bytes that the peak must stay under: of the whole process on a CPU, of the device's
         memory in use by this process on a GPU. By default, most of what is free now.
+    count
+        Images of this size that there are; by default as many as make a strip.
     shares
         Of memory that other processes like this one take as well.
     failed
@@ -139,7 +142,8 @@ def plan_memory(
     strips.append(1)
     for storage in STORAGES[device.type]:
         for values in strips:
-            plan = _predict(config, height, width, device, dtype, Plan(values, storage, 0), main)
+            plan = Plan(values, storage, 0)
+            plan = _predict(config, height, width, device, dtype, plan, main, count)
             if least is None or plan.peak_bytes < least.peak_bytes:
                 least = plan
             if plan.peak_bytes <= available and plan.main_bytes <= main and _scratch_fits(plan):
@@ -223,10 +227,12 @@ def _predict(
     dtype: torch.dtype,
     plan: Plan,
     main: int,
+    count: int | None = None,
 ) -> Plan:
     """Fill in what the plan will take; ``main`` is the main memory that a card's process may."""
     item = dtype.itemsize
     images = plan.images_together(height, width, 2 * config.dim)
+    images = images if count is None else min(images, count)
     # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
     maps = [
         images * (height >> level) * (width >> level) * channels * item
