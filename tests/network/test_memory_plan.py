@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -191,12 +192,11 @@ def test_less_memory_never_means_a_larger_prediction(rows, columns, steps):
 def test_plans_after_failed_ones_take_half_of_it_and_end_somewhere():
     plan: Plan | None = None
     tried: list[Plan] = []
-    with pytest.raises(MemoryBudgetError):
-        while True:
+    with contextlib.suppress(MemoryBudgetError):
+        for _ in range(20):
             plan = plan_memory(FULL, 512, 512, CPU, failed=plan)
             tried.append(plan)
-            assert len(tried) < 20
-    assert len(tried) > 2
+    assert 2 < len(tried) < 20
     assert tried[-1].storage == "scratch"
     spare = [plan.peak_bytes - memory_plan.OVERHEAD_BYTES for plan in tried]
     assert all(after <= before / 2 for before, after in itertools.pairwise(spare))
