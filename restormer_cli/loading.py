@@ -58,6 +58,8 @@ class RestorerSpec:
     """Threads to compute with; None: as many as processors are free."""
     sharers: int = 1
     """Processes like this one among which the machine's memory is divided."""
+    device_share: float = 1.0
+    """Of the memory of its GPU, where several use the same."""
 
     @classmethod
     def find(
@@ -123,11 +125,7 @@ class RestorerSpec:
         threads = share_the_machine() if self.threads is None else _take(self.threads)
         from restormer_cli.network import devices
 
-        choice = devices.choose(self.device, self.precision)
-        max_memory = self.max_memory
-        if max_memory is None and self.sharers > 1 and choice.device.type == "cpu":
-            max_memory = int(FREE_MEMORY_SHARE * free_memory() / self.sharers)
-        restorer = replace(self, max_memory=max_memory).restorer(choice)
+        choice, restorer = devices.choose_usable(self.device, self.precision, self.restorer)
         facts = [
             f"weights: {self.file.path}",
             f"device: {choice.device}, {choice.device_reason}",
@@ -152,15 +150,22 @@ class RestorerSpec:
         ------
         WeightsError
             If the weights cannot be read or do not fit.
+        DeviceError
+            If the device cannot be used, or gives wrong results.
         """
+        from restormer_cli.network.memory_plan import Shares
         from restormer_cli.restorer import Restorer
 
+        max_memory = self.max_memory
+        if max_memory is None and self.sharers > 1 and choice.device.type == "cpu":
+            max_memory = int(FREE_MEMORY_SHARE * free_memory() / self.sharers)
         return Restorer(
             load_network(self.file, self.variant),
             views=self.variant.views,
             device=choice.device,
             dtype=choice.dtype,
-            max_memory=self.max_memory,
+            max_memory=max_memory,
+            shares=Shares(self.device_share, 1 / self.sharers),
             tile=self.tile,
             tile_overlap=self.tile_overlap,
             window=self.window,
@@ -269,7 +274,7 @@ def load_restorer(
         window=window,
         self_ensemble=self_ensemble,
     )
-    return spec.restorer(devices.choose(device, precision))
+    return devices.choose_usable(device, precision, spec.restorer)[1]
 
 
 def _take(threads: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 
@@ -14,17 +15,21 @@ from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.pixels import Floats, normalise, quantise
 from restormer_cli.network import devices
 from restormer_cli.network.architecture import SIZE_MULTIPLE, Restormer
+from restormer_cli.network.device_errors import first_line, is_out_of_memory
 from restormer_cli.network.memory_plan import (
     CPU_STRIP_VALUES,
+    WHOLE,
+    MemoryBudgetError,
     Plan,
+    Shares,
     check_size,
     plan_memory,
     room_for,
 )
-from restormer_cli.network.streaming import Progress, StreamingRestormer
+from restormer_cli.network.self_check import load_checked
+from restormer_cli.network.streaming import Progress
 from restormer_cli.settings import Settings, check_window, tiling, windowing
 from restormer_cli.symmetries import AS_IT_IS, SYMMETRIES
-from restormer_cli.system.limits import is_memory_message
 
 #: So many small images are restored at once, if together they make no more than a strip.
 #: Measured with 24 channels on one core: images of 32×32 then take a half (float32) or a third
@@ -32,6 +37,9 @@ from restormer_cli.system.limits import is_memory_message
 #: of its size takes three times as long as need be.
 TOGETHER = 8
 LARGEST_TOGETHER = 64 * 64
+#: On a CUDA card, launching a step takes longer than a small image in it. Not measured.
+TOGETHER_ON_CARD = 16
+PIXELS_TOGETHER_ON_CARD = 256 * 256
 
 
 class Restorer:
@@ -47,6 +55,8 @@ class Restorer:
         Where and in which precision to compute.
     max_memory
         Bytes that the peak must stay under; by default most of what is free.
+    shares
+        Of that memory, where other processes like this one take theirs.
     tile, tile_overlap
         Restore in overlapping square tiles and average them, as the authors' scripts do. The
         result differs from that of the whole image; it is for comparison with theirs.
@@ -65,8 +75,9 @@ class Restorer:
     Raises
     ------
     UsageError
-        If the tile or the window is no multiple of 8, the tile not larger than the overlap, or
-        there are no symmetries of that name.
+        If the tile or the window is no multiple of 8, the tile not larger than the overlap, there
+        are no symmetries of that name, or the device cannot be used or gives wrong results: on a
+        GPU, one small image is restored and compared.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class Restorer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         max_memory: int | None = None,
+        shares: Shares = WHOLE,
         tile: int | None = None,
         tile_overlap: int = 32,
         window: int | None = None,
@@ -94,8 +106,8 @@ class Restorer:
             raise UsageError(f"no symmetries {self_ensemble!r} to average over; there are {known}")
         self.config = network.config
         self.views = views
-        self.engine = StreamingRestormer(network, device, dtype)
-        self.max_memory = max_memory
+        self.engine = load_checked(network, device, dtype)
+        self.max_memory, self.shares = max_memory, shares
         self.tile, self.tile_overlap = tile, tile_overlap
         self.window = window
         self.symmetries = SYMMETRIES[self_ensemble] if self_ensemble else (AS_IT_IS,)
@@ -170,7 +182,8 @@ class Restorer:
             engine.device,
             engine.dtype,
             self.max_memory,
-            self.window,
+            shares=self.shares,
+            window=self.window,
         )
         whole = 0 if self.tile is None else 8 * height * width * self.config.out_channels
         if len(self.symmetries) > 1:  # their sum
@@ -183,6 +196,11 @@ class Restorer:
             return 1
         bottom, right = (-size % SIZE_MULTIPLE for size in (height, width))
         pixels = (height + bottom) * (width + right)
+        device = self.engine.device.type
+        if device == "cuda":
+            return max(1, min(TOGETHER_ON_CARD, PIXELS_TOGETHER_ON_CARD // pixels))
+        if device == "mps":  # where grouped convolutions of several images have been wrong
+            return 1
         fits = TOGETHER * pixels * 2 * self.config.dim <= CPU_STRIP_VALUES
         return TOGETHER if fits and pixels <= LARGEST_TOGETHER else 1
 
@@ -291,34 +309,52 @@ class Restorer:
                 progress((number + 1) / (len(tops) * len(lefts)))
         return total / counts
 
-    def _plan(self, height: int, width: int) -> Plan:
-        """How to evaluate a padded image, or a tile of it."""
-        engine = self.engine
-        return plan_memory(
-            self.config, height, width, engine.device, engine.dtype, self.max_memory, self.window
-        )
-
     def _check_plan(self, height: int, width: int) -> None:
         """Refuse an image that there is no plan for."""
         padded = (size + -size % SIZE_MULTIPLE for size in (height, width))
         rows, columns = (min(size, self.tile or size) for size in padded)
-        self._plan(rows, columns)
+        self._plan(torch.Size((1, 0, rows, columns)))
 
     def _run_whole(self, image: Tensor, progress: Progress | None) -> Tensor:
-        height, width = image.shape[2:]
+        engine, plan, said = self.engine, None, ""
+        with _working_on(engine.device):
+            while True:
+                plan = self._plan(image.shape, failed=plan, said=said)
+                try:
+                    return engine(image, plan, progress, self.window)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    said = first_line(error)
+                # Outside the handler, where the failed attempt's tensors are no longer held.
+                _empty_cache(engine.device)
+
+    def _plan(self, shape: torch.Size, *, failed: Plan | None = None, said: str = "") -> Plan:
+        """A plan that is more frugal than one that the device has answered with ``said``."""
         engine = self.engine
-        plan: Plan | None = self._plan(height, width)
-        while plan is not None:
-            try:
-                return engine(image, plan, progress, self.window)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                plan = plan.smaller()
-            # Outside the handler, where the failed attempt's tensors are no longer held.
-            if engine.device.type == "cuda":
-                torch.cuda.empty_cache()
-        raise ImageError(f"{engine.device} ran out of memory for {width}×{height} pixels")
+        count, _, height, width = shape
+        sizes = (self.config, height, width, engine.device, engine.dtype, self.max_memory)
+        try:
+            return plan_memory(
+                *sizes, count=count, shares=self.shares, failed=failed, window=self.window
+            )
+        except MemoryBudgetError as error:
+            if failed is None:
+                raise
+            what = f"{engine.device} ran out of memory for {width}×{height} pixels ({said})"
+            raise ImageError(what) from error
+
+
+def _working_on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a card the current one: what names none would wake up another, and take memory there."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
@@ -344,14 +380,6 @@ def _output(image: Floats, channels: int, bit_depth: int) -> Pixels:
     if channels < image.shape[2]:
         image = image.mean(axis=2, keepdims=True)
     return quantise(image, bit_depth)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """True if a device or the system refused memory; PyTorch has no single exception for it."""
-    # PyTorch before 2.5 has only the texts.
-    if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError))):
-        return True
-    return is_memory_message(str(error))
 
 
 def pad(images: Floats) -> Floats:

@@ -190,14 +190,16 @@ def _networks(
         from restormer_cli.restorer import Restorer
         from restormer_cli.weights.selection import load_network
 
-        choice = devices.choose(device, precision)
-        return Restorer(
-            load_network(files[variant.name], variant),
-            device=choice.device,
-            dtype=choice.dtype,
-            max_memory=max_memory,
-            window=windows[variant.name],
-        ).unrounded
+        def load(choice: devices.Choice) -> Restorer:
+            return Restorer(
+                load_network(files[variant.name], variant),
+                device=choice.device,
+                dtype=choice.dtype,
+                max_memory=max_memory,
+                window=windows[variant.name],
+            )
+
+        return devices.choose_usable(device, precision, load)[1].unrounded
 
     return network
 

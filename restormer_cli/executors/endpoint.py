@@ -21,7 +21,7 @@ from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Outcome
-from restormer_cli.errors import RestormerError, Stopped, fault
+from restormer_cli.errors import DeviceError, RestormerError, Stopped, fault
 from restormer_cli.loading import RestorerSpec
 from restormer_cli.system.memory import peak_memory
 from restormer_cli.system.stopping import STOPPING
@@ -35,9 +35,10 @@ PATIENCE = 0.25
 GATHER = 0.05
 
 #: ``starting`` until the network is loaded. ``ended`` as it was asked to. ``halted`` before: the
-#: run fails fast, or the disk is full. ``refused``: it cannot work at all. ``broken``: a bug, or a
-#: device that has gone; the process is not to be used any more.
-State = Literal["starting", "working", "ended", "halted", "refused", "broken"]
+#: run fails fast, or the disk is full. ``refused``: it cannot work at all; ``deviceless``: because
+#: its device cannot be used. ``broken``: a bug, or a device that has gone; the process is not to be
+#: used any more.
+State = Literal["starting", "working", "ended", "halted", "refused", "deviceless", "broken"]
 #: Name of a method of a :class:`~restormer_cli.batch.worker.Listener`, and arguments to call it
 #: with; or ``log``, with level, text and traceback of what is logged here.
 Event = tuple[str, tuple[Any, ...]]
@@ -49,7 +50,7 @@ class Reply:
 
     state: State
     reason: str = ""
-    """Why it was halted or refused, or is broken."""
+    """Why it was halted or refused, has no device, or is broken."""
     events: list[Event] = field(default_factory=list)
     """Since the last call."""
     peak_memory: int = 0
@@ -121,6 +122,8 @@ class WorkerEndpoint:
             )
         except Stopped:
             self._become("ended")
+        except DeviceError as error:
+            self._become("deviceless", str(error))
         except RestormerError as error:
             self._become("refused", str(error))
         except BaseException as error:

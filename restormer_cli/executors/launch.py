@@ -7,9 +7,12 @@ import logging
 import re
 from dataclasses import dataclass, replace
 
+from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal import Journal
 from restormer_cli.batch.options import RunOptions
+from restormer_cli.batch.progress import ProgressTracker
 from restormer_cli.batch.run import Executor
-from restormer_cli.errors import UsageError
+from restormer_cli.errors import DeviceError, UsageError
 from restormer_cli.executors.in_process import InProcess
 from restormer_cli.executors.scheduler import Scheduler, absolute_path
 from restormer_cli.loading import RestorerSpec
@@ -42,6 +45,8 @@ class ExecutorOptions:
                 raise UsageError("Ray is not installed: pip install 'restormer-cli[ray]'")
             if re.fullmatch(r"cuda:\d+", device):
                 raise UsageError("--engine ray gives each worker its GPU: say --device cuda")
+            if device == "cuda" and self.gpus_per_worker == 0:
+                raise UsageError("--device cuda needs GPUs: say --gpus-per-worker 1, or a part")
         elif self.ray_address is not None or self.gpus_per_worker is not None:
             raise UsageError("--ray-address and --gpus-per-worker need --engine ray")
 
@@ -70,11 +75,37 @@ def start(
     if len(specs) > 1:
         from restormer_cli.executors.process_pool import ProcessPool
 
-        return Scheduler(ProcessPool(elsewhere, specs))
-    loaded = specs[0].load()
+        scheduler = Scheduler(ProcessPool(elsewhere, specs))
+        chosen = specs[0].device != spec.device == "auto"
+        return _CpuInstead(scheduler, replace(spec, device="cpu")) if chosen else scheduler
+    return _in_process(specs[0])
+
+
+def _in_process(spec: RestorerSpec) -> InProcess:
+    loaded = spec.load()
     for fact in loaded.facts:
         logger.info(fact)
     return InProcess(loaded.restorer, loaded.provenance)
+
+
+class _CpuInstead:
+    """An executor on GPUs that nobody has asked for; where none can be used, the CPU is."""
+
+    def __init__(self, on_gpus: Executor, on_cpu: RestorerSpec) -> None:
+        self._executor, self._on_cpu = on_gpus, on_cpu
+
+    def restore(
+        self, run_options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
+    ) -> None:
+        try:
+            self._executor.restore(run_options, journal, items, tracker)
+        except DeviceError as error:  # so no image has been begun
+            logger.warning(f"{str(error).partition(';')[0]}; the CPU is used")
+            self._executor = _in_process(self._on_cpu)
+            self._executor.restore(run_options, journal, items, tracker)
+
+    def peak_memory(self) -> int:
+        return self._executor.peak_memory()
 
 
 def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[RestorerSpec]:
@@ -84,12 +115,21 @@ def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[Res
         share_the_machine()  # before PyTorch is loaded
         from restormer_cli.network.devices import spread
 
-        found = spread(spec.device)
+        several = spread(spec.device)
+        if len(several) > 1:  # else whoever loads it may still choose the CPU
+            found = several
     count = executor_options.workers or len(found)
     threads = executor_options.cpus_per_worker
     if threads is None and count > 1:
         threads = max(1, processors() // count)
+    taken = [found[number % len(found)] for number in range(count)]
     return [
-        replace(spec, device=found[number % len(found)], threads=threads, sharers=count)
-        for number in range(count)
+        replace(
+            spec,
+            device=device,
+            threads=threads,
+            sharers=count,
+            device_share=1 / taken.count(device),
+        )
+        for device in taken
     ]

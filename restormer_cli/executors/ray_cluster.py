@@ -61,6 +61,9 @@ class RayCluster:
         gpus = executor_options.gpus_per_worker
         if gpus is None:
             gpus = float(spec.device != "cpu" and any(node.get("GPU") for node in nodes))
+        if spec.device == "cuda" and not gpus:
+            self._ray.shutdown()
+            raise UsageError("no node of the Ray cluster has a GPU; say --device cpu")
         rooms = [_room(node, cpus, gpus) for node in nodes]
         if not any(rooms):
             self._ray.shutdown()
@@ -70,7 +73,15 @@ class RayCluster:
             f"Ray: {len(nodes)} nodes with room for {sum(rooms)} workers "
             f"of {cpus} CPUs and {gpus:g} GPUs; {self.size} asked for"
         )
-        spec = replace(spec, threads=cpus, sharers=min(max(rooms), self.size))
+        # Ray hides no GPU from a worker that has asked for none, so others' work may run there.
+        device = {"auto": "cuda" if gpus else "cpu"}.get(spec.device, spec.device)
+        spec = replace(
+            spec,
+            device=device,
+            threads=cpus,
+            sharers=min(max(rooms), self.size),
+            device_share=min(1.0, gpus or 1.0),
+        )
         self._arguments = (run_options, spec)
         self._actor = self._ray.remote(
             num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"

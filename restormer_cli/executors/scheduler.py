@@ -27,7 +27,7 @@ from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Outcome
 from restormer_cli.batch.progress import ProgressTracker
 from restormer_cli.batch.worker import FAIL_FAST, LAST_WRITE_SECONDS
-from restormer_cli.errors import UsageError
+from restormer_cli.errors import DeviceError, UsageError
 from restormer_cli.executors.endpoint import PATIENCE, Reply
 from restormer_cli.system.atomic import sweep
 from restormer_cli.system.stopping import uninterrupted
@@ -101,6 +101,8 @@ class _WorkerState:
     stillborn: int = 0
     """How often in a row it was lost before it was ready."""
     given_up: bool = False
+    deviceless: bool = False
+    """True if that is since its device cannot be used."""
 
 
 class Scheduler:
@@ -224,11 +226,15 @@ class Scheduler:
                 getattr(self, f"_on_{name}")(number, *arguments)
             if reply.state == "broken":
                 self._lose(number, reply.reason)
-            elif reply.state == "refused":
+            elif reply.state in {"refused", "deviceless"}:
                 for item in self._unfinished(worker):  # it has begun none of them
                     self.fresh.appendleft(self.open.pop(item))
                     self.left += self.tracker.megapixels(self.fresh[0])
-                self.workers[number] = _WorkerState(given_up=True)
+                without = reply.state == "deviceless"
+                self.workers[number] = _WorkerState(given_up=True, deviceless=without)
+                if len(self.workers) < self.pool.size:  # who was not needed until now
+                    self.workers.append(_WorkerState())
+                    self.pool.start(len(self.workers) - 1)
                 self._blame(number, reply.reason)
             elif reply.state in {"halted", "ended"}:
                 worker.ready = False
@@ -328,6 +334,8 @@ class Scheduler:
     def _blame(self, number: int, reason: str) -> None:
         """A worker is of no use; that is the end if it was the last one."""
         reason = self._as_typed(reason, None)
+        if all(worker.deviceless for worker in self.workers):
+            raise DeviceError(reason)
         if all(worker.given_up for worker in self.workers):
             raise UsageError(reason)
         self.tracker.notice(f"worker {number + 1} is left out: {reason}")

@@ -320,6 +320,18 @@ class Restormer(nn.Module):
             self.skip_conv = nn.Conv2d(dim1, dim2, 1, bias=config.bias)
         self.output = nn.Conv2d(dim2, config.out_channels, 3, padding=1, bias=config.bias)
 
+    def on_cpu(self, dtype: torch.dtype | None = None) -> Restormer:
+        """This network, or a copy if it is elsewhere, or in another precision than ``dtype``."""
+        like = next(self.parameters())
+        dtype = dtype or like.dtype
+        if like.device.type == "cpu" and like.dtype == dtype:
+            return self
+        with torch.device("meta"):  # no numbers, which would be drawn at random
+            made = Restormer(self.config)
+        state = {name: tensor.to("cpu", dtype) for name, tensor in self.state_dict().items()}
+        made.load_state_dict(state, assign=True)
+        return made.requires_grad_(False).eval()
+
     def forward(self, image: Tensor) -> Tensor:
         self.config.check_input(image.shape)
         embedded = self.patch_embed(image)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from restormer_cli.network.kernels import Memory, PointwiseSum
+from restormer_cli.network.kernels import Memory, PointwiseSum, for_products
 from restormer_cli.network.packed import Attention
 from restormer_cli.network.windows import CellMatrices, Grid, sums_of_ranges
 
@@ -90,7 +90,9 @@ class AttentionSums:
             while row < len(self.rows) - 1 and self.rows[row] < last:
                 a, b = max(self.rows[row], first), min(self.rows[row + 1], last)
                 place = (slice(*images), row, column)
-                self._add_unit(place, qk[:, :, a - first : b - first], squares[:, a - first : b - first])
+                self._add_unit(
+                    place, qk[:, :, a - first : b - first], squares[:, a - first : b - first]
+                )
                 row += 1
 
     def _add_unit(self, place: tuple[slice, int, int], qk: Tensor, squares: Tensor) -> None:
@@ -99,9 +101,9 @@ class AttentionSums:
         for a, b, size in ((0, whole, group), (whole, height, height - whole)):
             if a < b:
                 self._add(self.gram[place], _products(qk[:, :, a:b], size))
-                norms = squares[:, a:b].unflatten(1, (-1, size)).sum(2)
-                norms = norms.unflatten(2, (2, self.attention.heads, -1))
-                self._add(self.squares[place], norms)
+                total = self.squares[place]
+                norms = squares[:, a:b].view(len(squares), -1, size, *total.shape[1:]).sum(2)
+                self._add(total, norms)
 
     def _add(self, total: Tensor, groups: Tensor) -> None:
         """Add ``(N, groups, …)`` to the sum."""
@@ -180,7 +182,7 @@ class CellProducts:
 
 def _products(qk: Tensor, size: int) -> Tensor:
     """q·kᵀ of each group of rows: ``(2 * heads, N, R, W, c)`` to ``(N, groups, heads, c, c)``."""
-    grouped = qk.unflatten(2, (-1, size)).flatten(3, 4)
-    q, k = grouped.flatten(0, 2).chunk(2)
+    grouped = qk.reshape(*qk.shape[:2], -1, size * qk.shape[3], qk.shape[4])
+    q, k = for_products(grouped).flatten(0, 2).chunk(2)
     products = torch.bmm(q.transpose(1, 2), k)
     return products.view(-1, *grouped.shape[1:3], *products.shape[1:]).permute(1, 2, 0, 3, 4)

@@ -21,6 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network import native
+from restormer_cli.network.device_errors import is_device_trouble
 from restormer_cli.network.trials import near, waves
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
@@ -52,6 +53,8 @@ def try_operators(device: torch.device, dtype: torch.dtype) -> None:
     """Try whatever is not documented and would be used; see :func:`notices`."""
     _onednn(device.type, dtype)
     _has_layer_norm(device, dtype)
+    if device.type == "cuda":
+        _can_forbid_tf32(device)
 
 
 def notices() -> list[str]:
@@ -59,9 +62,9 @@ def notices() -> list[str]:
     return [*_distrusted, *native.notices()]
 
 
-def _distrust(operators: str, reason: str) -> None:
+def _distrust(operators: str, reason: str, cost: str = "slower than need be") -> None:
     without = f"PyTorch {torch.__version__} computes without {operators}, {reason}"
-    _distrusted[f"slower than need be: {without}"] = None
+    _distrusted[f"{cost}: {without}"] = None
 
 
 @functools.cache
@@ -137,6 +140,8 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
             )
             trouble = "" if right else "which gives wrong numbers"
         except Exception as error:  # as above
+            if is_device_trouble(error):
+                raise
             trouble = f"which cannot be called ({type(error).__name__})"
     if trouble:
         _distrust("native_layer_norm", trouble)
@@ -210,6 +215,75 @@ def _plain_layer_norm(
     return normalised.to(rows.dtype), torch.rsqrt(variance + epsilon).to(scale.dtype)
 
 
+# TF32. From Ampere on, cuDNN rounds float32 to 10 bits of mantissa unless it is told not to, and so
+# do products of matrices if the host program wants it. What was settled for the whole process is
+# the host program's, and other threads see it: so nothing is set here. One operator takes the
+# permission as an argument, of each call: the convolution that TorchScript files are made of.
+
+
+def _convolve(rows: Tensor, kernel: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """A 3×3 convolution of ``(N, C, R + 2, W)``, in which float32 stays float32."""
+    padding = (0, 1)
+    if not (_may_be_tf32(rows) and _can_forbid_tf32(rows.device)):
+        return F.conv2d(rows, kernel, bias, padding=padding, groups=groups)
+    return _without_tf32(rows, kernel, bias, padding, groups)
+
+
+def _without_tf32(
+    rows: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int
+) -> Tensor:
+    cudnn: Any = torch.backends.cudnn  # it has no types
+    repeatable = cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    kept = (cudnn.benchmark, repeatable, cudnn.enabled)  # as it would be without this
+    geometry = ((1, 1), padding, (1, 1), False, (0, 0), groups)
+    out: Tensor = torch.ops.aten._convolution(rows, kernel, bias, *geometry, *kept, False)
+    return out
+
+
+def _may_be_tf32(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda" and tensor.dtype == torch.float32
+
+
+@functools.cache
+def _can_forbid_tf32(device: torch.device) -> bool:
+    """True if the convolution that takes the permission does what the usual one does."""
+    rows, kernel = (waves(*shape).to(device) for shape in ((1, 2, 4, 5), (3, 2, 3, 3)))
+    try:
+        made = _without_tf32(rows, kernel, None, (0, 1), 1)
+        usual = F.conv2d(rows, kernel, padding=(0, 1))  # which may be TF32
+        trouble = "" if torch.allclose(made, usual, atol=0.05) else "which gives wrong numbers"
+    except (AttributeError, TypeError, RuntimeError) as error:
+        if is_device_trouble(error):
+            raise
+        trouble = f"which cannot be called ({type(error).__name__})"
+    if trouble:
+        _distrust("a convolution that forbids TF32", trouble, "float32 may be TF32")
+    return not trouble
+
+
+def _products_may_be_tf32(factor: Tensor) -> bool:
+    """True if the host program lets products of such matrices be TF32; by default they are not."""
+    if not _may_be_tf32(factor):
+        return False
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)
+    if precision is None:  # PyTorch before 2.9; a later one may refuse to tell by this name
+        return bool(matmul.allow_tf32)
+    return bool(precision == "tf32")
+
+
+def _exact_product(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``(P, C)`` times ``(K, C)`` transposed, as a convolution: see TF32 above."""
+    column = pixels[None, :, None].permute(0, 3, 1, 2)
+    out = _without_tf32(column, weight[:, :, None, None], bias, (0, 0), 1)
+    return out.permute(0, 2, 3, 1).reshape(len(pixels), -1)
+
+
+def for_products(factor: Tensor) -> Tensor:
+    """What to multiply instead, where a product of matrices of it would be TF32."""
+    return factor.double() if _products_may_be_tf32(factor) else factor
+
+
 class Pointwise:
     """A 1×1 convolution: one matrix product over rows of pixels."""
 
@@ -237,6 +311,8 @@ class Pointwise:
         if self._onednn is not None:
             product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
             out.copy_(product.view_as(out))
+        elif _products_may_be_tf32(pixels):
+            out.copy_(_exact_product(pixels, self.weight, self.bias).view_as(out))
         elif len(out) > 1:
             out.copy_(F.linear(pixels, self.weight, self.bias).view_as(out))
         elif self.bias is None:
@@ -281,6 +357,9 @@ class PointwiseSum:
             rows += F.linear(pixels, self.weight, self.bias)
             return
         flat = rows.view(-1, rows.shape[-1])
+        if _products_may_be_tf32(flat):
+            flat += _exact_product(pixels.reshape(-1, pixels.shape[-1]), self.weight, self.bias)
+            return
         flat.addmm_(pixels.reshape(-1, pixels.shape[-1]), self.weight.T)
         if self.bias is not None:
             flat += self.bias
@@ -343,7 +422,7 @@ class Conv3x3:
                 rows, self.kernel, self.bias, *self._geometry, *activation
             )
         else:
-            out = F.conv2d(rows, self.kernel, self.bias, padding=(0, 1), groups=self.groups)
+            out = _convolve(rows, self.kernel, self.bias, self.groups)
             if self.gelu:
                 out = _gelu(out)
         return out.permute(0, 2, 3, 1)

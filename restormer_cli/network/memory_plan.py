@@ -18,13 +18,20 @@ import torch
 
 from restormer_cli.errors import ImageError
 from restormer_cli.network.architecture import RestormerConfig
+from restormer_cli.network.partition import Part, partition
 from restormer_cli.network.windows import state_bytes
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory, held_memory
 from restormer_cli.system.units import format_bytes
 
-#: ``device``: beside the network. ``host``: in main memory while the network is on a GPU.
+#: ``device``: beside the network. ``host``: in main memory while the network is on a CUDA card.
 #: ``scratch``: in a temporary file, of which only the strips at hand are in memory.
 Storage = Literal["device", "host", "scratch"]
+#: Where maps may be, from the fastest on. An Apple GPU has no memory of its own.
+STORAGES: dict[str, tuple[Storage, ...]] = {
+    "cpu": ("device", "scratch"),
+    "mps": ("device", "scratch"),
+    "cuda": ("device", "host", "scratch"),
+}
 
 #: Numbers (pixels × channels) in a strip of features on a CPU, so that what is made of it stays
 #: in the cache (measured).
@@ -36,6 +43,8 @@ SMALLEST_STRIP_VALUES = 1 << 16
 GPU_STRIP_VALUES = 1 << 26
 #: Library code paged in on first use, kernels generated, allocator slack, buffers inside kernels.
 OVERHEAD_BYTES = 128 * 2**20
+#: Of the main memory that there is, maps are pinned in this share at most: it cannot be swapped.
+PINNED_SHARE = 0.5
 #: Rows that a sliding window has to spare: the more, the rarer its last ones are moved up.
 SPARE_WINDOW_ROWS = 8
 
@@ -48,6 +57,19 @@ class MemoryBudgetError(ImageError):
 
 
 @dataclass(frozen=True)
+class Shares:
+    """What is this process's own, of memory that it divides with others like it."""
+
+    device: float = 1.0
+    """Of the memory of its GPU."""
+    machine: float = 1.0
+    """Of main memory, as far as a GPU needs it."""
+
+
+WHOLE = Shares()
+
+
+@dataclass(frozen=True)
 class Plan:
     """How one image is to be evaluated. All sizes are upper bounds."""
 
@@ -55,15 +77,21 @@ class Plan:
     """Pixels × channels in a strip, at every level; a strip has at least one row."""
     storage: Storage
     peak_bytes: int
-    """Predicted peak above what the process holds already."""
+    """Predicted peak, of the device's memory, above what the process holds already."""
     scratch_bytes: int = 0
     """Size of the scratch file, for ``storage="scratch"``."""
+    main_bytes: int = 0
+    """Predicted peak of main memory; on a CPU and an Apple GPU that is the device's."""
+    pinned: bool = False
+    """True if maps in main memory are to lie where a card reads them at full speed."""
     threads: int = 1
     """Threads that each stream through parts of the image, on a CPU."""
 
-    def widest_part(self, dim: int) -> int:
-        """Columns of a part of the image, at most, so that its strips have rows enough."""
-        return self.strip_values // (CPU_STRIP_ROWS * 2 * dim)
+    def parts(self, config: RestormerConfig, count: int, height: int, width: int) -> list[Part]:
+        """How images that go together are shared out among the threads of a CPU."""
+        # So wide that their strips have rows enough.
+        widest = self.strip_values // (CPU_STRIP_ROWS * 2 * config.dim)
+        return partition(count, height, width, self.threads, widest)
 
     def strip_rows(self, height: int, width: int, channels: int) -> int:
         """Rows of a strip of a feature map of this size."""
@@ -77,14 +105,6 @@ class Plan:
         """How many images with feature maps of this size make one strip."""
         return max(1, self.strip_values // (height * width * channels))
 
-    def smaller(self) -> Plan | None:
-        """The next plan to try after the device ran out of memory; None after the last."""
-        if self.strip_values > SMALLEST_STRIP_VALUES:
-            return replace(self, strip_values=self.strip_values // 4)
-        if self.storage == "device":
-            return replace(self, storage="host")
-        return None
-
 
 def plan_memory(
     config: RestormerConfig,
@@ -93,6 +113,10 @@ def plan_memory(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     max_memory: int | None = None,
+    *,
+    count: int | None = None,
+    shares: Shares = WHOLE,
+    failed: Plan | None = None,
     window: int | None = None,
 ) -> Plan:
     """The fastest plan for an image of this size that keeps to the memory allowed.
@@ -104,6 +128,12 @@ def plan_memory(
     max_memory
         Bytes that the peak must stay under: of the whole process on a CPU, of the device's
         memory in use by this process on a GPU. By default, most of what is free now.
+    count
+        Images of this size that there are; by default as many as make a strip.
+    shares
+        Of memory that other processes like this one take as well.
+    failed
+        A plan for which the memory did not suffice after all: this one takes half of it at most.
     window
         Rows and columns of local windows of attention; None for the whole image.
 
@@ -112,30 +142,36 @@ def plan_memory(
     MemoryBudgetError
         If no plan fits; it says how much the most frugal one would take.
     """
-    available = _available(device, max_memory)
+    available = _available(device, max_memory, shares)
+    if failed is not None:
+        available = min(available, OVERHEAD_BYTES + (failed.peak_bytes - OVERHEAD_BYTES) // 2)
+    main = _available(_CPU, None, shares) if device.type == "cuda" else available
     strips = [GPU_STRIP_VALUES]
     if device.type == "cpu":
         strips = [CPU_STRIP_VALUES]
     while strips[-1] > SMALLEST_STRIP_VALUES:
         strips.append(strips[-1] // 2)
-    elsewhere: Storage = "scratch" if device.type == "cpu" else "host"
-    least = math.inf
+    least: Plan | None = None
     # From the fastest to the most frugal. Of strips of one row there are none smaller.
     strips.append(1)
-    threads = [torch.get_num_threads() if device.type == "cpu" else 1]
+    threads = [torch.get_num_threads() if device.type == "cpu" else 0]
     while threads[-1] > 1:
         threads.append(threads[-1] // 2)
     for plan in (
-        Plan(values, storage, 0, threads=count)
-        for storage in ("device", elsewhere)
-        for count in threads
+        Plan(values, storage, 0, threads=number)
+        for storage in STORAGES[device.type]
+        for number in threads
         for values in strips
     ):
-        plan = _predict(config, height, width, device, dtype, plan, window)
-        least = min(least, plan.peak_bytes)
-        if plan.peak_bytes <= available and _scratch_fits(plan):
+        plan = _predict(config, height, width, device, dtype, plan, main, count, window)
+        if least is None or plan.peak_bytes < least.peak_bytes:
+            least = plan
+        if plan.peak_bytes <= available and plan.main_bytes <= main and _scratch_fits(plan):
             return plan
-    needed = least if max_memory is None else least + max_memory - available
+    assert least is not None
+    if least.peak_bytes <= available and least.main_bytes > main:  # of a card
+        raise _too_little(height, width, least.main_bytes, main, None, "main memory")
+    needed = least.peak_bytes if max_memory is None else least.peak_bytes + max_memory - available
     raise _too_little(height, width, needed, available, max_memory)
 
 
@@ -152,8 +188,8 @@ def check_size(
     needed = _image_bytes(config, height, width)
     if needed <= OVERHEAD_BYTES:
         return  # Of small images there are many: asking the system costs more than decoding them.
-    if device.type != "cpu":
-        max_memory = None  # speaks of the device's memory, and the pixels come to this machine's
+    if device.type == "cuda":
+        max_memory = None  # speaks of the card's memory, and the pixels come to this machine's
     most = free_memory() + held_memory()[0] if max_memory is None else max_memory
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
@@ -166,30 +202,36 @@ def room_for(
     device: torch.device,
     dtype: torch.dtype,
     max_memory: int | None,
+    *,
+    shares: Shares = WHOLE,
     window: int | None = None,
 ) -> tuple[int, int]:
     """Main memory that may be taken now, and what an image will take of it; parameters as above.
 
     The latter is all of the former where no plan fits.
     """
-    available = _available(_CPU, max_memory if device.type == "cpu" else None)
+    if device.type == "cuda":
+        available = _available(_CPU, None, shares)
+    else:
+        available = _available(device, max_memory, shares)
     try:
-        plan = plan_memory(config, height, width, device, dtype, max_memory, window)
+        plan = plan_memory(
+            config, height, width, device, dtype, max_memory, shares=shares, window=window
+        )
     except MemoryBudgetError:
         return available, available
-    if device.type == "cpu":
-        return available, plan.peak_bytes
-    needed = OVERHEAD_BYTES + _image_bytes(config, height, width)
-    if plan.storage == "host":  # where the maps are, as they would be on a CPU
-        plan = replace(plan, storage="device")
-        needed += _predict(config, height, width, _CPU, dtype, plan, window).peak_bytes
-    return available, needed
+    return available, plan.main_bytes
 
 
 def _too_little(
-    height: int, width: int, needed: float, available: int, max_memory: int | None
+    height: int,
+    width: int,
+    needed: float,
+    available: int,
+    max_memory: int | None,
+    memory: str = "memory",
 ) -> MemoryBudgetError:
-    allowed = "the memory that is free" if max_memory is None else "--max-memory"
+    allowed = f"the {memory} that is free" if max_memory is None else "--max-memory"
     return MemoryBudgetError(
         f"{width}×{height} pixels need at least {format_bytes(needed)}, more than {allowed} "
         f"({format_bytes(available if max_memory is None else max_memory)})"
@@ -208,11 +250,14 @@ def _predict(
     device: torch.device,
     dtype: torch.dtype,
     plan: Plan,
+    main: int,
+    count: int | None,
     window: int | None,
 ) -> Plan:
-    """Fill in what the plan will take."""
+    """Fill in what the plan will take; ``main`` is the main memory that a card's process may."""
     item = dtype.itemsize
     images = plan.images_together(height, width, 2 * config.dim)
+    images = images if count is None else min(images, count)
     # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
     maps = [
         images * (height >> level) * (width >> level) * channels * item
@@ -220,45 +265,79 @@ def _predict(
     ]
     # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
     # reserved from the start; on a CPU what is not yet written takes none.
-    decoder = 2 * maps[0]
+    all_maps = [2 * maps[0], *maps[1:]]
+    resident, elsewhere = sum(all_maps), 0
+    parts = plan.parts(config, images, height, width)
+    stored = sum(math.prod(part.size(0)) for part in parts) / (height * width)
     if device.type == "cpu":
-        resident = max(sum(maps), decoder + maps[1])
-    else:
-        resident = decoder + sum(maps[1:])
-    scratch = 0
+        resident = int(stored * max(sum(maps), all_maps[0] + maps[1]))
     if plan.storage != "device":
-        resident, scratch = 0, decoder + sum(maps[1:])
-    workspace = 0
+        resident, elsewhere = 0, int(stored * sum(all_maps))
+    workspace = max(_workspace(config, part, plan) for part in parts)
+    # Threads keep their buffers from part to part.
+    workspace *= item * max(1, min(plan.threads, len(parts)))
+    scales = int(stored * images * height * width * max(item, 4))  # LayerNorm's
+    peak = resident + int(1.25 * workspace) + scales + OVERHEAD_BYTES
+    peak += images * state_bytes(config, height, width, window)
+    image = images * _image_bytes(config, height, width)
+    if plan.storage == "scratch":
+        plan = replace(plan, scratch_bytes=elsewhere)
+    if device.type != "cuda":
+        return replace(plan, peak_bytes=peak + image, main_bytes=peak + image)
+    taken = image + OVERHEAD_BYTES
+    if plan.storage == "host":
+        # What is pinned comes in powers of two, and stays with the process.
+        pinned = sum(1 << (size - 1).bit_length() for size in all_maps)
+        plan = replace(plan, pinned=taken + pinned <= PINNED_SHARE * main)
+        taken += pinned if plan.pinned else elsewhere
+    return replace(plan, peak_bytes=peak, main_bytes=taken)
+
+
+def _workspace(config: RestormerConfig, part: Part, plan: Plan) -> int:
+    """Numbers that one thread holds beside the feature maps of a part."""
+    most = 0
     for level, channels in enumerate((2 * config.dim, *config.widths[1:])):
         hidden = int(channels * config.ffn_expansion_factor)
-        size = (height >> level, width >> level, channels)
-        row = images * size[1] * item
-        rows = size[0] if images > 1 else plan.strip_rows(*size)
-        windows = (3 * channels + 2 * hidden) * plan.window_rows(*size)
+        height, width = part.size(level)
+        row = part.count * width
+        rows = height if part.count > 1 else plan.strip_rows(height, width, channels)
+        windows = (3 * channels + 2 * hidden) * plan.window_rows(height, width, channels)
         temporaries = (5 * channels + 3 * hidden) * (rows + 2)
         # The widest 3×3 convolution: input with halo, output, shuffled output.
         resampling = 8 * channels * (rows + 2)
-        workspace = max(workspace, row * (windows + max(temporaries, resampling)))
-    image = images * _image_bytes(config, height, width)
-    image += images * height * width * item  # LayerNorm's scales
-    image += images * state_bytes(config, height, width, window)
-    peak = resident + int(1.25 * workspace) + image + OVERHEAD_BYTES
-    return replace(plan, peak_bytes=peak, scratch_bytes=scratch if plan.storage == "scratch" else 0)
+        most = max(most, row * (windows + max(temporaries, resampling)))
+    return most
 
 
-def _available(device: torch.device, max_memory: int | None) -> int:
+def _available(device: torch.device, max_memory: int | None, shares: Shares) -> int:
     """Bytes that may be taken beyond what is taken already."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_reserved(device)
-        idle = held - torch.cuda.memory_allocated(device)
+    if device.type == "cpu":
         if max_memory is None:
-            return int(FREE_MEMORY_SHARE * (free + idle))
-        return min(max_memory - torch.cuda.memory_allocated(device), free + idle)
+            return int(FREE_MEMORY_SHARE * shares.machine * free_memory())
+        return max_memory - held_memory()[0]
+    free, total, reserved, used = _card_memory(device) if device.type == "cuda" else _mps_memory()
+    free += reserved - used  # what the allocator keeps for later
+    if max_memory is not None:
+        return min(max_memory - used, free)
+    available = int(FREE_MEMORY_SHARE * free)
+    if shares.device < 1:  # what the others will take may be free as yet
+        available = min(available, int(FREE_MEMORY_SHARE * shares.device * total) - used)
+    return available
+
+
+def _card_memory(device: torch.device) -> tuple[int, int, int, int]:
+    """Bytes of a card: free, in all, taken by PyTorch here, and used of these."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free, total, torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+
+
+def _mps_memory() -> tuple[int, int, int, int]:
+    """The same of an Apple GPU, whose memory is main memory, of which it is to leave some."""
+    reserved, used = torch.mps.driver_allocated_memory(), torch.mps.current_allocated_memory()
     free = free_memory()
-    if max_memory is None:
-        return int(FREE_MEMORY_SHARE * free)
-    return max_memory - held_memory()[0]
+    recommended = getattr(torch.mps, "recommended_max_memory", None)
+    total = reserved + free if recommended is None else recommended()  # PyTorch 2.4 does not say
+    return max(0, min(free, total - reserved)), total, reserved, used
 
 
 def scratch_folder() -> Path:

@@ -157,6 +157,7 @@ class PackedNetwork:
     """
 
     def __init__(self, network: Restormer, like: Tensor) -> None:
+        network = network.on_cpu()  # MPS has no float64 to fold in
         self.config = network.config
         self.like, self.device, self.dtype = like, like.device, like.dtype
         try_operators(like.device, like.dtype)

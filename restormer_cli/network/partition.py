@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from restormer_cli.network.architecture import SIZE_MULTIPLE
 
@@ -106,7 +107,7 @@ def partition(
             for columns in range(1, across + 1)
             if rows * columns <= most
         ),
-        key=lambda edges: _cost(*edges, threads, max(widest, unit)),
+        key=lambda edges: _cost(edges[0], edges[1], threads, max(widest, unit)),
     )
     return [
         Part(
@@ -120,8 +121,8 @@ def partition(
             left=HALO if left else 0,
             right=HALO if right < width else 0,
         )
-        for i, (top, bottom) in enumerate(zip(row_edges, row_edges[1:], strict=False))
-        for j, (left, right) in enumerate(zip(column_edges, column_edges[1:], strict=False))
+        for i, (top, bottom) in enumerate(pairwise(row_edges))
+        for j, (left, right) in enumerate(pairwise(column_edges))
     ]
 
 
@@ -133,14 +134,11 @@ def _shared_out(edges: list[int], parts: int) -> list[int]:
 
 def _cost(row_edges: list[int], column_edges: list[int], threads: int, widest: int) -> float:
     """Time that such parts take, in arbitrary units; more where they are too wide."""
-    tall, wide = (
-        max(b - a for a, b in zip(edges, edges[1:], strict=False))
-        for edges in (row_edges, column_edges)
-    )
+    tall, wide = (max(b - a for a, b in pairwise(edges)) for edges in (row_edges, column_edges))
     rows, columns = len(row_edges) - 1, len(column_edges) - 1
     halo_rows, halo_columns = (HALO * min(2, parts - 1) for parts in (rows, columns))
-    part = sum(
-        cost * 4**level * ((tall >> level) + halo_rows) * ((wide >> level) + halo_columns)
+    part: float = sum(
+        cost * (1 << 2 * level) * ((tall >> level) + halo_rows) * ((wide >> level) + halo_columns)
         for level, cost in enumerate(_LEVEL_COSTS)
     )
     return math.ceil(rows * columns / threads) * part * max(1.0, wide / widest)

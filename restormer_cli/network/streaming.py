@@ -21,8 +21,10 @@ are small, several whole images.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ from restormer_cli.network.architecture import Restormer
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork
-from restormer_cli.network.partition import partition, unit_edges
+from restormer_cli.network.partition import unit_edges
 from restormer_cli.network.strips import Strips, join
 from restormer_cli.network.thread_team import ThreadTeam
 from restormer_cli.network.windows import Grid, grids
@@ -61,8 +63,8 @@ class StreamingRestormer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config = network.config
-        self.device, self.dtype = torch.device(device), dtype
         like = torch.empty(0, device=device, dtype=dtype)
+        self.device, self.dtype = like.device, dtype  # with its index
         with torch.no_grad():
             self.prepared = PackedNetwork(network, like)
         for notice in kernels.notices():
@@ -118,8 +120,16 @@ class StreamingRestormer:
 
             levels = grids(height, width, window)
             evaluation = _Evaluation(self.prepared, plan, levels, group, share)
-            evaluation.run(out[first : first + together])
+            with _without_autocast(self.device):
+                evaluation.run(out[first : first + together])
         return out.permute(0, 3, 1, 2)
+
+
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Compute in the precision that was asked for, also where the host program has autocast on."""
+    if not torch.amp.is_autocast_available(device.type):  # that of MPS is newer than PyTorch 2.4
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class _Evaluation:
@@ -139,9 +149,10 @@ class _Evaluation:
         count, _, height, width = image.shape
         self.count = count
         on_cpu = network.device.type == "cpu"
-        parts = partition(count, height, width, plan.threads if on_cpu else 0, plan.widest_part(network.config.dim))
-        self.threads = min(plan.threads, len(parts)) if on_cpu else 0
-        self.team: ThreadTeam[Strips] = ThreadTeam(self.threads, self._look)
+        if not on_cpu:  # a GPU has threads enough of its own
+            plan = replace(plan, threads=0)
+        parts = plan.parts(network.config, count, height, width)
+        self.team: ThreadTeam[Strips] = ThreadTeam(min(plan.threads, len(parts)), self._look)
         whole = ([0, height], [0, width])
         self.units = unit_edges(height, width) if on_cpu and count == 1 else whole
         self.parts = [Strips(network, plan, part, image, self.team.check) for part in parts]

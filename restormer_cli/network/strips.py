@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
+from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.kernels import Conv3x3, Pointwise, PointwiseSum, scale, scales_dtype
 from restormer_cli.network.memory_plan import Plan
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
@@ -120,7 +120,9 @@ class Strips:
             for a in range(rows.start, rows.stop, PULLED_ROWS):
                 b = min(a + PULLED_ROWS, rows.stop)
                 c = a - rows.start + first
-                source = other.x.tensor[:, c : c + b - a, left : left + columns.stop - columns.start]
+                source = other.x.tensor[
+                    :, c : c + b - a, left : left + columns.stop - columns.start
+                ]
                 self.x.tensor[:, a:b, columns] = source
                 self.x.release(a, b)
                 other.x.release(c, c + b - a)
@@ -129,7 +131,8 @@ class Strips:
 
     def _allocate(self, level: int, channels: int) -> FeatureMap:
         shape = (self.part.count, *self.part.size(level), channels)
-        return allocate(shape, self.network.device, self.network.dtype, self.plan.storage)
+        network, plan = self.network, self.plan
+        return allocate(shape, network.device, network.dtype, plan.storage, pinned=plan.pinned)
 
     def _strips(self, x: FeatureMap, first: int = 0, last: int | None = None) -> list[Range]:
         """Ranges that cover rows ``[first, last)``, by default all."""
@@ -271,9 +274,7 @@ class Strips:
         ends = [*(end for end in ends[:-1] if end < height), height]
         return list(pairwise(ends))
 
-    def apply(
-        self, workspace: Workspace, block: Block, products: CellProducts
-    ) -> None:
+    def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
         """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
         x, part = self.x, self.part
         height = x.shape[1]
@@ -301,6 +302,7 @@ class Strips:
                 x.write(finished, behind, done)
                 finished = behind
             self._worked(rows, 0.7)
+        x.flush()
 
     def _values(self, block: Block, workspace: Workspace) -> Iterator[tuple[int, int, Tensor]]:
         """v from top to bottom: row ranges ``[a, b)`` and ``(N, b - a, W, C)``.
@@ -361,6 +363,7 @@ class Strips:
             from_below.into(rows, below)
             from_skip.add_to(rows, beside)
             skip.write(first, last, rows)
+        skip.flush()
         self.x = skip
         self.level -= 1
 

@@ -43,7 +43,7 @@ class ThreadTeam(Generic[T]):
         self._workspaces: queue.LifoQueue[dict[str, Any]] = queue.LifoQueue()
         self._pool = ThreadPoolExecutor(threads, "strips", _compute_alone) if threads else None
 
-    def __enter__(self) -> ThreadTeam:
+    def __enter__(self) -> ThreadTeam[T]:
         return self
 
     def __exit__(

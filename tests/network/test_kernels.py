@@ -13,8 +13,8 @@ import torch
 from helpers import make_images, read, restormer, save, tiny_network
 
 from restormer_cli.network import kernels
+from restormer_cli.network.device_errors import is_out_of_memory
 from restormer_cli.network.streaming import StreamingRestormer
-from restormer_cli.restorer import _is_out_of_memory
 
 CPU = torch.device("cpu")
 REAL = torch.ops.mkldnn
@@ -213,6 +213,6 @@ def test_running_out_of_memory_is_known_with_and_without_its_exception(
 ) -> None:
     if not named:  # PyTorch 2.4
         monkeypatch.delattr(torch, "OutOfMemoryError")
-    assert _is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert _is_out_of_memory(MemoryError())
-    assert not _is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import struct
@@ -198,14 +200,17 @@ def test_less_memory_never_means_a_larger_prediction(rows, columns, steps):
     assert peaks[1] <= peaks[0]
 
 
-def test_smaller_plans_end_somewhere():
-    plan: Plan | None = Plan(1 << 19, "device", 0)
-    tried = []
-    while plan is not None:
-        tried.append(plan)
-        assert len(tried) < 20
-        plan = plan.smaller()
-    assert tried[-1].storage == "host"
+def test_plans_after_failed_ones_take_half_of_it_and_end_somewhere():
+    plan: Plan | None = None
+    tried: list[Plan] = []
+    with contextlib.suppress(MemoryBudgetError):
+        for _ in range(20):
+            plan = plan_memory(FULL, 512, 512, CPU, failed=plan)
+            tried.append(plan)
+    assert 2 < len(tried) < 20
+    assert tried[-1].storage == "scratch"
+    spare = [plan.peak_bytes - memory_plan.OVERHEAD_BYTES for plan in tried]
+    assert all(after <= before / 2 for before, after in itertools.pairwise(spare))
 
 
 def test_a_scratch_file_without_room_is_refused_before_it_is_used():

@@ -1,0 +1,269 @@
+"""The paths of CUDA and MPS, on devices that are pretended (see tests/pretended.py)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers import KINDS, tiny_network
+from hypothesis import given
+from hypothesis import strategies as st
+from pretended import needs_linux, pretended
+from torch import Tensor
+
+from restormer_cli.network import feature_map, kernels, streaming
+from restormer_cli.network.architecture import Restormer
+from restormer_cli.network.feature_map import RemoteMap
+from restormer_cli.network.memory_plan import Plan, Storage
+from restormer_cli.network.packed import Attention, Block
+from restormer_cli.network.streaming import StreamingRestormer
+
+pytestmark = needs_linux
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+#: Images at once and their height, numbers in a strip (a row, some rows, or all), and the layout of
+#: what convolutions give.
+CASES = [(1, 8, 1, "nhwc"), (1, 24, 1500, "nchw"), (3, 16, 1 << 26, "nhwc")]
+STORAGES: list[Storage] = ["device", "host", "scratch"]
+
+
+def network_of(kind: str) -> Restormer:
+    return tiny_network(kind, bias=kind in {"bias_free", "dual_pixel"})
+
+
+def seeded(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def error(made: Tensor, expected: Tensor) -> float:
+    return (made - expected).square().mean().sqrt().item()
+
+
+@functools.cache
+def on_cpu(kind: str, dtype: torch.dtype) -> list[tuple[Tensor, Tensor, float]]:
+    """For each case an image, its exact result, and the error of the CPU in this precision."""
+    network = network_of(kind)
+    exact, cpu = copy.deepcopy(network).double(), StreamingRestormer(network, dtype=dtype)
+    found = []
+    for count, height, strip, _ in CASES:
+        image = seeded(count, network.config.inp_channels, height, 16)
+        with torch.no_grad():
+            expected = exact(image.double())
+        found.append((image, expected, error(cpu(image, Plan(strip, "device", 0)), expected)))
+    return found
+
+
+def see_that_it_is_exact(device: str, dtype: torch.dtype, kind: str) -> None:
+    """What a device gives is as near to the plain forward as what the CPU gives."""
+    # Each storage meets each case, for one kind of network or another.
+    turn = sorted(KINDS).index(kind)
+    storages = STORAGES[turn % 3 :] + STORAGES[: turn % 3]
+    cases = zip(CASES, storages, on_cpu(kind, dtype), strict=True)
+    for (_, _, strip, layout), storage, (image, expected, least) in cases:
+        with pretended(device, layout=layout):
+            engine = StreamingRestormer(network_of(kind), device, dtype)
+            made = engine(image, Plan(strip, storage, 0))
+        assert made.device == image.device
+        assert error(made, expected) <= 1.5 * least + 1e-6
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_device_gives_what_the_plain_forward_gives(
+    device: str, dtype: torch.dtype, kind: str
+) -> None:
+    see_that_it_is_exact(device, dtype, kind)
+
+
+# Defects in our code, which the tests of this file must not miss.
+
+
+def by_address(target: Tensor, rows: Tensor) -> None:
+    if rows.device != target.device or rows.data_ptr() != target.data_ptr():
+        target.copy_(rows)
+
+
+def in_float64(rows: Tensor, dim: int) -> Tensor:
+    return rows.sum(dim=dim, dtype=torch.float64)
+
+
+def on_the_cpu(self: Attention, gram: Tensor, squares: Tensor) -> Tensor:
+    return torch.eye(self.channels, dtype=gram.dtype)[None]
+
+
+def of_another_precision(self: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
+    one = torch.ones(rows.shape[-1], device=rows.device)
+    return kernels.layer_norm(rows, one, one * 0, 1e-5)
+
+
+DEFECTS: dict[str, tuple[str, torch.dtype, Any, str, Any]] = {
+    "TF32": ("cuda", torch.float32, kernels, "_can_forbid_tf32", lambda _: False),
+    "addresses": ("mps", torch.float32, feature_map, "_put", by_address),
+    "float64": ("mps", torch.float32, streaming, "_sum_rows", in_float64),
+    "devices mixed": ("cuda", torch.float32, Attention, "fold", on_the_cpu),
+    "rows lost": ("cuda", torch.float32, RemoteMap, "flush", lambda _: None),
+    "rows dropped": ("mps", torch.bfloat16, RemoteMap, "_write_back", lambda *_: None),
+    "precisions mixed": ("mps", torch.bfloat16, Block, "normalise", of_another_precision),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, dtype, where, attribute, defect = DEFECTS[name]
+    kernels._has_layer_norm.cache_clear()
+    monkeypatch.setattr(where, attribute, defect)
+    with pytest.raises((AssertionError, RuntimeError, TypeError)):
+        see_that_it_is_exact(device, dtype, "bias_free")
+
+
+# What the host program has settled on
+
+
+def high() -> None:
+    torch.set_float32_matmul_precision("high")
+
+
+def allowed() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def by_new_name() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+@pytest.fixture
+def matmul_settings() -> Iterator[None]:
+    yield
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        torch.backends.cuda.matmul.fp32_precision = "none"
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.usefixtures("matmul_settings")
+@pytest.mark.parametrize("settle", [high, allowed, by_new_name])
+def test_float32_is_float32_whatever_the_host_program_allows(settle: Any) -> None:
+    if settle is by_new_name and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("PyTorch before 2.9 has no such name")
+    settle()
+    see_that_it_is_exact("cuda", torch.float32, "bias_free")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_autocast_of_the_host_program_changes_nothing(device: str) -> None:
+    network = network_of("with_bias")
+    image = seeded(1, 3, 16, 16)
+    plan = Plan(1500, "device", 0)
+    with pretended("mps" if device == "mps" else "cuda"):
+        engine = StreamingRestormer(network, device)
+        expected = engine(image, plan)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            assert torch.equal(engine(image, plan), expected)
+
+
+def test_no_setting_of_the_process_is_changed() -> None:
+    def settings() -> list[object]:
+        cudnn = torch.backends.cudnn
+        return [cudnn.allow_tf32, cudnn.enabled, torch.get_float32_matmul_precision()]
+
+    before, during = settings(), []
+    with pretended("cuda") as card:
+        card.before = lambda _: during.append(settings())
+        StreamingRestormer(network_of("gray"), "cuda")(seeded(1, 1, 8, 8))
+    assert settings() == before
+    assert during
+    assert all(found == before for found in during)
+
+
+# What a device is given
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_network_that_is_on_a_device_already(device: str, dtype: torch.dtype) -> None:
+    network = network_of("dual_pixel").to(dtype)
+    image = seeded(1, 6, 16, 16)
+    plan = Plan(1500, "device", 0)
+    expected = StreamingRestormer(network)(image, plan)
+    with pretended(device):
+        state = {name: tensor.to(device) for name, tensor in network.state_dict().items()}
+        network.load_state_dict(state, assign=True)
+        assert next(network.parameters()).device.type == device
+        for target in (device, "cpu"):
+            made = StreamingRestormer(network, target)(image, plan)
+            assert torch.allclose(made, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("storage", ["host", "scratch"])
+def test_rows_move_once_each_way(device: str, storage: Storage) -> None:
+    """A pass reads each row, and the second pass writes it as well."""
+    network = network_of("with_bias")
+    height, width = 64, 8
+    with pretended(device) as pretence:
+        engine = StreamingRestormer(network, device)
+        shape = (1, height, width, network.config.dim)
+        x = feature_map.allocate(shape, engine.device, torch.float32, storage)
+        evaluation = streaming._Evaluation(
+            engine.prepared, Plan(8 * 64, storage, 0), lambda _: None
+        )
+        evaluation.work_total = 1.0
+        x.write(0, height, torch.zeros(shape))
+        pretence.copied.clear()
+        evaluation._block(x, engine.prepared.encoders[0][0])
+    size = math.prod(shape) * 4
+    assert pretence.copied["to"] == 2 * size
+    assert pretence.copied["from"] == size
+
+
+@given(st.data())
+def test_a_remote_map_is_read_as_it_was_written(data: st.DataObject) -> None:
+    """Whatever the order of reads and writes, in place or not, two maps in one memory included."""
+    height = data.draw(st.integers(1, 12))
+    device = torch.device("cpu")
+    wide = RemoteMap(torch.zeros(1, height, 2, 2), device)
+    narrow = wide.narrowed(1)
+    assert isinstance(narrow, RemoteMap)
+    expected = torch.zeros(1, height, 2, 1)
+    for step in range(data.draw(st.integers(1, 12))):
+        first = data.draw(st.integers(0, height - 1))
+        last = data.draw(st.integers(first + 1, height))
+        rows = narrow.read(first, last)
+        assert torch.equal(rows, expected[:, first:last])
+        what = data.draw(st.sampled_from(["read", "change", "write", "flush"]))
+        if what == "change":
+            rows += step + 1
+            narrow.write(first, last, rows)
+            expected[:, first:last] += step + 1
+        elif what == "write":
+            narrow.write(first, last, torch.full_like(rows, -step))
+            expected[:, first:last] = -step
+        elif what == "flush":
+            narrow.flush()
+    narrow.flush()
+    assert torch.equal(wide.narrowed(1).read(0, height), expected)
+
+
+def test_host_memory_that_is_refused_becomes_a_scratch_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty, asked = torch.empty, []
+
+    def refuse(*shape: Any, **how: Any) -> Tensor:
+        if "pin_memory" in how:
+            asked.append(how["pin_memory"])
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return empty(*shape, **how)
+
+    with pretended("cuda"):
+        engine = StreamingRestormer(network_of("gray"), "cuda")
+        image, plan = seeded(1, 1, 16, 16), Plan(1500, "device", 0)
+        expected = engine(image, plan)
+        monkeypatch.setattr(torch, "empty", refuse)
+        assert torch.equal(engine(image, Plan(1500, "host", 0, pinned=True)), expected)
+    assert asked[:2] == [True, False]
