@@ -157,7 +157,7 @@ class CellMatrices:
         above = self.grid.rows.covering[row]
         beside = self.grid.columns.covering[columns]
         summed = sums_of_ranges(self._softmaxed[:, above.start : above.stop].sum(1), beside)
-        counts = summed.new_tensor([len(above) * len(windows) for windows in beside])
+        counts = torch.tensor([float(len(above) * len(windows)) for windows in beside]).to(summed)
         return self._attention.projected(summed / counts[:, None, None, None])
 
 
@@ -196,8 +196,8 @@ def sums_of_ranges(values: Tensor, ranges: Sequence[range]) -> Tensor:
 
     Always in the same order, which scattered additions on a GPU are not.
     """
-    firsts = torch.tensor([r.start for r in ranges], device=values.device)
-    lengths = torch.tensor([len(r) for r in ranges], device=values.device)
+    firsts = torch.tensor([r.start for r in ranges]).to(values.device)
+    lengths = torch.tensor([len(r) for r in ranges]).to(values.device)
     total = values[:, firsts]
     for place in range(1, max(map(len, ranges))):
         there = (place < lengths).to(values).view(-1, *[1] * (values.ndim - 2))
