@@ -31,6 +31,9 @@
 // Columns that are worked on together, so that what lies between two steps stays in the cache.
 #define TILE 32
 
+// Added to a small number, it rounds that to a whole one, which then stands in the low bits.
+#define TO_WHOLE 12582912.f
+
 // Coefficients, from the lowest, of log2(Φ(-a)) for 0 ≤ a ≤ 6, and of 2^f for |f| ≤ 1/2. The
 // relative error of Φ(-a) is at most 7e-6 for bfloat16; else 4e-6, and 5e-7 below 2.
 #if BFLOAT16
@@ -39,6 +42,33 @@ static const float tail[] = {-0.99999434f, -1.15126915f, -0.458409777f, -0.05402
                              0.00853946133f, -0.000938867933f, 6.2681401e-05f, -1.88962623e-06f};
 static const float power[] = {0.999999191f, 0.693121968f, 0.240249811f, 0.0559170392f,
                               0.00956051021f};
+#if defined(__AVX512F__)
+// Φ(-a) by pieces: the polynomial in a·TAIL_PIECES - i of the nearest whole number i is
+// tail_pieces[0][i] and so on. The relative error is at most 1e-3, and 2e-4 below 4.
+#define TAIL_PIECES (15.4f / 6)
+static const float tail_pieces[5][16] ALIGNED = {
+    {5.00000000e-01f, 3.48412305e-01f, 2.17924848e-01f, 1.21235862e-01f, 5.95643409e-02f,
+     2.57043913e-02f, 9.70238447e-03f, 3.19300056e-03f, 9.13859520e-04f, 2.27019860e-04f,
+     4.88733858e-05f, 9.10665949e-06f, 1.46716900e-06f, 2.04207225e-07f, 2.45374423e-08f,
+     2.54390398e-09f},
+    {-1.55431494e-01f, -1.44070506e-01f, -1.14734091e-01f, -7.85030574e-02f, -4.61482480e-02f,
+     -2.33074855e-02f, -1.01135504e-02f, -3.77029995e-03f, -1.20755821e-03f, -3.32273718e-04f,
+     -7.85481243e-05f, -1.59523333e-05f, -2.78329230e-06f, -4.17194286e-07f, -5.37233582e-08f,
+     -5.94340355e-09f},
+    {-8.87094757e-06f, 1.09351836e-02f, 1.74157228e-02f, 1.78733543e-02f, 1.40088815e-02f,
+     8.84430390e-03f, 4.60570399e-03f, 2.00358033e-03f, 7.33650639e-04f, 2.27234807e-04f,
+     5.97344952e-05f, 1.33594713e-05f, 2.54652332e-06f, 4.14284528e-07f, 5.75854529e-08f,
+     6.84490331e-09f},
+    {3.98146641e-03f, 3.07349837e-03f, 1.14205619e-03f, -7.11770379e-04f, -1.65260164e-03f,
+     -1.64065138e-03f, -1.14237075e-03f, -6.17101847e-04f, -2.68990378e-04f, -9.65018990e-05f,
+     -2.88232422e-05f, -7.21997276e-06f, -1.52430937e-06f, -2.72203323e-07f, -4.12222967e-08f,
+     -5.30459365e-09f},
+    {-1.11691828e-04f, -3.93428490e-04f, -5.22880175e-04f, -3.64007283e-04f, -9.75417570e-05f,
+     8.98246508e-05f, 1.42485413e-04f, 1.10808011e-04f, 6.10169045e-05f, 2.59995631e-05f,
+     8.89558032e-06f, 2.49182358e-06f, 5.78189258e-07f, 1.11985187e-07f, 1.82015736e-08f,
+     2.49233967e-09f},
+};
+#endif
 #else
 typedef float Value;
 static const float tail[] = {-0.999999936f, -1.15110711f, -0.459200812f, -0.0524900076f,
