@@ -106,8 +106,11 @@ typedef struct {
 #define LANES 16
 #define HALF floats_8
 #include "lanes.h"
+#if defined(__AVX512BF16__) && BFLOAT16
+#include "dot_products.h"
+#endif
 
-// Call a function's form for 16, 8, 4, 1 lanes, for channels from `channel` up to `end`.
+// Call a function's form for so many lanes, from many to few, for channels from `channel` up to `end`.
 #define RUN(lanes, channel, end, call)                                                             \
     for (; channel + lanes <= (end); channel += lanes)                                             \
         call(lanes);
@@ -122,6 +125,12 @@ typedef struct {
 #define EACH_CHANNEL(channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #endif
 
+#if defined(__AVX512BF16__) && BFLOAT16
+#define EACH_32_CHANNELS(channel, end, call) RUN(32, channel, end, call)
+#else
+#define EACH_32_CHANNELS(channel, end, call)
+#endif
+
 // `rows` output rows, 1 or 2: two have two rows of input in common.
 INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, int rows,
                       ptrdiff_t width, const Filter *gate, const Filter *value, const Map *out)
@@ -131,6 +140,7 @@ INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, 
         ptrdiff_t channel = 0;
 #define CALL(lanes)                                                                                \
     gate_tile_##lanes(gates, values, row, channel, rows, first, count, gate, value, out)
+        EACH_32_CHANNELS(channel, gates->channels, CALL)
         EACH_CHANNEL(channel, gates->channels, CALL)
 #undef CALL
     }
@@ -152,6 +162,7 @@ INLINE void depthwise_rows(const Window *in, ptrdiff_t row, int rows, ptrdiff_t 
 #define CALL(lanes)                                                                                \
     (to.data = out->data + group * out_group + channel - group * group_channels,                   \
      depthwise_tile_##lanes(in, row, channel, rows, first, count, filter, &to, squares))
+            EACH_32_CHANNELS(channel, end, CALL)
             EACH_CHANNEL(channel, end, CALL)
 #undef CALL
         }
