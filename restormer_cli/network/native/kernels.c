@@ -169,8 +169,9 @@ INLINE void depthwise_rows(const Window *in, ptrdiff_t row, int rows, ptrdiff_t 
     }
 }
 
-// The sum of the values less `mean`, or of their squares; always in the same order.
-INLINE float total(const Value *pixel, ptrdiff_t channels, float mean, int squared)
+// Of a pixel, the sum of the values less `mean`, or of their squares, in four parts, always in the
+// same order.
+INLINE void add_up(const Value *pixel, ptrdiff_t channels, float mean, int squared, float *parts)
 {
     ptrdiff_t channel = 0;
 #define ADD(lanes)                                                                                 \
@@ -188,33 +189,40 @@ INLINE float total(const Value *pixel, ptrdiff_t channels, float mean, int squar
     ADD(8)
     floats_4 sum_4 = folded_8(sum_8);
     ADD(4)
-    floats_1 sum_1 = (sum_4[0] + sum_4[2]) + (sum_4[1] + sum_4[3]) - (floats_1){0};
-    ADD(1)
+    memcpy(parts, &sum_4, sizeof sum_4);
+    floats_1 sum_1 = {parts[0]};
+    if (channel < channels) {
+        ADD(1)
+        parts[0] = sum_1[0];
+    }
 #undef ADD
-    return sum_1[0];
 }
 
 INLINE void normalise_row(const Value *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
                           int center, float epsilon, Value *out, ptrdiff_t out_pixel,
                           float *scales)
 {
+    const float share = 1.f / channels;
     for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
-        float means[TILE], factors[TILE] = {0};
+        float parts[TILE][4] ALIGNED = {{0}}, means[TILE] ALIGNED, factors[TILE] ALIGNED;
         const Value *from = in + first * in_pixel;
-        for (ptrdiff_t x = 0; x < count; x++, from += in_pixel) {
-            means[x] = total(from, channels, 0, 0) / channels;
-            factors[x] = total(from, channels, means[x], 1) / channels;
-        }
+        for (ptrdiff_t x = 0; x < count; x++)
+            add_up(from + x * in_pixel, channels, 0, 0, parts[x]);
         for (int x = 0; x < TILE; x++)
-            factors[x] = 1 / sqrtf(factors[x] + epsilon);
-        from = in + first * in_pixel;
+            means[x] = ((parts[x][0] + parts[x][2]) + (parts[x][1] + parts[x][3])) * share;
+        for (ptrdiff_t x = 0; x < count; x++)
+            add_up(from + x * in_pixel, channels, means[x], 1, parts[x]);
+        for (int x = 0; x < TILE; x++) {
+            float sum = (parts[x][0] + parts[x][2]) + (parts[x][1] + parts[x][3]);
+            factors[x] = 1 / sqrtf(sum * share + epsilon);
+        }
+        if (scales)
+            memcpy(scales + first, factors, count * sizeof *factors);
         Value *to = out + first * out_pixel;
         for (ptrdiff_t x = 0; x < count; x++, from += in_pixel, to += out_pixel) {
             const float mean = center ? means[x] : 0, factor = factors[x];
             ptrdiff_t channel = 0;
-            if (scales)
-                scales[first + x] = factor;
 #define CALL(lanes)                                                                                \
     store_##lanes(to + channel, (load_##lanes(from + channel) - mean) * factor)
             EACH_CHANNEL(channel, channels, CALL)
