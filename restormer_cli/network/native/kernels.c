@@ -31,6 +31,9 @@
 // Columns that are worked on together, so that what lies between two steps stays in the cache.
 #define TILE 32
 
+// Added to a small number, it rounds that to a whole one, which then stands in the low bits.
+#define TO_WHOLE 12582912.f
+
 // Coefficients, from the lowest, of log2(Φ(-a)) for 0 ≤ a ≤ 6, and of 2^f for |f| ≤ 1/2. The
 // relative error of Φ(-a) is at most 7e-6 for bfloat16; else 4e-6, and 5e-7 below 2.
 #if BFLOAT16
@@ -39,6 +42,33 @@ static const float tail[] = {-0.99999434f, -1.15126915f, -0.458409777f, -0.05402
                              0.00853946133f, -0.000938867933f, 6.2681401e-05f, -1.88962623e-06f};
 static const float power[] = {0.999999191f, 0.693121968f, 0.240249811f, 0.0559170392f,
                               0.00956051021f};
+#if defined(__AVX512F__)
+// Φ(-a) by pieces: the polynomial in a·TAIL_PIECES - i of the nearest whole number i is
+// tail_pieces[0][i] and so on. The relative error is at most 1e-3, and 2e-4 below 4.
+#define TAIL_PIECES (15.4f / 6)
+static const float tail_pieces[5][16] ALIGNED = {
+    {5.00000000e-01f, 3.48412305e-01f, 2.17924848e-01f, 1.21235862e-01f, 5.95643409e-02f,
+     2.57043913e-02f, 9.70238447e-03f, 3.19300056e-03f, 9.13859520e-04f, 2.27019860e-04f,
+     4.88733858e-05f, 9.10665949e-06f, 1.46716900e-06f, 2.04207225e-07f, 2.45374423e-08f,
+     2.54390398e-09f},
+    {-1.55431494e-01f, -1.44070506e-01f, -1.14734091e-01f, -7.85030574e-02f, -4.61482480e-02f,
+     -2.33074855e-02f, -1.01135504e-02f, -3.77029995e-03f, -1.20755821e-03f, -3.32273718e-04f,
+     -7.85481243e-05f, -1.59523333e-05f, -2.78329230e-06f, -4.17194286e-07f, -5.37233582e-08f,
+     -5.94340355e-09f},
+    {-8.87094757e-06f, 1.09351836e-02f, 1.74157228e-02f, 1.78733543e-02f, 1.40088815e-02f,
+     8.84430390e-03f, 4.60570399e-03f, 2.00358033e-03f, 7.33650639e-04f, 2.27234807e-04f,
+     5.97344952e-05f, 1.33594713e-05f, 2.54652332e-06f, 4.14284528e-07f, 5.75854529e-08f,
+     6.84490331e-09f},
+    {3.98146641e-03f, 3.07349837e-03f, 1.14205619e-03f, -7.11770379e-04f, -1.65260164e-03f,
+     -1.64065138e-03f, -1.14237075e-03f, -6.17101847e-04f, -2.68990378e-04f, -9.65018990e-05f,
+     -2.88232422e-05f, -7.21997276e-06f, -1.52430937e-06f, -2.72203323e-07f, -4.12222967e-08f,
+     -5.30459365e-09f},
+    {-1.11691828e-04f, -3.93428490e-04f, -5.22880175e-04f, -3.64007283e-04f, -9.75417570e-05f,
+     8.98246508e-05f, 1.42485413e-04f, 1.10808011e-04f, 6.10169045e-05f, 2.59995631e-05f,
+     8.89558032e-06f, 2.49182358e-06f, 5.78189258e-07f, 1.11985187e-07f, 1.82015736e-08f,
+     2.49233967e-09f},
+};
+#endif
 #else
 typedef float Value;
 static const float tail[] = {-0.999999936f, -1.15110711f, -0.459200812f, -0.0524900076f,
@@ -76,8 +106,11 @@ typedef struct {
 #define LANES 16
 #define HALF floats_8
 #include "lanes.h"
+#if defined(__AVX512BF16__) && BFLOAT16
+#include "dot_products.h"
+#endif
 
-// Call a function's form for 16, 8, 4, 1 lanes, for channels from `channel` up to `end`.
+// Call a function's form for so many lanes, from many to few, for channels from `channel` up to `end`.
 #define RUN(lanes, channel, end, call)                                                             \
     for (; channel + lanes <= (end); channel += lanes)                                             \
         call(lanes);
@@ -92,6 +125,12 @@ typedef struct {
 #define EACH_CHANNEL(channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #endif
 
+#if defined(__AVX512BF16__) && BFLOAT16
+#define EACH_32_CHANNELS(channel, end, call) RUN(32, channel, end, call)
+#else
+#define EACH_32_CHANNELS(channel, end, call)
+#endif
+
 // `rows` output rows, 1 or 2: two have two rows of input in common.
 INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, int rows,
                       ptrdiff_t width, const Filter *gate, const Filter *value, const Map *out)
@@ -101,6 +140,7 @@ INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, 
         ptrdiff_t channel = 0;
 #define CALL(lanes)                                                                                \
     gate_tile_##lanes(gates, values, row, channel, rows, first, count, gate, value, out)
+        EACH_32_CHANNELS(channel, gates->channels, CALL)
         EACH_CHANNEL(channel, gates->channels, CALL)
 #undef CALL
     }
@@ -122,14 +162,16 @@ INLINE void depthwise_rows(const Window *in, ptrdiff_t row, int rows, ptrdiff_t 
 #define CALL(lanes)                                                                                \
     (to.data = out->data + group * out_group + channel - group * group_channels,                   \
      depthwise_tile_##lanes(in, row, channel, rows, first, count, filter, &to, squares))
+            EACH_32_CHANNELS(channel, end, CALL)
             EACH_CHANNEL(channel, end, CALL)
 #undef CALL
         }
     }
 }
 
-// The sum of the values less `mean`, or of their squares; always in the same order.
-INLINE float total(const Value *pixel, ptrdiff_t channels, float mean, int squared)
+// Of a pixel, the sum of the values less `mean`, or of their squares, in four parts, always in the
+// same order.
+INLINE void add_up(const Value *pixel, ptrdiff_t channels, float mean, int squared, float *parts)
 {
     ptrdiff_t channel = 0;
 #define ADD(lanes)                                                                                 \
@@ -147,33 +189,40 @@ INLINE float total(const Value *pixel, ptrdiff_t channels, float mean, int squar
     ADD(8)
     floats_4 sum_4 = folded_8(sum_8);
     ADD(4)
-    floats_1 sum_1 = (sum_4[0] + sum_4[2]) + (sum_4[1] + sum_4[3]) - (floats_1){0};
-    ADD(1)
+    memcpy(parts, &sum_4, sizeof sum_4);
+    floats_1 sum_1 = {parts[0]};
+    if (channel < channels) {
+        ADD(1)
+        parts[0] = sum_1[0];
+    }
 #undef ADD
-    return sum_1[0];
 }
 
 INLINE void normalise_row(const Value *in, ptrdiff_t in_pixel, ptrdiff_t width, ptrdiff_t channels,
                           int center, float epsilon, Value *out, ptrdiff_t out_pixel,
                           float *scales)
 {
+    const float share = 1.f / channels;
     for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
-        float means[TILE], factors[TILE] = {0};
+        float parts[TILE][4] ALIGNED = {{0}}, means[TILE] ALIGNED, factors[TILE] ALIGNED;
         const Value *from = in + first * in_pixel;
-        for (ptrdiff_t x = 0; x < count; x++, from += in_pixel) {
-            means[x] = total(from, channels, 0, 0) / channels;
-            factors[x] = total(from, channels, means[x], 1) / channels;
-        }
+        for (ptrdiff_t x = 0; x < count; x++)
+            add_up(from + x * in_pixel, channels, 0, 0, parts[x]);
         for (int x = 0; x < TILE; x++)
-            factors[x] = 1 / sqrtf(factors[x] + epsilon);
-        from = in + first * in_pixel;
+            means[x] = ((parts[x][0] + parts[x][2]) + (parts[x][1] + parts[x][3])) * share;
+        for (ptrdiff_t x = 0; x < count; x++)
+            add_up(from + x * in_pixel, channels, means[x], 1, parts[x]);
+        for (int x = 0; x < TILE; x++) {
+            float sum = (parts[x][0] + parts[x][2]) + (parts[x][1] + parts[x][3]);
+            factors[x] = 1 / sqrtf(sum * share + epsilon);
+        }
+        if (scales)
+            memcpy(scales + first, factors, count * sizeof *factors);
         Value *to = out + first * out_pixel;
         for (ptrdiff_t x = 0; x < count; x++, from += in_pixel, to += out_pixel) {
             const float mean = center ? means[x] : 0, factor = factors[x];
             ptrdiff_t channel = 0;
-            if (scales)
-                scales[first + x] = factor;
 #define CALL(lanes)                                                                                \
     store_##lanes(to + channel, (load_##lanes(from + channel) - mean) * factor)
             EACH_CHANNEL(channel, channels, CALL)

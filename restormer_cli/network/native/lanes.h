@@ -75,20 +75,30 @@ INLINE V L(gelu)(V x)
 {
     V magnitude = (V)((U)x & 0x7fffffff);
     V near = -L(larger)(-magnitude, L(all)(-6));
+#if BFLOAT16 && defined(__AVX512F__) && LANES == 16
+    // Half of the work, and exact enough.
+    V piece = near * TAIL_PIECES + TO_WHOLE;
+    V within = near * TAIL_PIECES - (piece - TO_WHOLE);
+    V result = {0};
+#pragma GCC unroll 5
+    for (int i = 4; i >= 0; i--)
+        result = result * within
+                 + (V)_mm512_permutexvar_ps((__m512i)piece, _mm512_load_ps(tail_pieces[i]));
+#else
     V exponent = L(all)(tail[DEGREE(tail)]);
 #pragma GCC unroll 16
     for (int i = DEGREE(tail) - 1; i >= 0; i--)
         exponent = exponent * near + L(all)(tail[i]);
     exponent = (near - magnitude) * 9.f + exponent;
     exponent = L(larger)(exponent, L(all)(-125));
-    // To the nearest whole number: adding this constant leaves it in the low bits.
-    V shifted = exponent + 12582912.f;
-    V fraction = exponent - (shifted - 12582912.f);
+    V shifted = exponent + TO_WHOLE;
+    V fraction = exponent - (shifted - TO_WHOLE);
     V result = L(all)(power[DEGREE(power)]);
 #pragma GCC unroll 16
     for (int i = DEGREE(power) - 1; i >= 0; i--)
         result = result * fraction + L(all)(power[i]);
     result = (V)((U)result + ((U)shifted << 23));
+#endif
     return L(larger)(x, L(all)(0)) - magnitude * result;
 }
 
