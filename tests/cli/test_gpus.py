@@ -337,5 +337,9 @@ def test_ray_workers_without_a_gpu_compute_on_the_cpu(monkeypatch: pytest.Monkey
     assert (quarter.device, quarter.device_share) == ("cuda", 0.25)
     with pytest.raises(UsageError, match="no node of the Ray cluster has a GPU"):
         spec_of("cuda", 0)
+
+
+def test_a_gpu_of_none_is_refused() -> None:
+    pytest.importorskip("ray")
     with pytest.raises(UsageError, match="say --gpus-per-worker 1"):
         ExecutorOptions("ray", gpus_per_worker=0).check("cuda")
