@@ -149,7 +149,7 @@ def plan_memory(
             fits = plan.main_bytes <= main and _scratch_fits(plan)
             if plan.peak_bytes <= wanted and fits:
                 return plan
-            if least is None or plan.peak_bytes < least.peak_bytes:
+            if least is None or (plan.peak_bytes, not fits) < (least.peak_bytes, not least_fits):
                 least, least_fits = plan, fits
     assert least is not None
     if least.peak_bytes <= available and least_fits:
