@@ -133,7 +133,8 @@ def plan_memory(
     shares
         Of memory that other processes like this one take as well.
     failed
-        A plan for which the memory did not suffice after all: this one takes half of it at most.
+        A plan for which the memory did not suffice after all: this one takes half of it at most,
+        or as little as any.
     window
         Rows and columns of local windows of attention; None for the whole image.
 
@@ -142,16 +143,17 @@ def plan_memory(
     MemoryBudgetError
         If no plan fits; it says how much the most frugal one would take.
     """
-    available = _available(device, max_memory, shares)
+    available = wanted = _available(device, max_memory, shares)
     if failed is not None:
-        available = min(available, OVERHEAD_BYTES + (failed.peak_bytes - OVERHEAD_BYTES) // 2)
+        wanted = min(available, OVERHEAD_BYTES + (failed.peak_bytes - OVERHEAD_BYTES) // 2)
+        available = min(available, failed.peak_bytes - 1)
     main = _available(_CPU, None, shares) if device.type == "cuda" else available
     strips = [GPU_STRIP_VALUES]
     if device.type == "cpu":
         strips = [CPU_STRIP_VALUES]
     while strips[-1] > SMALLEST_STRIP_VALUES:
         strips.append(strips[-1] // 2)
-    least: Plan | None = None
+    least, least_fits = None, False
     # From the fastest to the most frugal. Of strips of one row there are none smaller.
     strips.append(1)
     threads = [torch.get_num_threads() if device.type == "cpu" else 0]
@@ -164,11 +166,14 @@ def plan_memory(
         for values in strips
     ):
         plan = _predict(config, height, width, device, dtype, plan, main, count, window)
-        if least is None or plan.peak_bytes < least.peak_bytes:
-            least = plan
-        if plan.peak_bytes <= available and plan.main_bytes <= main and _scratch_fits(plan):
+        fits = plan.main_bytes <= main and _scratch_fits(plan)
+        if plan.peak_bytes <= wanted and fits:
             return plan
+        if least is None or (plan.peak_bytes, not fits) < (least.peak_bytes, not least_fits):
+            least, least_fits = plan, fits
     assert least is not None
+    if least.peak_bytes <= available and least_fits:
+        return least
     if least.peak_bytes <= available and least.main_bytes > main:  # of a card
         raise _too_little(height, width, least.main_bytes, main, None, "main memory")
     needed = least.peak_bytes if max_memory is None else least.peak_bytes + max_memory - available

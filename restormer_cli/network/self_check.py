@@ -70,10 +70,10 @@ def check_device(
     except Exception as error:  # whatever a driver, its libraries or PyTorch's kernels say
         raise unusable(device, error) from error
     if not check.passed:
-        off = f"by {check.error:.1%} of what the network changes" if check.error < 10 else "far"
+        off = f"by {check.error:.1%} of what the network changes" if check.error < 10 else "by far"
         raise DeviceError(
             f"{device} gives other results than the CPU in {str(dtype).removeprefix('torch.')} "
-            f"(off {off}); say --device cpu"
+            f"({off}); say --device cpu"
         )
     return engine, check
 
