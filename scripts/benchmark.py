@@ -7,7 +7,7 @@ mean something, seconds from different machines do not. Engines that are not ins
 out: ``pip install -e .[bench]`` brings them all.
 
     scripts/benchmark.py --sizes 256x256 512x512 --engines streaming plain openvino
-    scripts/benchmark.py --network compact --sizes 1024x1024 --engines streaming
+    scripts/benchmark.py --network compact --sizes 1024x1024 --engines streaming windows
     scripts/benchmark.py --folder PHOTOS        # reading, restoring and writing a folder
     scripts/benchmark.py --folder PHOTOS --workers    # one process, several, and Ray
 """
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from restormer_cli.network.streaming import StreamingRestormer
 from restormer_cli.tasks import shipped_options
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
-ENGINES = ("plain", "streaming", "compile", "onnxruntime", "openvino")
+ENGINES = ("plain", "streaming", "windows", "compile", "onnxruntime", "openvino")
+#: Pixels of the local windows of that engine, whose results are others than those of whole images.
+WINDOW = 384
 NETWORKS = {"full": "denoise_color_blind", "biased": "derain", "compact": "compact_denoise_color"}
 
 
@@ -54,6 +57,10 @@ def plain(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forwar
 
 def streaming(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
     return StreamingRestormer(network, image.device, dtype)
+
+
+def windows(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
+    return partial(StreamingRestormer(network, image.device, dtype), window=WINDOW)
 
 
 def compiled(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
@@ -90,6 +97,7 @@ def openvino(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> For
 MAKERS: dict[str, Callable[[Restormer, torch.dtype, torch.Tensor], Forward]] = {
     "plain": plain,
     "streaming": streaming,
+    "windows": windows,
     "compile": compiled,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
