@@ -45,10 +45,11 @@ class AttentionSums:
         shape = (count, len(self.rows) - 1, len(self.columns) - 1)
         self.gram = new(*shape, heads, per_head, per_head)
         self.squares = new(*shape, 2, heads, per_head)
-        #: Rows that make one product.
-        self.group = min(units[0][1], max(1, GROUP_PIXELS // units[1][1]))
+        on_cpu = attention.temperature.device.type == "cpu"
+        #: Rows that make one product. A GPU makes all of a strip at once.
+        self.group = min(units[0][1], max(1, GROUP_PIXELS // units[1][1])) if on_cpu else 1
         # Elsewhere strips are always the same, and so is the order.
-        self.in_order = attention.temperature.device.type == "cpu" and count == 1
+        self.in_order = on_cpu and count == 1
 
     def cuts(self, top: int, bottom: int) -> list[int]:
         """Rows between which strips may end: those of units, and of groups from the unit's top."""

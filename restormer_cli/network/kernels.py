@@ -31,6 +31,10 @@ _POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
 
 
+#: Gives memory for a shape, with undefined content: that of the call before.
+Memory = Callable[..., Tensor]
+
+
 class _ByTrial:
     """Stands for the operators that :func:`_onednn` finds and has tried."""
 
@@ -149,7 +153,7 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def layer_norm(
-    rows: Tensor, center: bool, epsilon: float, out: Tensor, scales: Tensor | None = None
+    rows: Tensor, center: bool, epsilon: float, memory: Memory, scales: Tensor | None = None
 ) -> Tensor:
     """LayerNorm over the last axis, without its affine part.
 
@@ -159,13 +163,14 @@ def layer_norm(
         ``(N, R, W, C)``.
     center
         Whether the mean is subtracted; the variance is about it in any case.
-    out
-        Memory for the result, which need not be used.
+    memory
+        Asked for memory for the result, or not.
     scales
         ``(N, R, W, 1)``, of :func:`scales_dtype`: what each pixel is multiplied by, written.
     """
     own = _own(rows)
     if own is not None:
+        out = memory(*rows.shape)
         own.normalise(rows, out, epsilon, center, None if scales is None else scales[..., 0])
         return out
     channels = rows.shape[-1:]
@@ -181,11 +186,12 @@ def layer_norm(
     return normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised)
 
 
-def scale(rows: Tensor, scales: Tensor, out: Tensor) -> Tensor:
-    """Multiply pixels by what :func:`layer_norm` found; ``out`` need not be used."""
+def scale(rows: Tensor, scales: Tensor, memory: Memory) -> Tensor:
+    """Multiply pixels by what :func:`layer_norm` found."""
     own = _own(rows)
     if own is None:
         return rows * scales.to(rows.dtype)
+    out = memory(*rows.shape)
     own.scale(rows, scales[..., 0], out)
     return out
 
@@ -438,14 +444,17 @@ class Depthwise:
         self.channels = len(kernel)
         self.own = _own(like)
         if self.own is not None:
+            if like.dtype.itemsize < 4:  # some processors multiply in bfloat16
+                kernel = round_taps(kernel.double(), like.dtype)
             self.filter = native.Filter(kernel, bias)
         else:
             self.conv = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu)
 
-    def __call__(self, rows: Tensor, out: Tensor) -> Tensor:
-        """``(N, R + 2, W, K)`` to ``(N, R, W, K)``; the memory in ``out`` need not be used."""
+    def __call__(self, rows: Tensor, memory: Memory) -> Tensor:
+        """``(N, R + 2, W, K)`` to ``(N, R, W, K)``."""
         if self.own is None:
             return self.conv(rows)
+        out = memory(*rows[:, 2:].shape)
         self.own.depthwise(rows, self.filter, out[None])
         return out
 
@@ -489,21 +498,20 @@ class Depthwise:
             yield part, squares
 
 
-#: Gives memory for a shape, with undefined content.
-Memory = Callable[..., Tensor]
-
-
-def gate(gates: Depthwise, values: Depthwise, rows: Tensor, others: Tensor, out: Tensor) -> Tensor:
+def gate(
+    gates: Depthwise, values: Depthwise, rows: Tensor, others: Tensor, memory: Memory
+) -> Tensor:
     """The gate of GDFN: GELU of the one convolution, times the other.
 
     Parameters
     ----------
     rows, others
         ``(N, R + 2, W, K)`` for gates and values.
-    out
-        Memory for ``(N, R, W, K)``, which need not be used.
+    memory
+        Asked for memory for ``(N, R, W, K)``, or not.
     """
     if gates.own is None:
         return gates.conv(rows).mul_(values.conv(others))
+    out = memory(*rows[:, 2:].shape)
     gates.own.gate(rows, others, (gates.filter, values.filter), out)
     return out

@@ -22,6 +22,7 @@ from restormer_cli.network.architecture import (
 from restormer_cli.network.kernels import (
     Conv3x3,
     Depthwise,
+    Memory,
     Pointwise,
     PointwiseSum,
     gate,
@@ -128,9 +129,9 @@ class FeedForward:
         weight = F.pad(ffn.project_out.weight.flatten(1), (0, padding))
         self.project_out = PointwiseSum(weight, ffn.project_out.bias, like)
 
-    def gated(self, gates: Tensor, values: Tensor, out: Tensor) -> Tensor:
+    def gated(self, gates: Tensor, values: Tensor, memory: Memory) -> Tensor:
         """GELU of the one, times the other: what :attr:`project_out` takes."""
-        return gate(self.gate.depth, self.value.depth, gates, values, out)
+        return gate(self.gate.depth, self.value.depth, gates, values, memory)
 
 
 class Block:
@@ -141,13 +142,13 @@ class Block:
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
 
-    def normalise(self, rows: Tensor, out: Tensor, scales: Tensor | None = None) -> Tensor:
-        """LayerNorm without its affine part: ``(N, R, W, C)``, perhaps in the memory of ``out``.
+    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Tensor:
+        """LayerNorm without its affine part: ``(N, R, W, C)``.
 
         The rows times what is left in ``scales`` ``(N, R, W, 1)`` serve as well: see
         :class:`Projection`.
         """
-        return layer_norm(rows, self.center, LAYER_NORM_EPSILON, out, scales)
+        return layer_norm(rows, self.center, LAYER_NORM_EPSILON, memory, scales)
 
 
 class PackedNetwork:

@@ -17,9 +17,9 @@ from torch import Tensor
 from restormer_cli.errors import DeviceError
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.network.device_errors import unusable
-from restormer_cli.network.trials import waves
 from restormer_cli.network.memory_plan import Plan
 from restormer_cli.network.streaming import StreamingRestormer
+from restormer_cli.network.trials import waves
 
 #: Rows and columns of the image; three strips at the first level.
 SIZE = (24, 16)

@@ -167,26 +167,33 @@ class _Evaluation:
 
     def run(self, out: Tensor) -> None:
         """Restore into ``out`` ``(N, H, W, C)``."""
-        network = self.network
-        with self.team:
-            self._each(Strips.embed)
-            for level, blocks in enumerate(network.encoders):
-                self._blocks(level, blocks)
-                if level < len(network.downs):
-                    self._each(Strips.pull)
-                    self._each(Strips.downsample, network.downs[level])
-            for level in (2, 1):
-                self._each(Strips.pull)
-                self._each(Strips.fuse, network.ups[level], network.reductions[level])
-                self._blocks(level, network.decoders[level])
-            self._each(Strips.pull)
-            self._each(Strips.join, network.ups[0])
-            self._blocks(0, network.decoders[0])
-            if network.skip is not None:
-                self._each(Strips.add_embedding)
-            self._each(Strips.pull)
-            self._each(Strips.finish, out)
+        try:
+            with self.team:
+                self._run(out)
+        finally:
+            for part in self.parts:
+                part.let_go()  # parts know each other, so nobody else would for a while
         self.progress(1.0)
+
+    def _run(self, out: Tensor) -> None:
+        network = self.network
+        self._each(Strips.embed)
+        for level, blocks in enumerate(network.encoders):
+            self._blocks(level, blocks)
+            if level < len(network.downs):
+                self._each(Strips.pull)
+                self._each(Strips.downsample, network.downs[level])
+        for level in (2, 1):
+            self._each(Strips.pull)
+            self._each(Strips.fuse, network.ups[level], network.reductions[level])
+            self._blocks(level, network.decoders[level])
+        self._each(Strips.pull)
+        self._each(Strips.join, network.ups[0])
+        self._blocks(0, network.decoders[0])
+        if network.skip is not None:
+            self._each(Strips.add_embedding)
+        self._each(Strips.pull)
+        self._each(Strips.finish, out)
 
     def _each(self, step: Callable[..., None], *arguments: object) -> None:
         self.team.each(lambda part, workspace: step(part, workspace, *arguments), self.parts)

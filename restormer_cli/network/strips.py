@@ -9,6 +9,7 @@ computed; what comes of the outermost columns is wrong, used by nothing, and ove
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,14 @@ from torch import Tensor
 
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.feature_map import FeatureMap, allocate
-from restormer_cli.network.kernels import Conv3x3, Pointwise, PointwiseSum, scale, scales_dtype
+from restormer_cli.network.kernels import (
+    Conv3x3,
+    Memory,
+    Pointwise,
+    PointwiseSum,
+    scale,
+    scales_dtype,
+)
 from restormer_cli.network.memory_plan import Plan
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
 from restormer_cli.network.partition import HALO, Part
@@ -107,6 +115,14 @@ class Strips:
         self.skips: list[FeatureMap] = []
         self.scales: Tensor | None = None
 
+    def let_go(self) -> None:
+        """Give back all memory."""
+        self.neighbours.clear()
+        self.skips.clear()
+        self.scales = None
+        for name in ("x", "wide"):
+            self.__dict__.pop(name, None)
+
     # The halo of the part
 
     def pull(self, workspace: Workspace) -> None:
@@ -154,6 +170,9 @@ class Strips:
             flat = torch.empty(size, dtype=self.network.dtype, device=self.network.device)
             workspace[name] = flat
         return flat[:size].view(shape)
+
+    def _memory(self, workspace: Workspace, name: str) -> Memory:
+        return functools.partial(self._buffer, workspace, name)
 
     def _window(self, workspace: Workspace, name: str, stage: Projection, spare: int = 0) -> Window:
         count, height, width, channels = self.x.shape
@@ -229,18 +248,14 @@ class Strips:
         first, last = int(part.above > 0), height - int(part.below > 0)
         window = self._window(workspace, "qk", attention.qk, spare=sums.group)
         self.scales = self._scales(count, height, width, 1)
-
-        def memory(*shape: int) -> Tensor:
-            return self._buffer(workspace, "by head", *shape)
-
+        normal, by_head = (self._memory(workspace, name) for name in ("normalised", "by head"))
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
             rows = x.read(a, b)
-            out = self._buffer(workspace, "normalised", *rows.shape)
-            normalised = block.normalise(rows, out, self.scales[:, a:b])
+            normalised = block.normalise(rows, normal, self.scales[:, a:b])
             normalised = normalised[:, max(first - a, 0) : last - a]
             complete = window.push(normalised, b == height and not part.below)
             if complete is not None:
-                sums.add(complete, part.images, top, columns, part.left, memory)
+                sums.add(complete, part.images, top, columns, part.left, by_head)
                 top += complete.shape[1] - 2
             self._worked(rows, 0.3)
             x.release(a, b)
@@ -284,21 +299,20 @@ class Strips:
         (top, _), (left, _) = self._own()
         origin = (top - part.above, left - part.left)
         attend = products.from_top(part.images, *origin, x.shape[2])
+        normal, gated = (self._memory(workspace, name) for name in ("normalised", "gated"))
         finished = part.above
         end = height - int(part.below > 0)
         for a, b, v in self._values(block, workspace):
             rows = x.read(a, b)
             attend(a, rows, v)
-            out = self._buffer(workspace, "normalised", *rows.shape)
-            normalised = block.normalise(rows, out)
+            normalised = block.normalise(rows, normal)
             x.write(a, b, rows)
             last = b == end and not part.below
             gate, value = gates.push(normalised, last), values.push(normalised, last)
             if gate is not None and value is not None:
                 behind = finished + gate.shape[1] - 2
                 done = x.read(finished, behind)
-                out = self._buffer(workspace, "gated", *done.shape[:3], gate.shape[3])
-                feed_forward.project_out.add_to(done, feed_forward.gated(gate, value, out))
+                feed_forward.project_out.add_to(done, feed_forward.gated(gate, value, gated))
                 x.write(finished, behind, done)
                 finished = behind
             self._worked(rows, 0.7)
@@ -313,16 +327,15 @@ class Strips:
         """
         assert self.scales is not None
         window = self._window(workspace, "v", block.attention.v)
+        normal, convolved = (self._memory(workspace, name) for name in ("normalised", "values"))
         height, complete = self.x.shape[1], int(self.part.above > 0)
         for a, b in self._strips(self.x):
             rows = self.x.read(a, b)
-            out = self._buffer(workspace, "scaled", *rows.shape)
-            scaled = scale(rows, self.scales[:, a:b], out)
+            scaled = scale(rows, self.scales[:, a:b], normal)
             pushed = window.push(scaled, b == height and not self.part.below)
             if pushed is not None:
                 end = complete + pushed.shape[1] - 2
-                out = self._buffer(workspace, "values", *pushed[:, 2:].shape)
-                yield complete, end, block.attention.v.depth(pushed, out)
+                yield complete, end, block.attention.v.depth(pushed, convolved)
                 complete = end
 
     # Between levels

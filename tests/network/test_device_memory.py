@@ -185,7 +185,15 @@ def test_a_plan_is_an_upper_bound(
         with pretended(device) as pretence:
             engine = StreamingRestormer(network, device, dtype)
             plan = memory_plan._predict(
-                network.config, height, width, engine.device, dtype, Plan(values, storage, 0), GB
+                network.config,
+                height,
+                width,
+                engine.device,
+                dtype,
+                Plan(values, storage, 0, threads=0),
+                main=GB,
+                count=None,
+                window=None,
             )
             before = pretence.held[0]
             pretence.peak.clear()

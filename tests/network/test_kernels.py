@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_images, read, restormer, save, tiny_network
+from torch import Tensor
 
 from restormer_cli.network import kernels
 from restormer_cli.network.device_errors import is_out_of_memory
@@ -159,8 +160,13 @@ def test_layer_norm_has_a_plain_twin(
     fault: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = torch.rand(2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    affine = torch.rand(8) + 0.5, torch.rand(8)
-    expected = kernels.layer_norm(rows, *affine, 1e-5)
+    monkeypatch.setattr(kernels, "_own", lambda like: None)
+
+    def normalised(center: bool) -> tuple[Tensor, Tensor]:
+        scales = torch.empty(2, 3, 5, 1)
+        return kernels.layer_norm(rows, center, 1e-5, torch.empty, scales), scales
+
+    expected = [*normalised(center=True), *normalised(center=False)]
     kernels._has_layer_norm.cache_clear()
     native = torch.native_layer_norm
     if fault == "missing":
@@ -172,7 +178,7 @@ def test_layer_norm_has_a_plain_twin(
         monkeypatch.setattr(
             torch, "native_layer_norm", lambda *a: (*native(*a)[:2], native(*a)[2] ** -2)
         )
-    made = kernels.layer_norm(rows, *affine, 1e-5)
+    made = [*normalised(center=True), *normalised(center=False)]
     for a, b in zip(made, expected, strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert torch.allclose(a.float(), b.float(), rtol=4 * torch.finfo(dtype).eps, atol=1e-5)

@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from pretended import needs_linux, pretended
 from torch import Tensor
 
-from restormer_cli.network import feature_map, kernels, streaming
+from restormer_cli.network import feature_map, kernels
 from restormer_cli.network.architecture import Restormer
+from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.feature_map import RemoteMap
+from restormer_cli.network.kernels import Memory
 from restormer_cli.network.memory_plan import Plan, Storage
 from restormer_cli.network.packed import Attention, Block
 from restormer_cli.network.streaming import StreamingRestormer
+from restormer_cli.network.strips import Strips
+from restormer_cli.network.windows import Grid
 
 pytestmark = needs_linux
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -88,24 +92,23 @@ def by_address(target: Tensor, rows: Tensor) -> None:
         target.copy_(rows)
 
 
-def in_float64(rows: Tensor, dim: int) -> Tensor:
-    return rows.sum(dim=dim, dtype=torch.float64)
+def in_float64(self: AttentionSums, total: Tensor, groups: Tensor) -> None:
+    total += groups.sum(dim=1, dtype=torch.float64)
 
 
-def on_the_cpu(self: Attention, gram: Tensor, squares: Tensor) -> Tensor:
-    return torch.eye(self.channels, dtype=gram.dtype)[None]
+def on_the_cpu(self: Attention, softmaxed: Tensor) -> Tensor:
+    return torch.eye(self.channels, dtype=softmaxed.dtype).expand(*softmaxed.shape[:-3], -1, -1)
 
 
-def of_another_precision(self: Block, rows: Tensor) -> tuple[Tensor, Tensor]:
-    one = torch.ones(rows.shape[-1], device=rows.device)
-    return kernels.layer_norm(rows, one, one * 0, 1e-5)
+def of_another_precision(self: Block, rows: Tensor, memory: Memory, *scales: Tensor) -> Tensor:
+    return kernels.layer_norm(rows.float(), self.center, 1e-5, memory, *scales)
 
 
 DEFECTS: dict[str, tuple[str, torch.dtype, Any, str, Any]] = {
     "TF32": ("cuda", torch.float32, kernels, "_can_forbid_tf32", lambda _: False),
     "addresses": ("mps", torch.float32, feature_map, "_put", by_address),
-    "float64": ("mps", torch.float32, streaming, "_sum_rows", in_float64),
-    "devices mixed": ("cuda", torch.float32, Attention, "fold", on_the_cpu),
+    "float64": ("mps", torch.float32, AttentionSums, "_add", in_float64),
+    "devices mixed": ("cuda", torch.float32, Attention, "projected", on_the_cpu),
     "rows lost": ("cuda", torch.float32, RemoteMap, "flush", lambda _: None),
     "rows dropped": ("mps", torch.bfloat16, RemoteMap, "_write_back", lambda *_: None),
     "precisions mixed": ("mps", torch.bfloat16, Block, "normalise", of_another_precision),
@@ -208,14 +211,18 @@ def test_rows_move_once_each_way(device: str, storage: Storage) -> None:
     with pretended(device) as pretence:
         engine = StreamingRestormer(network, device)
         shape = (1, height, width, network.config.dim)
-        x = feature_map.allocate(shape, engine.device, torch.float32, storage)
-        evaluation = streaming._Evaluation(
-            engine.prepared, Plan(8 * 64, storage, 0), lambda _: None
-        )
-        evaluation.work_total = 1.0
-        x.write(0, height, torch.zeros(shape))
+        plan = Plan(8 * 64, storage, 0, threads=0)
+        (part,) = plan.parts(network.config, 1, height, width)
+        image = torch.empty(1, 3, height, width)
+        strips = Strips(engine.prepared, plan, part, image, lambda: None)
+        strips.x = feature_map.allocate(shape, engine.device, torch.float32, storage)
+        strips.x.write(0, height, torch.zeros(shape))
         pretence.copied.clear()
-        evaluation._block(x, engine.prepared.encoders[0][0])
+        block = engine.prepared.encoders[0][0]
+        sums = AttentionSums(block.attention, 1, [[0, height], [0, width]], Grid(height, width))
+        strips.attend({}, block, sums)
+        products = CellProducts(sums.fold(), None, engine.prepared.like)
+        strips.apply({}, block, products)
     size = math.prod(shape) * 4
     assert pretence.copied["to"] == 2 * size
     assert pretence.copied["from"] == size
