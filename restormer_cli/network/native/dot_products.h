@@ -18,14 +18,13 @@ INLINE __m512i rounded_32(const float *from)
     return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
 }
 
-// Two vectors of floats in the order of pairs, rounded, to 32 values in their order.
-INLINE void store_32(Value *to, __m512 low, __m512 high)
+// Two vectors of floats in the order of pairs, rounded to 32 values in their order.
+INLINE __m512i rounded_pairs(__m512 low, __m512 high)
 {
     const __m512i order = _mm512_set_epi16(
         31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8, 23, 22, 21, 20, 7, 6, 5, 4, 19,
         18, 17, 16, 3, 2, 1, 0);
-    __m512i values = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, values));
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
 // As convolve in lanes.h, to out[row][column][low or high][lane].
@@ -115,32 +114,50 @@ INLINE void gate_tile_32(const Window *gates, const Window *values, ptrdiff_t ro
             floats_16 high = gelu_16(load_floats_16(left + at * 32 + 16));
             low *= load_floats_16(right + at * 32);
             high *= load_floats_16(right + at * 32 + 16);
-            store_32(to, (__m512)low, (__m512)high);
+            _mm512_storeu_si512(to, rounded_pairs((__m512)low, (__m512)high));
         }
     }
 }
 
+// `out` begins with the first channel of all; each `group_channels` lie out_group behind the former.
 INLINE void depthwise_tile_32(const Window *in, ptrdiff_t row, ptrdiff_t channel, int rows,
                               ptrdiff_t first, ptrdiff_t count, const Filter *filter,
-                              const Map *out, double *squares)
+                              const Map *out, ptrdiff_t group_channels, ptrdiff_t out_group,
+                              double *squares)
 {
     float sums[2 * TILE * 32] ALIGNED;
     convolve_32(in, row, channel, rows, first, count, filter, sums);
+    __mmask32 masks[32];  // which of the 32 channels are of one group
+    ptrdiff_t places[32], groups = 0;
+    for (ptrdiff_t begin = channel; begin < channel + 32; groups++) {
+        const ptrdiff_t group = begin / group_channels, behind = (group + 1) * group_channels;
+        const ptrdiff_t end = behind < channel + 32 ? behind : channel + 32;
+        masks[groups] = (__mmask32)((((uint64_t)1 << (end - begin)) - 1) << (begin - channel));
+        places[groups] = group * (out_group - group_channels) + channel;
+        begin = end;
+    }
     for (int r = 0; r < rows; r++) {
         Value *to = out->data + (row + r) * out->row + first * out->pixel;
-        floats_16 low = {0}, high = {0};
+        floats_16 even = {0}, odd = {0};
         for (ptrdiff_t at = r * TILE; at < r * TILE + count; at++, to += out->pixel) {
-            store_32(to, _mm512_load_ps(sums + at * 32), _mm512_load_ps(sums + at * 32 + 16));
+            const __m512i values = rounded_pairs(_mm512_load_ps(sums + at * 32),
+                                                 _mm512_load_ps(sums + at * 32 + 16));
+            if (groups == 1)
+                _mm512_storeu_si512(to + places[0], values);
+            else
+                for (ptrdiff_t group = 0; group < groups; group++)
+                    _mm512_mask_storeu_epi16(to + places[group], masks[group], values);
             if (squares) {
-                floats_16 a = load_16(to), b = load_16(to + 16);  // as rounded
-                low = a * a + low;
-                high = b * b + high;
+                floats_16 a = (floats_16)_mm512_slli_epi32(values, 16);
+                floats_16 b = (floats_16)((words_16)values & 0xffff0000);
+                even = a * a + even;
+                odd = b * b + odd;
             }
         }
         if (squares)
             for (int lane = 0; lane < 16; lane++) {
-                squares[(row + r) * in->channels + channel + lane] += low[lane];
-                squares[(row + r) * in->channels + channel + 16 + lane] += high[lane];
+                squares[(row + r) * in->channels + channel + 2 * lane] += even[lane];
+                squares[(row + r) * in->channels + channel + 2 * lane + 1] += odd[lane];
             }
     }
 }

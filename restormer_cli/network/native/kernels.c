@@ -125,12 +125,6 @@ typedef struct {
 #define EACH_CHANNEL(channel, end, call) RUN(4, channel, end, call) RUN(1, channel, end, call)
 #endif
 
-#if defined(__AVX512BF16__) && BFLOAT16
-#define EACH_32_CHANNELS(channel, end, call) RUN(32, channel, end, call)
-#else
-#define EACH_32_CHANNELS(channel, end, call)
-#endif
-
 // `rows` output rows, 1 or 2: two have two rows of input in common.
 INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, int rows,
                       ptrdiff_t width, const Filter *gate, const Filter *value, const Map *out)
@@ -140,7 +134,9 @@ INLINE void gate_rows(const Window *gates, const Window *values, ptrdiff_t row, 
         ptrdiff_t channel = 0;
 #define CALL(lanes)                                                                                \
     gate_tile_##lanes(gates, values, row, channel, rows, first, count, gate, value, out)
-        EACH_32_CHANNELS(channel, gates->channels, CALL)
+#if defined(__AVX512BF16__) && BFLOAT16
+        RUN(32, channel, gates->channels, CALL)
+#endif
         EACH_CHANNEL(channel, gates->channels, CALL)
 #undef CALL
     }
@@ -156,13 +152,17 @@ INLINE void depthwise_rows(const Window *in, ptrdiff_t row, int rows, ptrdiff_t 
     for (ptrdiff_t first = 0; first < width; first += TILE) {
         const ptrdiff_t count = width - first < TILE ? width - first : TILE;
         ptrdiff_t channel = 0;
-        for (ptrdiff_t group = 0; group * group_channels < in->channels; group++) {
-            const ptrdiff_t end = (group + 1) * group_channels;
+#if defined(__AVX512BF16__) && BFLOAT16
+        for (; channel + 32 <= in->channels; channel += 32)
+            depthwise_tile_32(in, row, channel, rows, first, count, filter, out, group_channels,
+                              out_group, squares);
+#endif
+        while (channel < in->channels) {
+            const ptrdiff_t group = channel / group_channels, end = (group + 1) * group_channels;
             Map to = *out;
 #define CALL(lanes)                                                                                \
-    (to.data = out->data + group * out_group + channel - group * group_channels,                   \
+    (to.data = out->data + group * (out_group - group_channels) + channel,                         \
      depthwise_tile_##lanes(in, row, channel, rows, first, count, filter, &to, squares))
-            EACH_32_CHANNELS(channel, end, CALL)
             EACH_CHANNEL(channel, end, CALL)
 #undef CALL
         }
