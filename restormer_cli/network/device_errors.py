@@ -48,6 +48,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_device_trouble(error: BaseException) -> bool:
     """True if it is the device that an operation failed on, and not the operation."""
+    if isinstance(error, NotImplementedError):  # PyTorch has no such operation for it
+        return False
     accelerator = getattr(torch, "AcceleratorError", MemoryError)  # new in PyTorch 2.8
     return (
         isinstance(error, accelerator)

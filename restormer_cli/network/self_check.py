@@ -25,8 +25,8 @@ from restormer_cli.network.trials import waves
 SIZE = (24, 16)
 STRIP_ROWS = 8
 #: How far a result may be off, as a share of what the network changes. On a CPU, those tried were
-#: off by 1.4e-6, 0.021 and 0.0027 at most; TF32 is as far off as float16.
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.03}
+#: off by 1.4e-6, 0.021 and 0.0027 at most; a card may choose faster ways that round more.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
 #: A network may change nothing; then so much counts as what it does.
 LEAST_CHANGE = 1e-3
 
