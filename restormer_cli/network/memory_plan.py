@@ -47,6 +47,8 @@ OVERHEAD_BYTES = 128 * 2**20
 PINNED_SHARE = 0.5
 #: Rows that a sliding window has to spare: the more, the rarer its last ones are moved up.
 SPARE_WINDOW_ROWS = 8
+#: Rows that q and k are summed over together, at most, where a unit is narrow.
+GROUP_ROWS = 16
 
 
 _CPU = torch.device("cpu")
@@ -307,10 +309,12 @@ def _workspace(config: RestormerConfig, part: Part, plan: Plan) -> int:
         row = part.count * width
         rows = height if part.count > 1 else plan.strip_rows(height, width, channels)
         windows = (3 * channels + 2 * hidden) * plan.window_rows(height, width, channels)
-        temporaries = (5 * channels + 3 * hidden) * (rows + 2)
-        # The widest 3×3 convolution: input with halo, output, shuffled output.
-        resampling = 8 * channels * (rows + 2)
-        most = max(most, row * (windows + max(temporaries, resampling)))
+        windows += 2 * channels * GROUP_ROWS
+        # Kept from strip to strip: normalised pixels, q and k by head, v, what was gated.
+        kept = (4 * channels + hidden) * rows
+        # The widest 3×3 convolution (input with halo, output, shuffled output), or products.
+        passing = max(8 * channels, 2 * channels + 2 * hidden) * (rows + 2)
+        most = max(most, row * (windows + kept + passing))
     return most
 
 

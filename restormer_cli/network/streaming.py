@@ -37,7 +37,7 @@ from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import unit_edges
 from restormer_cli.network.strips import Strips, join
 from restormer_cli.network.thread_team import ThreadTeam
-from restormer_cli.network.windows import Grid, grids
+from restormer_cli.network.windows import CellMatrices, Grid, grids
 
 logger = logging.getLogger(__name__)
 
@@ -199,9 +199,15 @@ class _Evaluation:
         self.team.each(lambda part, workspace: step(part, workspace, *arguments), self.parts)
 
     def _blocks(self, level: int, blocks: list[Block]) -> None:
-        units = [[edge >> level for edge in edges] for edges in self.units]
         for block in blocks:
-            sums = AttentionSums(block.attention, self.count, units, self.grids[level])
-            self._each(Strips.attend, block, sums)
-            products = CellProducts(sums.fold(), block.attention.bias, self.network.like)
+            products = CellProducts(
+                self._attend(level, block), block.attention.bias, self.network.like
+            )
             self._each(Strips.apply, block, products)
+
+    def _attend(self, level: int, block: Block) -> CellMatrices:
+        """First pass of a block. The sums, which can be large, do not outlive it."""
+        rows, columns = ([edge >> level for edge in edges] for edges in self.units)
+        sums = AttentionSums(block.attention, self.count, (rows, columns), self.grids[level])
+        self._each(Strips.attend, block, sums)
+        return sums.fold()

@@ -55,6 +55,7 @@ class ThreadTeam(Generic[T]):
         self.stopped = self.stopped or error is not None
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        self._workspaces = queue.LifoQueue()  # let go of their memory
 
     def each(self, step: Callable[[T, dict[str, Any]], None], parts: Iterable[T]) -> None:
         """Call ``step(part, workspace)`` for all parts and wait for them.

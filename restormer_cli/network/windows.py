@@ -157,8 +157,11 @@ class CellMatrices:
         above = self.grid.rows.covering[row]
         beside = self.grid.columns.covering[columns]
         summed = sums_of_ranges(self._softmaxed[:, above.start : above.stop].sum(1), beside)
-        counts = torch.tensor([float(len(above) * len(windows)) for windows in beside]).to(summed)
-        return self._attention.projected(summed / counts[:, None, None, None])
+        counts = [len(above) * len(windows) for windows in beside]
+        if len(set(counts)) == 1:
+            return self._attention.projected(summed / counts[0])
+        mean = summed / torch.tensor(counts).to(summed)[:, None, None, None]
+        return self._attention.projected(mean)
 
 
 def grids(height: int, width: int, window: int | None) -> tuple[Grid, ...]:
@@ -196,6 +199,8 @@ def sums_of_ranges(values: Tensor, ranges: Sequence[range]) -> Tensor:
 
     Always in the same order, which scattered additions on a GPU are not.
     """
+    if len(ranges) == values.shape[1] and all(len(r) == 1 for r in ranges):
+        return values
     firsts = torch.tensor([r.start for r in ranges]).to(values.device)
     lengths = torch.tensor([len(r) for r in ranges]).to(values.device)
     total = values[:, firsts]

@@ -211,12 +211,12 @@ def test_a_card_that_others_fill_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
         plans = []
         evaluate = StreamingRestormer.__call__
 
-        def note(self: Any, image: Any, plan: Plan, progress: Any) -> Any:
+        def note(self: Any, image: Any, plan: Plan, *others: Any) -> Any:
             plans.append(plan)
             # Another process takes all but a quarter of what the plan counts on.
             if len(plans) < 3:
                 card.taken[0] = card.memory - card.held[0] - plan.peak_bytes // 4
-            return evaluate(self, image, plan, progress)
+            return evaluate(self, image, plan, *others)
 
         monkeypatch.setattr(StreamingRestormer, "__call__", note)
         made = restorer(pixels)

@@ -46,7 +46,7 @@ engine = StreamingRestormer(Restormer(config).eval(), dtype=getattr(torch, dtype
 process = psutil.Process()
 before = process.memory_info().rss
 limit = before + limit if limit else None
-plan = plan_memory(config, height, width, torch.device("cpu"), engine.dtype, limit, window)
+plan = plan_memory(config, height, width, torch.device("cpu"), engine.dtype, limit, window=window)
 peak, stop = before, False
 def watch():
     global peak
