@@ -349,6 +349,12 @@ class PointwiseSum:
 
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
+        if not rows.is_contiguous():
+            # Of some columns the library rounds products before it adds them.
+            dense = rows.contiguous()
+            self.add_to(dense, pixels.contiguous())
+            rows.copy_(dense)
+            return
         if self._onednn is not None:
             self._onednn._convolution_pointwise_.binary(
                 rows.permute(0, 3, 1, 2),
@@ -358,9 +364,6 @@ class PointwiseSum:
                 *_POINTWISE,
                 *("add", None, None, [], None),
             )
-            return
-        if not rows.is_contiguous():  # some columns
-            rows += F.linear(pixels, self.weight, self.bias)
             return
         flat = rows.view(-1, rows.shape[-1])
         if _products_may_be_tf32(flat):
