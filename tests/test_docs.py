@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import restormer
 
+from restormer_cli.evaluation.metrics import METRICS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -113,4 +115,12 @@ def test_recipes_name_what_stands_in_the_code() -> None:
 def sources() -> list[Path]:
     return [
         p for folder in ("restormer_cli", "scripts", "tests") for p in (ROOT / folder).rglob("*.py")
+    ]
+
+
+def test_evaluation_page_describes_every_metric() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \|.*\| (higher|lower) \|$", page, flags=re.M)
+    assert [(label, key, better == "higher") for label, key, better in rows] == [
+        (metric.label, key, metric.higher_is_better) for key, metric in METRICS.items()
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 from restormer_cli.batch.discovery import Listing, list_images
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, in_order
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import Metrics, mean_metrics
 from restormer_cli.evaluation.pairing import pair_names
 from restormer_cli.evaluation.protocols import find_protocol
 from restormer_cli.images.reading import read_image
@@ -20,13 +19,10 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Score:
-    """The metrics of one image, or of all in the mean."""
+class Score(Metrics):
+    """The metrics of one image, or the mean of all."""
 
     name: str
-    psnr: float
-    ssim: float
-    mae: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class Evaluation:
 
         One infinite PSNR makes the mean infinite, as in the papers' scripts.
         """
-        return mean_score(self.scores)
+        mean = mean_metrics(self.scores)
+        return None if mean is None else Score(**mean.figures, name=MEAN)
 
     @property
     def complete(self) -> bool:
@@ -66,16 +63,6 @@ class Evaluation:
             *(f"{name}: has no target" for name in self.unmatched_results),
             *(f"{name}: has no result" for name in self.unmatched_targets),
         ]
-
-
-def mean_score(scores: Iterable[Score]) -> Score | None:
-    """The mean of each metric; None of nothing."""
-    rows = list(scores)
-    if not rows:
-        return None
-    return Score(
-        MEAN, fmean(s.psnr for s in rows), fmean(s.ssim for s in rows), fmean(s.mae for s in rows)
-    )
 
 
 def evaluate_folder(
@@ -136,7 +123,7 @@ def evaluate_folder(
         if isinstance(found, ImageError):
             evaluation.errors[pair[0]] = str(found)
         else:
-            evaluation.scores.append(Score(pair[0], *astuple(found)))
+            evaluation.scores.append(Score(**found.figures, name=pair[0]))
         if progress is not None:
             progress(number, len(pairing.pairs))
     return evaluation

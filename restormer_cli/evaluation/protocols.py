@@ -19,9 +19,9 @@ from restormer_cli.evaluation.metrics import (
     Metrics,
     Planes,
     Similarity,
-    _measure,
     align,
     gray_plane,
+    measure,
     rgb_planes,
     strips,
     y_plane,
@@ -87,12 +87,12 @@ class EvaluationProtocol:
                 reference = rgb_planes(target[a:b]).astype(np.float32)
                 return warped[a:b] * mask, reference * mask, mask
 
-            return _measure(shape, masked, self.similarity)
+            return measure(shape, masked, self.similarity)
 
         def rows(a: int, b: int) -> tuple[Planes, Planes, None]:
             return self.planes(result[a:b]), self.planes(target[a:b]), None
 
-        return _measure(shape, rows, self.similarity)
+        return measure(shape, rows, self.similarity)
 
     def compare_unrounded(self, result: Floats, target: Pixels) -> Metrics:
         """Compare what a network gave, ``(H, W, C)``, clamped to [0, 1] and not rounded.
@@ -108,7 +108,7 @@ class EvaluationProtocol:
             clamped = np.clip(result[a:b], 0, 1).astype(np.float64)
             return clamped, self.planes(target[a:b]), None
 
-        return _measure(shape, rows, self.similarity)
+        return measure(shape, rows, self.similarity)
 
     def _shape(self, result: Any, target: Pixels, row: Any) -> tuple[int, int, int]:
         """Height, width and channels of the planes, of which ``row`` is the result's first."""
@@ -129,7 +129,10 @@ class EvaluationProtocol:
 
 
 #: Sources: the evaluation scripts of the Restormer repository (``Deraining``, ``Denoising``,
-#: ``Motion_Deblurring``, ``Defocus_Deblurring``) and of the RealBlur benchmark.
+#: ``Motion_Deblurring``, ``Defocus_Deblurring``) and of the RealBlur benchmark. Where scikit-image
+#: and these scripts differ is said at each protocol. The figures there were measured on
+#: scikit-image's photographs astronaut, chelsea, coffee and rocket, 300×451 to 512×512 pixels, with
+#: noise of σ 3 and 10 (of 255) and with a blur of σ 1.5 pixels.
 PROTOCOLS: Mapping[str, EvaluationProtocol] = MappingProxyType(
     {
         protocol.name: protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from restormer_cli.batch.discovery import list_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import Metrics, mean_metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_in_order, pair_names
 from restormer_cli.evaluation.paper_tables import (
     AVERAGE,
@@ -100,8 +99,8 @@ def _rows(
 ) -> Iterator[Row]:
     restore: Restore | None = None
     before: Variant | None = None
-    means: list[Score] = []
-    counts: list[int] = []
+    means: list[Metrics] = []
+    count = 0
     for dataset, place in work:
         if place is None:
             yield _row(dataset, None, dataset.paper, [])
@@ -116,11 +115,12 @@ def _rows(
             numbers = labels.get(part) if part else None
             chosen = scores if numbers is None else _part(scores, numbers, place, part)
             yield _row(noted, part, figures, chosen)
-        means.append(_mean(scores))
-        counts.append(len(scores))
+        count += len(scores)
+        mean = mean_metrics(scores)
+        if mean is not None:
+            means.append(mean)
     if table.average and len(means) == len(table.sets):
-        ours = _figures(_mean(means))
-        yield Row(AVERAGE, None, None, None, None, sum(counts), ours, table.average)
+        yield Row(AVERAGE, None, None, None, None, count, _figures(means), table.average)
 
 
 # --- where the images are -----------------------------------------------------------------------
@@ -187,7 +187,7 @@ def _measure(
     budget: MemoryBudget,
     notes: list[str],
     progress: Progress | None,
-) -> list[Score]:
+) -> list[Metrics]:
     """Scores in the data set's order; ``notes`` gets what was passed over."""
     scores = []
     if dataset.layout == "blocks":
@@ -196,12 +196,11 @@ def _measure(
         count, samples = _files(dataset, place, budget, notes)
     for number, sample in enumerate(samples, start=1):
         try:
-            metrics = _compare(dataset, restore(sample.image), sample.target)
+            scores.append(_compare(dataset, restore(sample.image), sample.target))
         except MemoryError as error:
             raise ImageError(f"{sample.name}: memory ran out") from error
         except ImageError as error:
             raise ImageError(f"{sample.name}: {error}") from error
-        scores.append(Score(sample.name, *astuple(metrics)))
         if progress is not None:
             progress(dataset, number, count)
     return scores
@@ -366,25 +365,22 @@ def _no_numbers(path: Path, part: str) -> str:
     return f"{path}: does not hold the numbers of the {part} scenes"
 
 
-def _part(scores: list[Score], numbers: list[int], place: Path, part: str | None) -> list[Score]:
+def _part(
+    scores: list[Metrics], numbers: list[int], place: Path, part: str | None
+) -> list[Metrics]:
     """The scores of the scenes with these numbers, which count from 1."""
     if not numbers or not all(1 <= number <= len(scores) for number in numbers):
         raise UsageError(_no_numbers(place / LABELS.format(part), part or ""))
     return [scores[number - 1] for number in numbers]
 
 
-def _mean(scores: list[Score]) -> Score:
-    mean = mean_score(scores)
-    assert mean is not None
-    return mean
-
-
-def _figures(mean: Score) -> dict[str, float]:
-    return {"psnr": mean.psnr, "ssim": mean.ssim, "mae": mean.mae}
+def _figures(scores: list[Metrics]) -> dict[str, float]:
+    mean = mean_metrics(scores)
+    return {} if mean is None else mean.figures
 
 
 def _row(
-    dataset: DataSet, part: str | None, paper: Mapping[str, float], scores: list[Score]
+    dataset: DataSet, part: str | None, paper: Mapping[str, float], scores: list[Metrics]
 ) -> Row:
     return Row(
         dataset.name,
@@ -393,7 +389,7 @@ def _row(
         dataset.sigma,
         dataset.network,
         len(scores),
-        _figures(_mean(scores)) if scores else {},
+        _figures(scores),
         paper,
         dataset.note,
     )

@@ -7,7 +7,7 @@ import datetime
 import platform
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import METRICS, Metrics, mean_metrics
 from restormer_cli.evaluation.protocols import EvaluationProtocol, choose_protocol, find_protocol
 from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.images.codecs.base import Pixels
@@ -130,6 +129,7 @@ def write_report(
             "folders": _folders(result_dir, input_dir, target_dir),
             "settings": {key: list(count.items()) for key, count in run_log.settings.items()},
             "versions": _versions(),
+            "metrics": _metrics(),
             "mean": {
                 "before": _mean(r.before for r in shown),
                 "after": _mean(r.after for r in shown),
@@ -301,12 +301,25 @@ def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBu
 def _figures(metrics: Metrics | None) -> dict[str, float | str] | None:
     if metrics is None:
         return None
-    return {key: json_number(value) for key, value in asdict(metrics).items()}
+    return {key: json_number(value) for key, value in metrics.figures.items()}
 
 
 def _mean(metrics: Iterable[Metrics | None]) -> dict[str, float | str] | None:
-    mean = mean_score(Score("", m.psnr, m.ssim, m.mae) for m in metrics if m is not None)
-    return None if mean is None else _figures(Metrics(mean.psnr, mean.ssim, mean.mae))
+    return _figures(mean_metrics(filter(None, metrics)))
+
+
+def _metrics() -> list[dict[str, Any]]:
+    """How the page shows each metric."""
+    return [
+        {
+            "key": key,
+            "label": metric.label,
+            "unit": metric.unit,
+            "decimals": metric.decimals,
+            "better": "higher" if metric.higher_is_better else "lower",
+        }
+        for key, metric in METRICS.items()
+    ]
 
 
 def _folders(*folders: Path | None) -> dict[str, str]:
