@@ -1,4 +1,4 @@
-"""Which files a run works on, and which of them belong together."""
+"""Finds the images of a run, and pairs the views of dual-pixel images."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def find_work(
     null
         Names on standard input end in NUL instead of a line feed.
     shard
-        Give only the images and problems of this part. What results are called does not depend
-        on it. It may have nothing to do.
+        Return only the images and problems of this part, which may be none. The names of results
+        do not depend on it.
     origins
-        What is known of earlier results. They are no inputs, and keep their names when other
-        images of their name come.
+        Finds the results of earlier runs. They are no inputs, and keep their names when other
+        images of the same name are added.
 
     Raises
     ------
     UsageError
-        If ``source`` or a side does not exist, cannot be looked at or holds no image,
-        ``result_dir`` is no folder, or ``null`` comes without a list.
+        If ``source`` or a side does not exist, cannot be accessed or holds no image,
+        ``result_dir`` is no folder, or ``null`` is set without a list.
     """
     if file_mode(result_dir) and not is_folder(result_dir):
         raise UsageError(f"{result_dir}: is a file; name a folder for --result-dir")
@@ -116,16 +116,16 @@ def _below(root: Path, path: Path) -> PurePath:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder of images; names are relative to it, with ``/``."""
+    """The images of a folder. Names are relative to it, with ``/``."""
 
     names: list[str]
     problems: dict[str, str]
-    """What is called like an image and is none, or cannot be looked at, and a sentence each."""
+    """Files named like images that are none or cannot be accessed, with the reason."""
     notices: list[str]
 
 
 def list_images(folder: Path, recursive: bool) -> Listing:
-    """What :func:`find_images` finds, and what a person should know of the rest.
+    """List the images of a folder, with problems and notices.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def list_images(folder: Path, recursive: bool) -> Listing:
 
 
 def _shell_hint(source: str) -> str:
-    """Shells put the home in for ~ only at the beginning of a word: not in ``--input-dir=~/x``."""
+    """Shells expand ~ only at the beginning of a word, so not in ``--input-dir=~/x``."""
     return "; the shell did not replace the ~" if source.startswith("~") else ""
 
 

@@ -1,4 +1,4 @@
-"""What results are called, so that none takes the place of another, or of an input."""
+"""Names results so that none overwrites another, or an input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from restormer_cli.batch.shards import Shard
 from restormer_cli.system.files import real_path
 
 RESULT_SUFFIX = ".png"
-#: Of a name, in the units that the system counts: bytes, or those of UTF-16.
+#: Length of a name in the units of the system: bytes, or UTF-16 code units.
 LONGEST_NAME = 255
 
 
 def without_results(found: list[Candidate], result_dir: Path, origins: Origins) -> list[Candidate]:
-    """Leave out what earlier runs made, where inputs and results share a folder."""
+    """Leave out results of earlier runs, if inputs and results share a folder."""
     base = real_path(result_dir)
     within: dict[str, Path | None] = {}
     """Folders of inputs, and where in the result folder they lie."""
@@ -45,20 +45,25 @@ def name_results(
     *,
     ordered: bool,
 ) -> Work:
-    """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
+    """Name each result ``NAME.png``, or ``NAME.jpg.png`` if two would be equal.
 
-    Of these, one that has the shorter name from an earlier run keeps it, and so does the first
-    of those for which the longer one would be too long. What is too long all the same is cut, and
-    a hash of the whole name is put behind. Names that differ in case or Unicode form alone are
-    taken for equal, as some file systems do.
+    A result that has the shorter name from an earlier run keeps it, and so does the first of
+    those whose longer name would be too long. A name that is still too long is cut, and a hash of
+    the whole name is appended. Names that differ only in case or Unicode form count as equal, as
+    on some file systems.
 
-    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
-    what would have the same name.
+    All images decide on the names, whatever the shard. Only those of the shard are looked up on
+    the disk.
 
     Parameters
     ----------
     ordered
-        Leave the images in their order, not in that of their names.
+        Keep the order of the images; by default they are sorted by name.
+
+    Returns
+    -------
+    Work
+        The images of the shard, without those that would overwrite an input or each other.
     """
 
     def place_of(index: int) -> Any:
@@ -130,7 +135,7 @@ def name_results(
 
 
 def _with_suffix(stem: PurePath) -> PurePath:
-    """The name of a result, cut if it were too long for a file."""
+    """Append the suffix of results; cut a name that is too long for a file."""
     name = stem.name
     if _length(name) + len(RESULT_SUFFIX) > LONGEST_NAME:
         mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:10]
@@ -151,7 +156,7 @@ def _length(name: str) -> int:
 
 
 def _clashes(names: list[str]) -> list[list[int]]:
-    """Which names are the same, by their places in the list."""
+    """Groups of equal names, by their places in the list."""
     first: dict[str, int] = {}
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
@@ -162,7 +167,7 @@ def _clashes(names: list[str]) -> list[list[int]]:
 
 
 def _inputs_below(target: Path, found: list[Candidate]) -> set[str]:
-    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
+    """Inputs that lie in the result folder or link into it: relative to it, folded."""
     base = PurePath(_folded(target))
     folders: dict[str, PurePath] = {}
     inputs: set[str] = set()

@@ -1,4 +1,4 @@
-"""A run as the command line describes it: plain data, the same for all who work on it."""
+"""The options of a run: plain data, the same for all its workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restormer_cli.settings import Settings
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A run as the command line describes it."""
+    """The options of a run, as on the command line."""
 
     source: str
     result_dir: Path

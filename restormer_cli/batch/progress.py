@@ -1,4 +1,4 @@
-"""Progress of a run: how much is done of how much, what became of each image."""
+"""Counts the progress of a run and passes it to an observer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SAMPLED_SIZES = 256
 
 
 class ProgressTracker:
-    """Counts a run and tells an observer; implements :class:`restormer_cli.batch.worker.Listener`.
+    """Counts outcomes and calls an observer; a :class:`restormer_cli.batch.worker.Listener`.
 
-    An observer that fails, since nobody reads its output, say, is told nothing more, and what it
-    raised comes out of :meth:`check`: it must not be taken for an error of what was just done,
-    and everything else is still counted.
+    If the observer raises an exception, because nobody reads its output, say, it is not called
+    again, and :meth:`check` raises the exception: it is no error of the image at hand, and
+    outcomes are still counted.
     """
 
     def __init__(self, summary: Summary, observer: Observer) -> None:
@@ -31,7 +31,7 @@ class ProgressTracker:
         self._failure: Exception | None = None
 
     def begin(self, items: Sequence[Item]) -> None:
-        """These are to be restored. The headers of some are read, to know how long it takes."""
+        """Begin with these images. Reads the headers of some, to estimate the time."""
         for item in items[:: max(1, len(items) // SAMPLED_SIZES)]:
             size = image_size(item.source)
             if size is not None:
@@ -41,7 +41,7 @@ class ProgressTracker:
         self._tell(self.observer.begin, len(items), self._total)
 
     def megapixels(self, item: Item) -> float:
-        """Size of an image, as far as it is known by now."""
+        """Size of an image; the mean size of others while it is not known."""
         return self._known.get(item, self._mean)
 
     def notice(self, text: str, item: Item | None = None) -> None:
@@ -60,20 +60,20 @@ class ProgressTracker:
         self.finish(outcome)
 
     def finish(self, outcome: Outcome) -> None:
-        """Count and tell what became of an image that is not among those to be restored, too."""
+        """Count and report an outcome, also of an image that is not to be restored."""
         with stopping.uninterrupted():
             self.summary.count(outcome)
             self.summary.seconds = time.monotonic() - self._started
             self._tell(self.observer.finish, outcome)
 
     def check(self) -> None:
-        """Raise what should end the run: a signal, or an error of the observer."""
+        """Raise a pending stop signal or error of the observer."""
         if self._failure is not None:
             raise self._failure
         stopping.check(now=True)
 
     def close(self) -> None:
-        """Take the time, and raise what the observer raised."""
+        """Take the time; raise the error of the observer, if any."""
         self.summary.seconds = time.monotonic() - self._started
         if self._failure is not None:
             raise self._failure

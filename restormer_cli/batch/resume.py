@@ -1,7 +1,7 @@
-"""What is still to be done: restore an image, skip it since it is done, or refuse it.
+"""Decides which images are still to be restored: restore, skip or refuse.
 
-A result counts as done if the journal knows it as it is, and its inputs, weights and settings are
-those of this run.
+A result is done if the journal has an entry for the file as it is, with the inputs, weights and
+settings of this run.
 """
 
 from __future__ import annotations

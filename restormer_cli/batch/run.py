@@ -1,4 +1,4 @@
-"""A folder in, a folder out: skip what is done, have the rest restored, count and report."""
+"""Runs a batch: skip images that are done, have the rest restored, count and report."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SISTERS_SECONDS = 600.0
 
 
 class Executor(Protocol):
-    """What restores images: this process, several, or a cluster."""
+    """Restores the images of a run: in this process, in several, or on a cluster."""
 
     def restore(
         self, options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
-        """Restore images, note them in a journal of the record's folder, report their progress.
+        """Restore images, record them in a journal, report their progress.
 
         Raises
         ------
@@ -38,7 +38,7 @@ class Executor(Protocol):
         """
 
     def peak_memory(self) -> int:
-        """Bytes of main memory that a process which restores has held at most."""
+        """Peak main memory of a restoring process, in bytes."""
 
 
 def run(
@@ -48,11 +48,21 @@ def run(
     observer: Observer,
     summary: Summary | None = None,
 ) -> Summary:
-    """Restore all that ``work`` holds and is not done, holding the lock of the result folder.
+    """Restore the images of ``work`` that are not done, holding the lock of the result folder.
 
-    ``start`` gives what restores; it is called only once there is an image to restore. One image
-    that fails costs no other its result. Totals are counted in ``summary``, if one is given, so
-    that they are known of a run that is stopped.
+    One image that fails costs no other its result.
+
+    Parameters
+    ----------
+    start
+        Makes the executor; called only if there is an image to restore.
+    summary
+        Counts the totals, so that they are known of a run that is stopped.
+
+    Returns
+    -------
+    Summary
+        The totals.
 
     Raises
     ------
@@ -102,9 +112,9 @@ def run(
 
 @contextlib.contextmanager
 def _occupy(options: RunOptions, notice: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the result folder; folders that were made for nothing are removed in the end.
+    """Hold the lock of the result folder; remove folders that were made for nothing.
 
-    Gives whether nobody else can work there: where there are no locks, one may.
+    Yields True, or False if the file system has no locks, so that another run may work there.
     """
     folder = options.result_dir / FOLDER
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -124,7 +134,7 @@ def _occupy(options: RunOptions, notice: Callable[[str], None]) -> Iterator[bool
 def _survey(
     options: RunOptions, work: Work, journal: Journal, tracker: ProgressTracker
 ) -> list[Item]:
-    """What is to be restored; the rest is reported."""
+    """Return the images to restore; report the outcome of all others."""
     for text in work.notices:
         tracker.notice(text)
     for path, reason in work.problems:

@@ -1,7 +1,7 @@
-"""Walking folders: which files are images to restore, and which are passed over with a word.
+"""Walks folders: finds images by suffix, and counts the files that are passed over.
 
-What a name says is settled by its suffix, as a folder gives names without opening files. Only
-those whose names say nothing, or two things (``a.png.bak``), are opened.
+Files are recognised by suffix, since listing a folder opens no files. Only files with no suffix or
+an ambiguous one (``a.png.bak``) are opened.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
+from restormer_cli.images.codecs import CODECS, HEAD_BYTES
 from restormer_cli.system.files import why_no_file
 
 #: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
@@ -37,26 +38,26 @@ _OTHER_IMAGES = (
     "dng raw cr2 cr3 crw nef nrw arw srf sr2 arq orf ori raf rw2 rwl pef ptx srw x3f 3fr fff "
     "iiq eip mef mos mrw erf kdc dcr dcs dc2 k25 gpr bay cine rwz mdc ari"
 )
-#: Images of kinds that are not read. Whoever has them should know that they were passed over.
+#: Image formats that are passed over with a notice.
 OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_IMAGES.split())
 #: Folders in which systems keep thumbnails, deleted files and copies.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
     | {"system volume information", "lost+found", "__macosx"}
 )
-#: What a folder of results holds: the record of runs, and what begins so, reports on them.
+#: In a folder of results: the journals of runs, and how reports begin.
 RECORD_FOLDER = ".restormer"
 REPORT_MARK = b"restormer-cli report"
-#: Suffixes of what other programs keep beside an image, such as ``a.jpg.xmp``.
+#: Suffixes of files that other programs keep beside an image, such as ``a.jpg.xmp``.
 _SIDECARS = frozenset(
     {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
     | {".yaml", ".html", ".aae", ".arp", ".on1"}
 )
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
-#: Folders, and entries in each, that are looked into for images that a run does not take.
+#: Most folders, and entries in each, that are searched for images in sub-folders.
 _PEEKS, _PEEKED_ENTRIES = 1000, 10_000
-#: Names that a notice gives, and pages in a folder that are looked at as reports.
+#: Names in a notice, and HTML pages of a folder that are checked for being reports.
 _NAMED, _PAGES = 3, 20
 
 BELOW = "sub-folders hold images as well; --recursive takes them"
@@ -64,22 +65,22 @@ BELOW = "sub-folders hold images as well; --recursive takes them"
 
 @dataclass
 class PassedOver:
-    """What a walk found and did not take."""
+    """Images and folders that a walk passed over."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """Images that are not read, by suffix."""
+    """Number of images that are not read, by suffix."""
     unnamed: list[str] = field(default_factory=list)
-    """Images whose names do not end as those of images do."""
+    """Images without the suffix of an image."""
     links: list[str] = field(default_factory=list)
     """Links to folders."""
     system: Counter[str] = field(default_factory=Counter)
-    """Folders of the system, by name."""
+    """Number of folders of the system, by name."""
     reports: list[str] = field(default_factory=list)
     """Contact sheets and pictures of reports."""
     below: bool = False
-    """True if sub-folders that are not walked hold images."""
+    """True if there are images in sub-folders that are not walked."""
     result_folders: list[Path] = field(default_factory=list)
-    """Sub-folders that other runs wrote results to; these are in what was found."""
+    """Sub-folders with results of other runs, which are among the images found."""
 
     def notices(self) -> Iterator[str]:
         """A sentence for each kind."""
@@ -123,11 +124,19 @@ def find_images(
     problems: Problems | None = None,
     passed_over: PassedOver | None = None,
 ) -> list[Path]:
-    """Image files of a folder in natural order; hidden ones and ``excluded`` are passed over.
+    """Find the image files of a folder, in natural order.
 
-    Symbolic links to files are followed, those to folders are not, so there are no loops. What
-    is called like an image and is no file (a pipe, a link to nothing), and sub-folders that
-    cannot be read, are added to ``problems``.
+    Symbolic links to files are followed, those to folders are not, so there are no loops.
+
+    Parameters
+    ----------
+    excluded
+        A folder to pass over; so are hidden files and folders.
+    problems
+        Gets entries named like images that are no files (a pipe, a broken link), and sub-folders
+        that cannot be read.
+    passed_over
+        Gets the images and folders that are passed over.
 
     Raises
     ------
@@ -147,7 +156,7 @@ def walk(
     problems: Problems,
     passed_over: PassedOver,
 ) -> Iterator[tuple[str, bool]]:
-    """What :func:`find_images` finds, as it comes, and whether it is a link."""
+    """As :func:`find_images`, without an order; each path with True if it is a link."""
     walked = _Walk(folder, excluded, problems, passed_over)
     try:
         yield from walked.images(folder)
@@ -167,7 +176,7 @@ def walk(
 
 
 class _Place:
-    """A folder on its way to be walked."""
+    """A folder that is to be walked."""
 
     __slots__ = ("identity", "parent", "path")
 
@@ -185,7 +194,7 @@ class _Place:
 
 
 class _Walk:
-    """The state of a walk: what is still to be walked, and what must not be."""
+    """The state of a walk."""
 
     def __init__(
         self, root: Path, excluded: Path | None, problems: Problems, passed_over: PassedOver
@@ -199,7 +208,7 @@ class _Walk:
             self._excluded = None
 
     def enter(self, place: _Place) -> bool:
-        """Go into a folder, unless it is excluded or holds itself, as a bind mount can."""
+        """Enter a folder, unless it is excluded or contains itself, as a bind mount can."""
         facts = os.stat(place.path)  # noqa: PTH116 - DirEntry.stat has no inode on Windows
         identity = (facts.st_dev, facts.st_ino)
         if identity == self._excluded:
@@ -212,7 +221,7 @@ class _Walk:
         return True
 
     def images(self, folder: Path) -> Iterator[tuple[str, bool]]:
-        """The images right in a folder; its sub-folders become pending."""
+        """Images directly in a folder; its sub-folders become pending."""
         here = self._here
         files: list[tuple[str, bool]] = []
         folders: list[str] = []
@@ -262,7 +271,7 @@ class _Walk:
     def _without_reports(
         self, reports: list[str], folders: list[str], files: list[tuple[str, bool]]
     ) -> tuple[list[str], list[tuple[str, bool]]]:
-        """Leave out the contact sheets beside reports, and the folders of their pictures."""
+        """Leave out contact sheets beside reports, and the folders of their pictures."""
         pictures = {f"{Path(name).stem}-files" for name in reports}
         sheets = {
             file
@@ -277,7 +286,7 @@ class _Walk:
         )
 
     def holds_images(self) -> bool:
-        """True if there is an image in pending folders, as far as a look tells."""
+        """True if a short search finds an image in pending folders."""
         peeks = 0
         while self.pending and peeks < _PEEKS:
             place = self.pending.pop()
@@ -315,7 +324,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_an_image(name: str, suffix: str) -> bool:
-    """True if a name leaves it open: it has no suffix, or that of an image and something more."""
+    """True if a name has no suffix, or that of an image before another one."""
     if suffix in _SIDECARS:
         return False
     return not _PLAIN_SUFFIX.fullmatch(suffix) or bool(_INNER_SUFFIX.search(name.lower()))
@@ -326,32 +335,11 @@ def _holds_an_image(entry: os.DirEntry[str]) -> bool:
         if not entry.is_file():
             return False
         with open(entry.path, "rb") as file:  # noqa: PTH123 - of a DirEntry
-            head = file.read(32)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
-    starts = (
-        b"\x89PNG\r\n\x1a\n",
-        b"\xff\xd8\xff",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"MM\0+",
-        b"GIF8",
-    )
-    if head.startswith(starts):
-        return True
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    if head[4:8] == b"ftyp":
-        return head[8:12] in {b"heic", b"heix", b"mif1", b"avif", b"avis"}
-    return head[:2] == b"BM" and head[14:15] in {
-        b"\x0c",
-        b"\x28",
-        b"\x34",
-        b"\x38",
-        b"\x6c",
-        b"\x7c",
-    }
+    is_heic = head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1"}
+    return is_heic or any(codec.matches(head) for codec in CODECS)
 
 
 def _begins_with_mark(path: Path) -> bool:

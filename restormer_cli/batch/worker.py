@@ -1,4 +1,4 @@
-"""What one worker does, wherever it runs: read ahead, restore, write behind, keep a journal."""
+"""One worker: reads ahead, restores, writes in the background, keeps a journal."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ AHEAD_BYTES = 64 * 2**20
 DECODING_BYTES = 24
 #: Times its pixels that an image holds while it is encoded: copies, and the file.
 ENCODING_COPIES = 4
-#: What an image holds beside its pixels, at least: those that cannot be read count, too.
+#: Bytes that an image holds beside its pixels, also one that cannot be read.
 LOADED_BYTES = 1 << 12
-#: Results in a row that a full disk, say, refuses before the run stops.
+#: Results in a row that cannot be written, on a full disk, say, before the run stops.
 REFUSED_WRITES = 2
-#: Images in a row that the network fails on for no fault of theirs before the run stops.
+#: Failures of the network in a row, for no fault of the image, before the run stops.
 FAULTS = 3
-#: Seconds that a run which is stopped gives to what is being written.
+#: Seconds that a run which is stopped waits for results that are being written.
 LAST_WRITE_SECONDS = 10.0
 #: Why a run stops that is asked to.
 FAIL_FAST = "--fail-fast stops at the first failure"
 
 
 class Listener(Protocol):
-    """Callbacks for what becomes of images, all called in the thread that restores them.
+    """Callbacks for the progress of images, all called in the thread that restores.
 
-    Being told raises nothing; what should end the work comes out of :meth:`check`.
+    None raises an exception, except :meth:`check`, which ends the work.
     """
 
     def check(self) -> None:
-        """Raise what should end the work; called between images and inside the network."""
+        """Raise an exception to end the work; called between images and inside the network."""
 
     def notice(self, text: str, item: Item | None = None) -> None: ...
     def start(self, item: Item, megapixels: float) -> None:
-        """It has been read, is so large, and goes through the network."""
+        """Called when an image enters the network."""
 
     def advance(self, megapixels: float) -> None:
-        """So much has come out of the network since the last call."""
+        """Called with the megapixels restored since the last call."""
 
     def settle(self, item: Item, outcome: Outcome) -> None:
         """Called once for each image with its outcome."""
@@ -81,7 +81,7 @@ def work(
     *,
     keep_on: bool = True,
 ) -> str:
-    """Restore images as they come, chunk by chunk, and note them in ``record``.
+    """Restore images chunk by chunk, and record them in ``journal``.
 
     Small images of one size go through the network together within a chunk. One image that
     fails costs no other its result.
@@ -89,14 +89,14 @@ def work(
     Parameters
     ----------
     keep_on
-        Go on when the network fails for a reason that is none of the image: that is then one of
-        those that failed. Else raise it, so that somebody else may try.
+        When the network fails for a reason other than the image, count the image as failed and
+        go on. Else raise the exception, so that another worker may try.
 
     Returns
     -------
     str
-        Why not all images were processed: a failure if the run fails fast, or a full disk.
-        Empty if they were.
+        The reason if not all images were processed: a failure with ``--fail-fast``, or a full
+        disk. Empty if all were.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def work(
 
 
 def unwritable(options: RunOptions, error: OSError) -> UsageError:
-    """What to say of a result folder that takes nothing, or whose record is in the way."""
+    """Make the error for a result folder or journal that cannot be written to."""
     # Read-only, full or closed is the folder, whichever file of ours has met it.
     its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
     path = (its_own and error.filename) or options.result_dir
@@ -138,13 +138,13 @@ class _Loaded:
 
     item: Item
     last: bool
-    """Of its chunk."""
+    """True for the last image of a chunk."""
     pictures: list[Picture] = field(default_factory=list)
     stamps: list[Stamp] = field(default_factory=list)
     error: str | None = None
 
     views: tuple[Pixels, ...] = ()
-    """What the network is given of the pictures."""
+    """The pixels for the network."""
 
     @property
     def bytes(self) -> int:
@@ -154,7 +154,7 @@ class _Loaded:
 
 
 class _Ended(BaseException):
-    """Ends the network from inside its progress; no error, so that it is not taken for one."""
+    """Raised by the progress callback of the network to end it; not an Exception."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(cause)
@@ -214,7 +214,7 @@ class _Pipeline:
         return ""
 
     def _look_up(self) -> None:
-        """Between two steps: say what has been written, and see whether to go on."""
+        """Between two steps, report what was written, and let the listener end the work."""
         self._report(self.writer.finished())
         self.listener.check()
 
@@ -245,7 +245,7 @@ class _Pipeline:
         return loaded
 
     def _before_decoding(self, path: Path) -> Callable[[int, int], None]:
-        """Refuses a size that can never fit, and lets the others wait until there is room."""
+        """Make a check that refuses a size that can never fit, and waits for room for others."""
         waited = False
 
         def check(height: int, width: int) -> None:
@@ -261,9 +261,9 @@ class _Pipeline:
         return check
 
     def _make_room(self, loaded: _Loaded) -> None:
-        """See that an image fits into memory beside what is being read and written.
+        """Make room in memory for an image beside others that are being read and written.
 
-        Where it does not, that is waited for; and then no more is read beside it than fits.
+        If there is none, wait for those, and limit further reading to the room that is left.
         """
         height, width = loaded.pictures[0].pixels.shape[:2]
         small = DECODING_BYTES * height * width <= SMALL_BYTES
@@ -284,7 +284,7 @@ class _Pipeline:
         self.reader.allow(lambda size: size <= left)
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
-        """Images that go through the network together: neighbours of one size, if small."""
+        """Group images for the network: neighbours of one size, if small."""
         group: list[_Loaded] = []
         for loaded in reader:
             if group and not (len(group) < self._together(group[0]) and _alike(group[0], loaded)):
@@ -338,7 +338,7 @@ class _Pipeline:
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)
 
     def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
-        """The results of a group. What is raised comes from the network, or ends the work."""
+        """Restore a group. Raises errors of the network, or ``_Ended`` to end the work."""
         advance = self._announce(group)
         ended: list[_Ended] = []
 
@@ -368,7 +368,7 @@ class _Pipeline:
         return results
 
     def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
-        """Report what is in the network now; give the callback for the fraction that is done."""
+        """Report the images in the network; return the callback for the fraction done."""
         height, width = group[0].pictures[0].pixels.shape[:2]
         for loaded in group:
             self.listener.start(loaded.item, width * height / 1e6)
@@ -396,7 +396,7 @@ class _Pipeline:
         return Outcome(**facts, **vars(self.provenance))
 
     def _fail(self, loaded: _Loaded, error: str) -> None:
-        """Report a failure behind the results that are still being written."""
+        """Report a failure, after the results that are still being written."""
         self.failed = True
         self.writer.put((loaded.item, self._outcome(loaded, error)), 0, lambda: None)
 
@@ -428,7 +428,7 @@ class _Pipeline:
 
 
 def _sentence(path: Path, error: BaseException, doing: str) -> str:
-    """What to say of an error that an image has met, whatever it is; it names a file."""
+    """The sentence for any error of an image; it names the file."""
     if isinstance(error, ImageError):
         text = str(error)
         return text if text.startswith(f"{path}: ") else f"{path}: {text}"
