@@ -1,4 +1,4 @@
-"""Restoring in this process."""
+"""The executor that restores in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who restores: this process, one for each GPU of this machine, or the workers of a cluster."""
+"""Chooses the executor: this process, a process for each GPU, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Workers as a person asks for them; None where the machine or the cluster decides."""
+    """The workers that a person asks for; None where the machine or the cluster decides."""
 
     engine: str = "local"
     """``local`` or ``ray``."""
@@ -30,12 +30,12 @@ class ExecutorOptions:
     gpus_per_worker: float | None = None
 
     def check(self, device: str) -> None:
-        """See that this can be had, without looking for devices or clusters.
+        """Check that the options fit together, without looking for devices or clusters.
 
         Raises
         ------
         UsageError
-            If it cannot.
+            If they do not, or Ray is not installed.
         """
         if self.engine == "ray":
             if importlib.util.find_spec("ray") is None:
@@ -51,12 +51,12 @@ def start(
     run_options: RunOptions,
     spec: RestorerSpec,
 ) -> Executor:
-    """Make the executor that the options describe; what is used, and why, is logged.
+    """Make the executor that the options describe; log its devices and the reasons.
 
     Raises
     ------
     UsageError
-        If weights, device or cluster are not to be had.
+        If weights, device or cluster are not available.
     """
     # For workers, which may have another working directory.
     elsewhere = replace(run_options, result_dir=absolute_path(run_options.result_dir))
@@ -78,7 +78,7 @@ def start(
 
 
 def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[RestorerSpec]:
-    """A spec for each process of this machine; all devices in turn."""
+    """Make a spec for each process of this machine, with all devices in turn."""
     found = [spec.device]
     if spec.device in {"auto", "cuda"}:
         share_the_machine()  # before PyTorch is loaded

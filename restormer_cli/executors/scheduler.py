@@ -1,13 +1,12 @@
-"""Several workers on one run: images go out in chunks, faults are survived, each is told once.
+"""The scheduler: hands chunks of images to several workers, and survives the loss of any.
 
-The driver moves no pixels. It hands each worker two chunks, so that one is there when the other is
-done, and makes them so large that a worker needs a few seconds for one, but smaller towards the
-end, so that all end together. Of a million images no more are under way.
+The driver moves no pixels. Each worker has two chunks, so that one is there when the other is done.
+A chunk takes a few seconds, and less towards the end, so that all workers end together. No other
+images are in the hands of workers, even of a million.
 
-When a worker is lost, what it had in hand is done again. Each of those images is then given to a
-worker alone, since one of them may be the cause: who loses three workers has failed. Results
-appear whole or not at all, so doing an image twice harms nothing; whatever is told of it a second
-time is passed over.
+When a worker is lost, its images are restored again. Each of them is then given to a worker alone,
+since it may be the cause: an image that loses three workers has failed. Results appear whole or
+not at all, so restoring an image twice harms nothing, and its second outcome is ignored.
 """
 
 from __future__ import annotations
@@ -36,46 +35,43 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a worker should need for a chunk.
 CHUNK_SECONDS = 2.0
-#: Megapixels of a chunk as long as nobody knows how fast a worker is.
+#: Megapixels of a chunk while the speed of a worker is not known.
 FIRST_CHUNK = 0.25
-#: And at least: eight small images, which go through the network together.
+#: Least megapixels of a chunk: eight small images, which are restored together.
 SMALLEST_CHUNK = 8 * 64 * 64 / 1e6
-#: Images in a chunk at most.
+#: Most images in a chunk.
 LONGEST_CHUNK = 256
 #: Chunks that a worker has at once.
 CHUNKS_AHEAD = 2
-#: So many workers an image may lose before it has failed, and a worker may be lost in a row
-#: before it has begun to work.
+#: Workers that an image may lose before it has failed, and losses in a row of a worker that has not
+#: begun to work.
 LOSSES = 3
-#: Seconds without any worker after which it is said.
+#: Seconds without any worker after which a notice says so.
 LONELY_SECONDS = 10.0
-#: Seconds that a worker may need, when it has written its last result, to say so.
+#: Seconds that a worker may need to reply after its last result.
 LAST_WORD_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What a pool says of a worker that is not there any more."""
+    """The reply of a pool for a worker that was lost."""
 
     reason: str
 
 
 class WorkerPool(Protocol):
-    """Workers somewhere, by their numbers.
-
-    Each has a :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`.
-    """
+    """Workers, by number, each with a :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`."""
 
     size: int
 
     def start(self, worker: int) -> None:
-        """Have a worker made, or made anew after it was lost; does not wait for it."""
+        """Start a worker, also one that was lost; does not wait for it."""
 
     def call(self, worker: int, chunks: Sequence[Sequence[Item]], stop: bool) -> None:
-        """Call ``exchange`` of a worker, which has answered the last call; does not wait."""
+        """Call ``exchange`` of a worker that has replied to the last call; does not wait."""
 
     def replies(self, seconds: float) -> Iterable[tuple[int, Reply | Lost]]:
-        """Answers to calls; waits for one, but no longer than this."""
+        """Wait for a reply, up to ``seconds``, and yield all that are there."""
 
     def close(self) -> None:
         """End all workers at once."""
@@ -83,23 +79,23 @@ class WorkerPool(Protocol):
 
 @dataclass
 class _WorkerState:
-    """What the driver knows of a worker."""
+    """The state of a worker, as the driver knows it."""
 
     chunks: list[set[Item]] = field(default_factory=list)
-    """That it has, without those images that are done."""
+    """Chunks that it has, without images that are done."""
     alone: bool = False
-    """True if it is restoring an image that may have lost others."""
+    """True if it is restoring an image that may have caused the loss of others."""
     ready: bool = False
     waiting: bool = False
-    """True if it owes an answer."""
+    """True if it has not replied to the last call."""
     since: float = 0.0
-    """When it was ready."""
+    """Time at which it was ready."""
     done: float = 0.0
     """Megapixels that it has finished since."""
     begun: float = 0.0
-    """Megapixels that came out of its network and are not yet finished."""
+    """Megapixels of images that are not finished."""
     stillborn: int = 0
-    """How often in a row it was lost before it was ready."""
+    """Losses in a row before it was ready."""
     given_up: bool = False
 
 
@@ -120,13 +116,13 @@ class Scheduler:
         self.workers = [_WorkerState() for _ in range(min(self.pool.size, len(items)))]
         self.fresh = deque(items)
         self.left = sum(map(tracker.megapixels, items))  # of those in fresh
-        #: Images that are under way, as workers know them and as the person typed them.
+        #: Images in the hands of workers, as these know them and as the person typed them.
         self.open: dict[Item, Item] = {}
-        #: Of those, what each has lost.
+        #: Workers that each of them has lost.
         self.losses: dict[Item, list[int]] = {}
-        #: And those of them that nobody has in hand.
+        #: Those of them that no worker has.
         self.suspects: deque[Item] = deque()
-        #: Where workers that were lost may have left something half-written.
+        #: Folders where lost workers may have left temporary files.
         self.wrecks: set[Path] = set()
         self.halted = self.stopping = False
         with uninterrupted():
@@ -162,7 +158,7 @@ class Scheduler:
         self.pool.call(number, chunks, stop)
 
     def _chunks(self, number: int) -> Iterator[list[Item]]:
-        """What a worker gets now."""
+        """Chunks for a worker."""
         worker = self.workers[number]
         while len(worker.chunks) < CHUNKS_AHEAD and not worker.alone:
             suspect = self._suspect_for(number)
@@ -180,9 +176,9 @@ class Scheduler:
             yield chunk
 
     def _suspect_for(self, number: int) -> Item | None:
-        """An image that has lost others, but not this worker, if there is another one.
+        """An image that has lost workers other than this one, if there are any.
 
-        A device that is out of order would lose every image else.
+        Else a broken device would fail every image.
         """
         ready = {other for other, worker in enumerate(self.workers) if worker.ready}
         for item in self.suspects:
@@ -276,12 +272,12 @@ class Scheduler:
             self._halt(FAIL_FAST)
 
     def _halt(self, reason: str) -> None:
-        """Begin nothing more; the first reason counts."""
+        """Begin no more images; the first reason counts."""
         self.halted = True
         self.tracker.summary.reason = self.tracker.summary.reason or reason
 
     def _as_typed(self, text: str, item: Item | None) -> str:
-        """A sentence with paths as the person gave them; workers know absolute ones."""
+        """Put paths into a sentence as the person typed them; workers know absolute ones."""
         if item in self.open:
             typed = self.open[item]
             for path, short in zip(_paths(item), _paths(typed), strict=True):
@@ -293,7 +289,7 @@ class Scheduler:
     # Faults
 
     def _lose(self, number: int, reason: str) -> None:
-        """A worker has gone: what it had in hand is to be done again."""
+        """Handle the loss of a worker: its images are to be restored again."""
         worker = self.workers[number]
         if self.stopping:
             worker.ready = False
@@ -322,11 +318,11 @@ class Scheduler:
             self.pool.start(number)
 
     def _unfinished(self, worker: _WorkerState) -> list[Item]:
-        """Images that a worker has and that are not done."""
+        """Images of a worker that are not done."""
         return [item for chunk in worker.chunks for item in chunk if item in self.open]
 
     def _blame(self, number: int, reason: str) -> None:
-        """A worker is of no use; that is the end if it was the last one."""
+        """Give up a worker; raise UsageError if it was the last one."""
         reason = self._as_typed(reason, None)
         if all(worker.given_up for worker in self.workers):
             raise UsageError(reason)
@@ -341,7 +337,7 @@ class Scheduler:
             self.last_ready = float("inf")  # say it once
 
     def _stop(self) -> None:
-        """Have all workers write what they have restored; those that need longer are ended."""
+        """Let all workers write their restored images; end those that need too long."""
         self.stopping = True
         until = time.monotonic() + LAST_WRITE_SECONDS + LAST_WORD_SECONDS
         while any(worker.ready for worker in self.workers) and time.monotonic() < until:
