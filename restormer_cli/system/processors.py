@@ -13,7 +13,7 @@ from restormer_cli.system import cgroups
 
 
 def processors() -> int:
-    """How many processors this process may keep busy: affinity and control groups respected."""
+    """Number of processors that this process may use, by affinity and control groups."""
     import psutil
 
     try:
@@ -24,7 +24,7 @@ def processors() -> int:
 
 
 def idle_processors(seconds: float = 0.2) -> int:
-    """How many processors of the machine nobody keeps busy, this process sleeping meanwhile."""
+    """Number of idle processors of the machine, measured while this process sleeps."""
     import psutil
 
     try:
@@ -36,16 +36,16 @@ def idle_processors(seconds: float = 0.2) -> int:
 
 @functools.cache
 def share_the_machine() -> str:
-    """Settle on a number of threads, unless the user has; to be called before PyTorch is loaded.
+    """Set the number of threads, unless the user has; call it before PyTorch is loaded.
 
     Threads of OpenMP wait for each other at the end of every step. If there are more of them
-    than processors that are free, each step takes as long as the scheduler's turn: two threads
-    beside two busy processes took over 20 times as long as one (measured on two cores).
+    than idle processors, each step takes as long as the scheduler's turn: two threads beside two
+    busy processes took over 20 times as long as one (measured on two cores).
 
     Returns
     -------
     str
-        The number and why, for people.
+        The number and the reason, for people.
     """
     allowed = processors()
     if "OMP_NUM_THREADS" in os.environ:
