@@ -1,4 +1,4 @@
-"""The Python face of the commands that work on folders."""
+"""Restores folders from Python."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ def restore_folder(
     Parameters
     ----------
     restorer
-        A :class:`~restormer_cli.Restorer`, or anything that is called like one. Results of
-        another network or other settings are made again, if the restorer has ``settings`` that
-        tell; else whatever is there counts as done.
+        A :class:`~restormer_cli.Restorer`, or a function with the same parameters. If it has
+        ``settings``, results of other settings are restored again; else all results that are
+        there count as done.
     input_dir
         A folder, or one image file.
+    result_dir
+        The folder of results.
     sides
         Sub-folders with one view of each image, for dual pixels ``("inputL", "inputR")``.
     recursive, overwrite, checksum, wait, bit_depth, png_compression, max_pixels, shard, dry_run
         As the options of the command line.
     fail_fast
-        Stop at the first failure; what was not begun has no outcome.
+        Stop at the first failure; images that were not begun have no outcome.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def restore_folder(
     Raises
     ------
     UsageError
-        If there is nothing to do or the folders make no sense.
+        If there are no images, or a folder cannot be used.
     BusyError
         If another run works in the result folder.
     """

@@ -1,4 +1,4 @@
-"""Which network restores, and on what: plain data that travels to where it is loaded."""
+"""Loads restorers, from specs: plain data on weights, device and precision."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class LoadedRestorer(NamedTuple):
     restorer: Restorer
     provenance: Provenance
     facts: list[str]
-    """For people who want to know: where it computes, how, and why."""
+    """Sentences for people: device, threads and precision, with reasons."""
 
 
 @dataclass(frozen=True)
 class RestorerSpec:
-    """What to load; the fields that are not explained are those of a :class:`Restorer`."""
+    """Describes a restorer to load. Fields without a comment are those of :class:`Restorer`."""
 
     variant: Variant
     file: WeightsFile
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
     device: str = "auto"
     precision: str = "auto"
     max_memory: int | None = None
@@ -52,27 +52,29 @@ class RestorerSpec:
     options: str | None = None
     """SHA-256 of the file of ``--options``."""
     threads: int | None = None
-    """Threads to compute with; None: as many as processors are free."""
+    """Threads to compute with; None for one on each idle processor."""
     sharers: int = 1
-    """Processes like this one among which the machine's memory is divided."""
+    """Number of processes that share the machine's memory."""
 
     @classmethod
     def find(
         cls, variant: Variant, weights: str = "auto", options: Path | None = None, **others: Any
     ) -> RestorerSpec:
-        """For the weights and the hyper-parameters that a person names.
+        """Make a spec for the weights and the hyper-parameters that a person names.
 
         Raises
         ------
         WeightsError
-            If they are not there.
+            If there are no such weights.
+        OptionsError
+            If the hyper-parameters cannot be used.
         """
         file = find_weights(variant, weights, options=options)
         options_hash = None if options is None else checksum.sha256(options)
         return cls(variant, file, checksum.sha256(file.path), options=options_hash, **others)
 
     def settings(self) -> Settings:
-        """What the record of a folder says of results that are made so."""
+        """The settings of results, for the journal."""
         return Settings(
             task=self.variant.task,
             weights=self.sha256,
@@ -83,12 +85,12 @@ class RestorerSpec:
         )
 
     def load(self) -> LoadedRestorer:
-        """Load it in this process. PyTorch should not have been imported before.
+        """Load the restorer in this process. PyTorch should not have been imported before.
 
         Raises
         ------
         UsageError
-            If weights or device are not what they should be.
+            If the weights do not fit, or the device is not available.
         """
         threads = share_the_machine() if self.threads is None else _take(self.threads)
         from restormer_cli.network import devices
@@ -109,7 +111,7 @@ class RestorerSpec:
         )
 
     def restorer(self, choice: Choice) -> Restorer:
-        """The network on the device that was chosen.
+        """Load the restorer on the device that was chosen.
 
         Raises
         ------
@@ -130,12 +132,12 @@ class RestorerSpec:
         )
 
     def found_here(self) -> RestorerSpec:
-        """The same with the weights as this machine has them, which may be another one.
+        """Make the same spec with the path of the weights on this machine.
 
         Raises
         ------
         WeightsError
-            If it does not have them, or others under their name.
+            If this machine has no such file, or another one of its name.
         """
         path: Path | None = self.file.path
         if not is_file(self.file.path):
@@ -160,7 +162,7 @@ def load_restorer(
     tile: int | None = None,
     tile_overlap: int = 32,
 ) -> Restorer:
-    """Load what restores: for a task of the command line, or from a checkpoint.
+    """Load a restorer for a task of the command line, or from a checkpoint.
 
     >>> restorer = load_restorer("denoise", kind="color")
     >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
@@ -168,16 +170,16 @@ def load_restorer(
     Parameters
     ----------
     task_or_path
-        A task, such as ``derain``, or a file of weights; of the latter the task is the first
-        that it fits.
+        A task, such as ``derain``, or a file of weights, which is taken for the first task that
+        it fits.
     kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap
         As the options of the command line; ``max_memory`` in bytes.
 
     Raises
     ------
     UsageError
-        If there is no such task, the weights are missing or do not fit, or the device is not to
-        be had.
+        If there is no such task, the weights are missing or do not fit, or the device is not
+        available.
     """
     from restormer_cli.network import devices
 

@@ -104,7 +104,7 @@ def _write_table(path: Path, text: str) -> None:
 
 
 def as_json_lines(evaluation: Evaluation) -> list[str]:
-    """One JSON object a score, with its name and metrics, and a last one named ``mean``.
+    """Make a JSON object for each score, with its name and metrics, and one named ``mean``.
 
     JSON has no infinity, so an infinite PSNR is the string ``"inf"``: a strict parser reads it,
     and ``float()`` makes a number of it. ``null`` stands only in the line ``mean``, and only if
@@ -114,7 +114,7 @@ def as_json_lines(evaluation: Evaluation) -> list[str]:
 
 
 def as_table(evaluation: Evaluation) -> list[str]:
-    """Aligned lines for people, the mean last."""
+    """Make aligned lines for people, the mean last."""
     from restormer_cli.evaluation.metrics import METRICS
 
     rows = [(harmless(score.name), score) for score in _scores(evaluation)]
@@ -130,7 +130,7 @@ def as_table(evaluation: Evaluation) -> list[str]:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """The same as a table with a header; infinite is ``inf``, nothing is empty."""
+    """Make CSV with a header, the mean last; infinite is ``inf``, a missing mean is empty."""
     header = {column: column for column in _columns()}
     return "".join(_csv_line(row) for row in [header, *_rows(evaluation)])
 

@@ -1,4 +1,4 @@
-"""The options that all restoring subcommands share, declared once."""
+"""The options that all restoring commands share, declared once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from restormer_cli.system.units import parse_bytes
 
-#: PyTorch ends the process where the system does not give it as many as it is told to take.
+#: PyTorch ends the process if the system does not allow as many threads as it is told to use.
 MOST_THREADS = 1024
 
 
@@ -38,7 +38,13 @@ class BitDepth(str, enum.Enum):
 
 
 def memory_size(text: str) -> int:
-    """Read ``--max-memory``."""
+    """Parse ``--max-memory``.
+
+    Raises
+    ------
+    BadParameter
+        If it is no size.
+    """
     try:
         return parse_bytes(text)
     except ValueError as error:
@@ -48,9 +54,12 @@ def memory_size(text: str) -> int:
 def typed_path(text: str | Path) -> Path:
     """Read the path of a folder or file that a person types.
 
-    What is typed by mistake rather than meant is refused: nothing, as an unset variable of the
-    shell leaves; ``-``, which is no stream here; and a ``~`` that the shell has left, since it
-    does so in ``--option=~/x``, and a folder of that name is dangerous to remove.
+    Raises
+    ------
+    BadParameter
+        If the path is probably a mistake: empty, as from an unset variable of the shell; ``-``,
+        which is no stream here; or with a ``~`` that the shell did not expand, as in
+        ``--option=~/x``, since a folder of that name is dangerous to remove.
     """
     text = str(text)
     if not text:
@@ -66,7 +75,7 @@ def typed_path(text: str | Path) -> Path:
 
 
 def path_option(help: str, *names: str) -> Any:
-    """An option that takes a path."""
+    """Declare an option that takes a path; without names it is called as its parameter."""
     return typer.Option(*names, parser=typed_path, metavar="PATH", help=help)
 
 
@@ -81,7 +90,7 @@ MaxMemory = Annotated[
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What they are set to."""
+    """The values of the common options."""
 
     input_dir: Annotated[
         str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
@@ -180,7 +189,7 @@ class CommonOptions:
 
 
 def common_parameters() -> list[inspect.Parameter]:
-    """The options of :class:`CommonOptions` as parameters of a command."""
+    """Make parameters of a command from the fields of :class:`CommonOptions`."""
     hints = get_type_hints(CommonOptions, include_extras=True)
     return [
         inspect.Parameter(
@@ -196,13 +205,13 @@ def common_parameters() -> list[inspect.Parameter]:
 
 
 def take_common(values: dict[str, Any]) -> CommonOptions:
-    """Take the shared options out of all that a command was given."""
+    """Take the common options out of the values of a command."""
     fields = dataclasses.fields(CommonOptions)
     return CommonOptions(**{field.name: values.pop(field.name) for field in fields})
 
 
 def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Parameter:
-    """One option as a parameter of a command."""
+    """Make a parameter of a command for one option."""
     annotation = Annotated[kind, typer.Option(**words)]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
@@ -212,7 +221,7 @@ def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Paramete
 def with_signature(
     command: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Have Typer read these parameters as those of a command that takes any."""
+    """Declare these parameters to Typer for a command that takes any keywords."""
     # setattr, since no type says that a function has one.
     setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
     command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -1,4 +1,4 @@
-"""``restormer reproduce``: the papers' tables, measured again, beside the published figures."""
+"""``restormer reproduce``: measures the papers' tables again, beside the published figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LABEL_WIDTH, FIGURE_WIDTH = 26, 9
 
 
 def as_list() -> list[str]:
-    """A line a table: number, name, and the data sets in it."""
+    """Make a line for each table: number, name, and its data sets."""
     lines = []
     for table in tables():
         sets = ", ".join(dict.fromkeys(s.name for s in table.sets))
@@ -49,7 +49,7 @@ def as_list() -> list[str]:
 
 
 def as_heading(table: Table) -> list[str]:
-    """The lines above the rows of a table."""
+    """Make the lines above the rows of a table."""
     columns = "".join(
         f"{metric.label:>{FIGURE_WIDTH}}{'paper':>{FIGURE_WIDTH}}{'Δ':>{FIGURE_WIDTH}}"
         for metric in _compared(table).values()
@@ -61,7 +61,7 @@ def as_heading(table: Table) -> list[str]:
 
 
 def as_line(row: Row, table: Table) -> str:
-    """Our figures, the paper's and the difference; a dash where there is none."""
+    """Make a line of our figures, the paper's and the difference; a dash for none."""
     line = f"{row.label:{LABEL_WIDTH}}{row.images or '-':>7}"
     for key, metric in _compared(table).items():
         ours, paper = row.ours.get(key), row.paper.get(key)
@@ -73,7 +73,7 @@ def as_line(row: Row, table: Table) -> str:
 
 
 def as_json(row: Row, table: Table, weights: str | None) -> str:
-    """A JSON object on one line; an infinite figure is the string ``"inf"``."""
+    """Make a JSON object on one line; an infinite figure is the string ``"inf"``."""
     ours = {key: json_number(value) for key, value in row.ours.items()}
     values = {"table": table.name, **asdict(row), "weights": weights, "ours": ours}
     return harmless_json(json.dumps(values, ensure_ascii=False))
@@ -164,7 +164,7 @@ def reproduce(
 def _networks(
     files: Mapping[str, WeightsFile], device: str, precision: str, max_memory: int | None
 ) -> Callable[[Variant], Restore]:
-    """What restores for each variant, without rounding."""
+    """Return a function that loads the network of a variant, which restores unrounded."""
 
     def network(variant: Variant) -> Restore:
         from restormer_cli.network import devices
@@ -185,7 +185,7 @@ def _networks(
 def _find_weights(
     sets: Sequence[DataSet], weights: str, options: Path | None
 ) -> dict[str, WeightsFile]:
-    """The weights of every network that ``sets`` need, by the variant's name."""
+    """Find the weights of all networks for ``sets``, by the variant's name."""
     from restormer_cli.weights.selection import find_weights
 
     found: dict[str, WeightsFile] = {}

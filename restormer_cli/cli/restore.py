@@ -1,4 +1,4 @@
-"""The commands that restore: one for each task of :mod:`restormer_cli.tasks`."""
+"""The restoring commands, one for each task of :mod:`restormer_cli.tasks`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from restormer_cli.cli.options import common_parameters, option, take_common, wi
 from restormer_cli.system.limits import check_address_space
 from restormer_cli.tasks import Task, find_variant, tasks
 
-#: Where the views of an image are, by the option that says otherwise.
+#: Default sub-folders of the views of an image, by their options.
 SIDES = {"left": "inputL", "right": "inputR"}
 
 
@@ -40,7 +40,7 @@ def _command(task: Task) -> Callable[..., None]:
 
 
 def _parameters(task: Task) -> list[inspect.Parameter]:
-    """The options that a task has of its own."""
+    """Make parameters for the options of one task."""
     parameters = []
     if task.kinds:
         kinds = enum.Enum("Kind", {kind: kind for kind in task.kinds}, type=str)  # type: ignore[misc]  # the names are data

@@ -1,4 +1,4 @@
-"""One run of a restoring command: its options become a run, its progress goes to the console."""
+"""Runs a restoring command: turns its options into a run, shows progress on the console."""
 
 from __future__ import annotations
 
@@ -26,12 +26,21 @@ from restormer_cli.weights.selection import ignored_notice, notice
 
 
 def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = ()) -> Summary:
-    """Do what a restoring command does.
+    """Restore images as a restoring command does.
 
     Parameters
     ----------
+    variant
+        The variant that was asked for.
+    options
+        The options of the command.
     sides
-        Sub-folders that hold one view of each image, for variants that take several.
+        Sub-folders that hold one view of each image, for variants with several views.
+
+    Returns
+    -------
+    Summary
+        The totals; a log that could not be written counts as a failure.
 
     Raises
     ------
@@ -143,7 +152,7 @@ def _close(log: LineFile) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What has ended a run before its time."""
+    """The cause of an early end of a run, as the end of a sentence."""
     if isinstance(error, Stopped):
         return f"by {signal.Signals(error.signal_number).name}"
     if isinstance(error, BrokenPipeError):

@@ -120,7 +120,7 @@ def _choose(names: Sequence[str], everything: bool) -> list[KnownFile]:
 
 
 def _elsewhere(known: KnownFile) -> Path | None:
-    """A right file in a place that downloads do not go to, such as a checkout."""
+    """Find a right file outside the download folder, in a checkout, say."""
     path = known.find()
     if path is None:
         return None
@@ -132,10 +132,10 @@ def _elsewhere(known: KnownFile) -> Path | None:
 
 
 class _DownloadConsole(Progress):
-    """Shows how downloads go: a :class:`restormer_cli.weights.download.Listener`."""
+    """Shows downloads: a :class:`restormer_cli.weights.download.Listener`."""
 
     def __init__(self) -> None:
-        super().__init__(self._last_line, unit="B", unit_scale=True)
+        super().__init__(lambda: self._text, unit="B", unit_scale=True)
         self._file = ""
         self._text = ""
 
@@ -150,9 +150,6 @@ class _DownloadConsole(Progress):
             self.close()
             self._file = name
         self.show(done, total, name)
-
-    def _last_line(self) -> str:
-        return self._text
 
 
 @app.command()

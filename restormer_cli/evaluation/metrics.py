@@ -51,7 +51,7 @@ _skimage: Any = skimage.metrics
 
 
 def rgb_planes(pixels: Pixels) -> Planes:
-    """All channels, in [0, 1] whatever the bit depth."""
+    """All channels, in [0, 1] for any bit depth."""
     planes: Planes = pixels / np.float64(np.iinfo(pixels.dtype).max)
     return planes
 
@@ -59,9 +59,9 @@ def rgb_planes(pixels: Pixels) -> Planes:
 def y_plane(pixels: Pixels) -> Planes:
     """Luma of BT.601 in studio range, rounded to the image's own bit depth.
 
-    MATLAB's ``rgb2ycbcr`` gives uint8 for uint8 and uint16 for uint16, so what the deraining
-    script compares has been rounded: 16 to 235 in 8 bit. Halves go up. An image of one channel is
-    taken for luma already, as in that script.
+    MATLAB's ``rgb2ycbcr`` gives uint8 for uint8 and uint16 for uint16, so the deraining script
+    compares rounded values: 16 to 235 in 8 bit. Halves go up. An image of one channel is already
+    luma, as in that script.
     """
     if pixels.shape[2] == 1:
         return rgb_planes(pixels)
@@ -85,7 +85,7 @@ def gray_plane(pixels: Pixels) -> Planes:
 
 @dataclass(frozen=True)
 class Similarity:
-    """One meaning of SSIM: the map of it, and which of its values count."""
+    """A kind of SSIM: its map, and the values of it that count."""
 
     map: Callable[[Planes, Planes], Planes]
     """SSIM at every sample of a result and its target."""
@@ -99,12 +99,12 @@ class Similarity:
         return self.window // 2
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse images that are smaller than the window.
+        """Check that a window fits into an image.
 
         Raises
         ------
         ImageError
-            If none fits.
+            If none does.
         """
         if not self.borders and min(height, width) < self.window:
             raise ImageError(
@@ -163,15 +163,14 @@ def _blur_volume(planes: Planes) -> Planes:
 
 
 #: As in Wang's ``ssim_index.m``: a Gaussian window, where it fits whole into the image; the mean
-#: over the planes. scikit-image gives it if asked for this window; what it does by default, the
-#: uniform one, comes out 0.002 lower to 0.03 higher.
+#: over the planes. scikit-image has it as an option; its default, the uniform window, gives 0.002
+#: less to 0.03 more.
 GAUSSIAN = Similarity(_gaussian_map, WINDOW)
 #: As scikit-image computes it by default: a uniform window, sample covariance.
 UNIFORM = Similarity(_uniform_map, UNIFORM_WINDOW)
 #: As MATLAB's own ``ssim`` computes it for an array of H×W×3, which it takes for a volume: the
-#: Gaussian window is 11×11×11, so it runs across the channels too, and whatever lies outside
-#: repeats the nearest sample. Every voxel counts. scikit-image has no such mode (it wants 11
-#: channels).
+#: Gaussian window is 11×11×11, so it runs across the channels too, and samples outside repeat the
+#: nearest one. Every voxel counts. scikit-image cannot do this (it needs 11 channels).
 VOLUME = Similarity(_volume_map, WINDOW, borders=True)
 
 
@@ -337,7 +336,7 @@ def measure(shape: tuple[int, int, int], rows: Rows, similarity: Similarity) -> 
 
 
 def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
-    """Bring a result to where its target is, as the RealBlur benchmark does.
+    """Align a result with its target, as the RealBlur benchmark does.
 
     The result is scaled so that its squared distance to the target is least, then warped by the
     homography that maximises the enhanced correlation coefficient of the gray images
@@ -348,12 +347,12 @@ def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
     ndarray
         The result, float32 ``(H, W, C)``.
     ndarray
-        The mask of where it has pixels, float32 ``(H, W)``.
+        A mask, float32 ``(H, W)``: 1 where the result has pixels.
 
     Raises
     ------
     ImageError
-        If the images cannot be aligned, having nothing in common or no structure at all.
+        If the images cannot be aligned, because they have nothing in common or no structure.
     """
     height, width = target.shape[:2]
     product = power = 0.0

@@ -1,4 +1,4 @@
-"""The paper's tables, measured again with data sets in the authors' layout."""
+"""Measures the paper's tables again, with data sets in the authors' layout."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def reproduce(
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
-    """Restore the data sets of a table, compare, and give each row as soon as it is known.
+    """Restore the data sets of a table, compare, and yield each row as soon as it is known.
 
-    Whatever is missing is found before work begins.
+    Missing files are found before work begins.
 
     Parameters
     ----------
     table
-        Name or number.
+        Name or number of the table.
     data_dir
         The authors' ``Datasets/test``, or a folder that holds it.
     network
-        Gives what restores for a variant. Called whenever a row needs another variant than the
-        one before it.
+        Returns the function that restores for a variant. Called whenever a row needs another
+        variant than the one before.
     only
         Names of data sets, in any case; by default all of the table.
     sigmas
         Noise levels, where the table has any; by default all.
     max_memory
-        Bytes that the peak of this process must stay under; by default most of what is free may
-        be taken. An image that reading and comparing cannot fit is refused.
+        Most bytes of main memory that this process may take; by default most of the free memory.
+        An image that does not fit is refused.
     progress
-        Called with the data set and the numbers of its images dealt with and of all.
+        Called with the data set and the numbers of its images that are done and of all.
 
     Returns
     -------
     iterator of Row
-        The data sets in the table's order, then their average if the paper has it and none
-        is left out.
+        The data sets in the table's order, then their average if the paper has it and all were
+        measured.
 
     Raises
     ------
@@ -137,7 +137,7 @@ COMBINED = "combined"
 
 
 def _locate(dataset: DataSet, data_dir: Path) -> Path | None:
-    """The folder of a data set with all in it that will be read; None if it is not measured."""
+    """Find the folder of a data set and check its files; None if it is not measured."""
     if dataset.layout == "none":
         return None
     candidates = [data_dir / above / _folder(dataset) for above in ("", "test", "Datasets/test")]
@@ -173,7 +173,7 @@ def _expected(dataset: DataSet) -> str:
 
 @dataclass(frozen=True)
 class _Sample:
-    """One image to restore: float32 ``(H, W, C)``, and what should come of it."""
+    """One image to restore, float32 ``(H, W, C)``, and its target."""
 
     name: str
     image: Floats
@@ -188,7 +188,7 @@ def _measure(
     notes: list[str],
     progress: Progress | None,
 ) -> list[Metrics]:
-    """Scores in the data set's order; ``notes`` gets what was passed over."""
+    """Metrics in the data set's order; ``notes`` gets sentences on files that are passed over."""
     scores = []
     if dataset.layout == "blocks":
         count, samples = _blocks(place)
@@ -253,7 +253,7 @@ def _files(
 
 
 def _sample_bytes(dataset: DataSet, paths: list[Path]) -> int:
-    """What reading and comparing take: pixels, float32 of what is restored, and of the result."""
+    """Bytes to read, restore and compare: pixels, and float32 of inputs and result."""
     floats = max(Claim(path).samples for path in paths) * np.dtype(np.float32).itemsize
     compared = comparison_bytes(paths, find_protocol(dataset.protocol).memory)
     # The result, and two that quantising it makes.
@@ -270,7 +270,7 @@ def _names(folder: Path, notes: list[str]) -> list[str]:
 
 
 def _pair(place: Path, inputs: list[str], targets: list[str]) -> Pairing:
-    """By name where that explains every file, else in natural order, as the authors do."""
+    """Pair by name if that pairs every file, else in natural order, as the authors do."""
     pairing = pair_names(inputs, targets)
     if len(pairing.pairs) == len(inputs) == len(targets):
         return pairing
@@ -303,7 +303,7 @@ def _read(path: Path, kind: str) -> Pixels:
 
 
 def add_noise(image: Floats, sigma: float) -> Floats:
-    """The authors' noise: normal, of σ / 255, from the seed 0 anew for each image; not clipped.
+    """Add the authors' noise: normal, of σ / 255, from the seed 0 for each image; not clipped.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def add_noise(image: Floats, sigma: float) -> Floats:
 
 
 def _blocks(place: Path) -> tuple[int, Iterator[_Sample]]:
-    """SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
+    """Read SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
     noisy, clean = (_load_blocks(place / name) for name in BLOCKS.values())
     if noisy.shape != clean.shape:
         raise UsageError(f"{place}: the noisy blocks are {noisy.shape}, the clean {clean.shape}")
@@ -351,7 +351,7 @@ def _load_blocks(path: Path) -> Any:
 
 
 def _numbers(place: Path, part: str) -> list[int]:
-    """Which scenes are indoor or outdoor ones: DPDD's files hold their numbers."""
+    """Numbers of the indoor or outdoor scenes, from a file of DPDD."""
     path = place / LABELS.format(part)
     try:
         if not is_file(path):

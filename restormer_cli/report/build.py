@@ -1,4 +1,4 @@
-"""What ``restormer report`` does: subjects → pictures and figures → page and contact sheet."""
+"""Builds a report: subjects → pictures and figures → page and contact sheet."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from restormer_cli.system.units import json_number
 from restormer_cli.version import __version__
 
 NAME = "report.html"
-#: Of the page, pictures included, that are in memory at once while it is put together.
+#: Copies of the page, with its pictures, that are in memory while it is made.
 PAGE_COPIES = 8
 PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """The files that were written."""
 
     html: Path
     images: int
@@ -56,7 +56,7 @@ class Report:
     """The folder that has to stay beside the HTML, if there is one."""
     sheets: list[Path]
     notices: list[str]
-    """What was passed over and a person should know of."""
+    """Sentences on files that were passed over."""
 
 
 def write_report(
@@ -78,28 +78,28 @@ def write_report(
     Parameters
     ----------
     input_dir, target_dir
-        Where the results came from, and true images to measure both against.
+        The folders of inputs, and of true images to measure results and inputs against.
     runs
-        What ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
+        A file that ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
     protocol
         As for ``restormer evaluate``.
     output
         By default ``report.html`` among the results.
     contact_sheet
-        A PNG to draw as well; further ones follow its name if there are many images.
+        A PNG to draw as well; for many images further ones with numbers in their names.
     overwrite
         Replace files that are not reports.
     max_memory
         As of :func:`restormer_cli.evaluation.evaluate.evaluate_folder`.
     limit
-        Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
-        then thumbnails move into a folder beside it. Memory may allow for less.
+        Most bytes of pictures in the HTML. Beyond it, full-size pictures are linked, then
+        thumbnails are written into a folder beside it. Too little memory lowers it.
 
     Raises
     ------
     UsageError
-        If a folder does not exist or there is nothing to show, and if a file cannot be written or
-        would be overwritten. What is wrong with one image is shown in the report.
+        If a folder does not exist or there is nothing to show, or if a file cannot be written or
+        would be overwritten. Errors of single images are shown in the report.
     """
     output = output or result_dir / NAME
     run_log = read_run_log(result_dir, runs)
@@ -150,7 +150,7 @@ def write_report(
 
 
 def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite: bool) -> None:
-    """Before any work: what is there and is not ours stays, unless a person says otherwise."""
+    """Refuse to overwrite files that are no reports, unless ``overwrite`` is set."""
     for sheet in sheets[:1]:
         if real_path(sheet.parent).is_relative_to(real_path(result_dir)):
             raise UsageError(f"{sheet}: lies among the results and would be taken for one")
@@ -168,7 +168,7 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
 def _look_at_all(
     subjects: list[Subject], protocol: EvaluationProtocol, budget: MemoryBudget
 ) -> Iterator[Shown]:
-    """All subjects in their order, a few ahead of the one that is asked for."""
+    """Look at all subjects in order, a few of them ahead."""
     looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
     # On a terminal only.
     with tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar:
@@ -178,7 +178,7 @@ def _look_at_all(
 
 
 def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Shown:
-    """Read the files of one subject; what cannot be read or compared is said of it."""
+    """Read and compare the files of one subject; errors become its reason."""
     shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
     roles = [role for role in _ROLES if role in subject.files]
     if not roles:
@@ -197,12 +197,12 @@ def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudge
     return shown
 
 
-#: The target first: it is compared with each of the others, which then are let go of.
+#: The target first: it is compared with each of the others, which are then dropped.
 _ROLES: tuple[Role, ...] = ("target", "result", "input")
 
 
 def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
-    """Views and figures; a sentence for each file that cannot be read or compared."""
+    """Add views and figures; return a sentence for each file that cannot be read."""
     troubles: dict[Role, str] = {}
     target: Pixels | None = None
     for role in _ROLES:
@@ -248,7 +248,7 @@ def _view(path: Path, pixels: Pixels) -> View:
 
 
 def _embed(shown: list[Shown], store: Store) -> bool:
-    """True if the full-size pictures are small enough to lie in the HTML as well."""
+    """True if the full-size pictures fit into the HTML as well."""
     if store.beside:
         return False
     total = store.size
@@ -281,7 +281,7 @@ def _row(
 
 
 def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBudget) -> str:
-    """Where the browser finds a picture in full size; its thumbnail where it is gone since."""
+    """The URL of a picture in full size, or of its thumbnail if the file has gone since."""
     if view.media is None:  # read once more rather than held in memory all the time
         claim = Claim(view.path)
         try:

@@ -1,4 +1,4 @@
-"""Contact sheets: all images of a report as PNG, for whoever has no browser at hand."""
+"""Draws contact sheets: all images of a report as PNG, for use without a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restormer_cli.report.pictures import Store
 from restormer_cli.report.subjects import Role, Shown
 from restormer_cli.system.atomic import atomic_file
 
-#: Images on one sheet; more would make files that no viewer opens with pleasure.
+#: Images on one sheet; with more the file would be too large for many viewers.
 ON_A_SHEET = 40
 COLUMNS = 2
 ROLES: tuple[Role, ...] = ("input", "result", "target")
@@ -27,7 +27,7 @@ PAPER, INK, MUTED, BLANK, BAD = "#ffffff", "#1d1c1a", "#6b6862", "#eeece8", "#a8
 
 
 def sheet_paths(path: Path, images: int) -> list[Path]:
-    """``sheet.png``, ``sheet-2.png`` and so on, as many as the images need."""
+    """The paths of all sheets: ``sheet.png``, ``sheet-2.png`` and so on."""
     count = max(1, math.ceil(images / ON_A_SHEET))
     return [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, count + 1))]
 
@@ -90,7 +90,7 @@ def _draw(
 
 
 def _tile(one: Shown, role: Role, store: Store) -> Image.Image:
-    """A thumbnail that fills the tile; a blank one where there is no picture."""
+    """Draw a thumbnail that fills the tile; a blank one without a picture."""
     tile = Image.new("RGB", TILE, BLANK)
     view = one.views.get(role)
     if view is None:
@@ -117,7 +117,7 @@ def _fit(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: float,
 ) -> str:
-    """The text, or its ends around an ellipsis if it is too long; what is no text is replaced."""
+    """Shorten a text in the middle to fit; replace characters that cannot be printed."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if draw.textlength(text, font=font) <= width:
         return text

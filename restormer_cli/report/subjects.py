@@ -1,4 +1,4 @@
-"""What a report shows: which files belong to one image, and what became of it."""
+"""Finds the subjects of a report: the files and the outcome of each image."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Subject:
     """One image of a report."""
 
     name: str
-    """Of the result, relative to its folder with ``/``; of the input where there is none."""
+    """Name of the result relative to its folder, with ``/``; without one, of the input."""
     status: Status
     files: dict[Role, Path] = field(default_factory=dict)
     reason: str | None = None
-    """Why it failed or could not be compared."""
+    """The reason if it failed or could not be compared."""
     seconds: float | None = None
 
 
@@ -45,14 +45,14 @@ class View:
     media: str | None
     """None if browsers do not show the file."""
     thumbnail: bytes
-    """JPEG, until it is in the store."""
+    """A JPEG; empty when it is in the store."""
     kept: str = ""
-    """Its name there."""
+    """The name of the thumbnail in the store."""
 
 
 @dataclass
 class Shown:
-    """A subject with all that was made of its files."""
+    """A subject with its pictures and metrics."""
 
     name: str
     status: Status
@@ -71,12 +71,14 @@ def find_subjects(
     target_dir: Path | None = None,
     recursive: bool = False,
 ) -> tuple[list[Subject], list[str]]:
-    """All results of a folder, what was to be restored and was not, and what failed.
+    """Find all results of a folder, images that are not restored yet, and failed ones.
 
     Parameters
     ----------
-    history
-        What the runs said; inputs that it names are shown if they are still there.
+    result_dir
+        The folder of results.
+    run_log
+        The lines of the runs; inputs that they name are shown if they are still there.
     input_dir
         The folder that the results came from; of dual pixels that of the left views.
     target_dir
@@ -87,7 +89,7 @@ def find_subjects(
     list of Subject
         In natural order of their names.
     list of str
-        What was passed over and a person should know of.
+        Sentences on files that were passed over.
 
     Raises
     ------
@@ -161,9 +163,9 @@ def _add_inputs(
     recursive: bool,
     notices: list[str],
 ) -> None:
-    """Where a run would have put its results tells which input each came from.
+    """Add inputs to the results that a run would make of them.
 
-    Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
+    Results of other tools, ``a.jpg`` of ``a.jpg`` say, are paired by name as with targets.
     """
     # With the dot a folder called "-" is none for standard input.
     source = os.path.join(".", input_dir)  # noqa: PTH118 - Path leaves the dot out
