@@ -39,6 +39,7 @@ class RunOptions:
         return WHOLE if self.shard is None else self.shard.name
 
     def find_work(self) -> Work:
+        """Find the images of the run; raises as :func:`restormer_cli.batch.discovery.find_work`."""
         return find_work(
             self.source,
             self.result_dir,

@@ -51,6 +51,7 @@ class Summary:
     """Peak main memory of a restoring process, in bytes."""
 
     def count(self, outcome: Outcome) -> None:
+        """Add an outcome to the totals."""
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
         self.left -= 1
         if outcome.status == "done" and outcome.width and outcome.height:
@@ -85,14 +86,17 @@ class Observer(Protocol):
     def expect(self, megapixels: float) -> None:
         """Called with a new estimate of the megapixels of all images."""
 
-    def notice(self, text: str) -> None: ...
+    def notice(self, text: str) -> None:
+        """Called with a sentence for people."""
+
     def start(self, name: str) -> None:
         """Called when an image enters the network, where others may be, too."""
 
     def advance(self, megapixels: float) -> None:
         """Called with the megapixels restored since the last call; negative if lost again."""
 
-    def finish(self, outcome: Outcome) -> None: ...
+    def finish(self, outcome: Outcome) -> None:
+        """Called once for each image."""
 
 
 class Collector:

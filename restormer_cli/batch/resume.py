@@ -20,11 +20,11 @@ from restormer_cli.system.files import Stamp, read_file
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about an image."""
+    """The decision about an image."""
 
     action: Literal["restore", "skip", "refuse"]
     reason: str = ""
-    """For people: why it is done again, kept or refused; "" where that goes without saying."""
+    """The reason, for people; "" if it is obvious."""
 
 
 RESTORE, DONE = Decision("restore"), Decision("skip")
@@ -33,7 +33,7 @@ RESTORE, DONE = Decision("restore"), Decision("skip")
 def decide(
     journal: Journal, item: Item, *, checksum: bool = False, overwrite: bool = False
 ) -> Decision:
-    """What is to be done about an image.
+    """Decide about an image.
 
     Parameters
     ----------

@@ -156,7 +156,13 @@ def walk(
     problems: Problems,
     passed_over: PassedOver,
 ) -> Iterator[tuple[str, bool]]:
-    """As :func:`find_images`, without an order; each path with True if it is a link."""
+    """Find images as :func:`find_images` does, without an order; each with True if it is a link.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be read.
+    """
     walked = _Walk(folder, excluded, problems, passed_over)
     try:
         yield from walked.images(folder)

@@ -60,7 +60,9 @@ class Listener(Protocol):
     def check(self) -> None:
         """Raise an exception to end the work; called between images and inside the network."""
 
-    def notice(self, text: str, item: Item | None = None) -> None: ...
+    def notice(self, text: str, item: Item | None = None) -> None:
+        """Called with a sentence for people, and its image if there is one."""
+
     def start(self, item: Item, megapixels: float) -> None:
         """Called when an image enters the network."""
 

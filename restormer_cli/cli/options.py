@@ -20,6 +20,8 @@ MOST_THREADS = 1024
 
 
 class Precision(str, enum.Enum):
+    """Choices of ``--precision``."""
+
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -27,11 +29,15 @@ class Precision(str, enum.Enum):
 
 
 class ExecutorName(str, enum.Enum):
+    """Choices of ``--engine``."""
+
     local = "local"
     ray = "ray"
 
 
 class BitDepth(str, enum.Enum):
+    """Choices of ``--bit-depth``."""
+
     auto = "auto"
     eight = "8"
     sixteen = "16"

@@ -146,6 +146,7 @@ class Store:
         return f"./{quote(self.folder.name)}/{name}"
 
     def read(self, name: str) -> bytes:
+        """The bytes of a picture."""
         return self._held[name][0] if name in self._held else (self.folder / name).read_bytes()
 
     def sweep(self) -> None:
@@ -173,8 +174,10 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def size_in_base64(size: int) -> int:
+    """Bytes of a picture of ``size`` bytes in base64."""
     return (size + 2) // 3 * 4
 
 
 def data_url(data: bytes, media: str) -> str:
+    """The URL that holds a picture itself."""
     return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,9 +1,9 @@
 """The tensors of a checkpoint file, and where in it they lie, from its headers alone.
 
 Each format has a reader: ``safetensors_file.py``, and ``torch_file.py`` for PyTorch's zip archives
-and its older files. Formats are told apart by the first bytes of a file, whatever its name. What a
-header claims is checked against the file's size before anything is read or memory is taken. PyTorch
-is not needed.
+and its older files. Formats are told apart by the first bytes of a file, whatever its name. A
+header is checked against the file's size before anything is read or memory is taken. PyTorch is not
+needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each image that was found is restored, skipped, failed, planned or counted as not come to."""
+"""Each image that was found is restored, skipped, failed, planned or counted as left."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ ERRORS = [
 
 @dataclass
 class Network:
-    """Gives back what it gets and tells how far it is, twice."""
+    """Returns its input, and reports progress twice."""
 
     errors: dict[str, Exception] = field(default_factory=dict)
 

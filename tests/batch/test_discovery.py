@@ -1,4 +1,4 @@
-"""Which files a run finds, in what order, and what their results are called."""
+"""The files that a run finds, their order, and the names of their results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def results(work: Work, out: Path = OUT) -> dict[str, str]:
 
 
 def known(origins: dict[Path, str]) -> Origins:
-    """What a record with these results would say."""
+    """The origins that a journal with these results would give."""
     return lambda folder, asked: {result: origins[result] for result in asked if result in origins}
 
 

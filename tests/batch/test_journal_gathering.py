@@ -214,7 +214,7 @@ def test_compaction_changes_no_judgement_and_can_end_at_any_moment(
 
 @pytest.fixture(params=["nfs", "ENOLCK", "EOPNOTSUPP"])
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """NFS locks for one alone only what is open for writing (flock(2)); others have no locks."""
+    """NFS locks only files open for writing (flock(2)); other file systems have no locks."""
     fcntl = pytest.importorskip("fcntl")
     flock = fcntl.flock
 
@@ -232,7 +232,7 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture
 def living(tmp_path: Path) -> Iterator[tuple[RunOptions, Journal]]:
-    """A worker of an earlier run that is still alive, and what it has noted."""
+    """A live worker of an earlier run, and its journal."""
     run_options = job_of(tmp_path, 3)
     (run_options.result_dir / FOLDER).mkdir(parents=True)
     alive = Journal.of_worker(run_options.result_dir, SETTINGS, "run")

@@ -1,4 +1,4 @@
-"""What people put into folders: each file is restored in a documented way or named in one line."""
+"""Odd files in folders: each is restored in a documented way or named in one line."""
 
 from __future__ import annotations
 

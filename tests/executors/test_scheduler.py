@@ -23,12 +23,12 @@ from restormer_cli.system.atomic import TEMPORARY_SUFFIX
 
 
 class PaperPool:
-    """Workers that finish an image a call, and are lost with what they have in hand.
+    """Workers that finish one image at each call, and are lost with their images.
 
     Parameters
     ----------
     poisonous
-        Names of images that every worker is lost with.
+        Names of images at which every worker is lost.
     deaths
         Calls, counted over all workers, at which the worker is lost for no reason.
     """

@@ -32,7 +32,7 @@ def nightly(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """What cron gives: next to nothing. Yet the program is not on its PATH."""
+    """The bare environment of cron, whose PATH lacks the program."""
     program = tmp_path / "restormer"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m restormer_cli.cli "$@"\n')
     program.chmod(0o755)
