@@ -40,7 +40,7 @@ from restormer_cli.batch.shards import WHOLE, is_shard
 from restormer_cli.settings import Settings
 from restormer_cli.system import json_lines
 from restormer_cli.system.atomic import atomic_file, sweep, sync_file, sync_folder
-from restormer_cli.system.files import Stamp, check_regular, open_regular
+from restormer_cli.system.files import Stamp, absolute_path, check_regular, open_regular
 from restormer_cli.system.locks import is_at, try_lock
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
@@ -308,7 +308,7 @@ class Journal:
         OSError
             If the line cannot be written, of which nothing then stays, or the journal is closed.
         """
-        paths = [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+        paths = map(absolute_path, item.sources)
         sources = tuple(zip(paths, stamps, strict=True))
         line = entry_line(
             self._name(item.result), JournalEntry(size, mtime, sources, self.settings)

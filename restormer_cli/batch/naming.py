@@ -11,7 +11,7 @@ from typing import Any
 
 from restormer_cli.batch.items import Candidate, Item, Origins, Work, in_order
 from restormer_cli.batch.shards import Shard
-from restormer_cli.system.files import real_path
+from restormer_cli.system.files import absolute_path, real_path
 
 RESULT_SUFFIX = ".png"
 #: Length of a name in the units of the system: bytes, or UTF-16 code units.
@@ -78,7 +78,7 @@ def name_results(
     settled = {
         index
         for index, result in shared.items()
-        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
+        if owners.get(result) == absolute_path(found[index].files[0])
     }
     for clash in clashes:
         too_long = [index for index in clash if _is_long(PurePath(found[index].name))]

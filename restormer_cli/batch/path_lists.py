@@ -15,6 +15,7 @@ from typing import IO
 
 from restormer_cli.batch.items import Candidate, Problems
 from restormer_cli.errors import UsageError
+from restormer_cli.system.files import absolute_path
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
@@ -69,7 +70,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
 
 def _place(path: Path, folders: dict[str, str]) -> str:
     """Resolve links to folders, but not a link to a file."""
-    head, tail = os.path.split(os.path.abspath(path))  # noqa: PTH100 - as said
+    head, tail = os.path.split(absolute_path(path))
     if head not in folders:
         folders[head] = os.path.realpath(head)
     return os.path.join(folders[head], tail)  # noqa: PTH118 - there may be millions

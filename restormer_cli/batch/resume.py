@@ -6,7 +6,6 @@ settings of this run.
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Literal
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
 from restormer_cli.errors import ImageError
-from restormer_cli.system.files import Stamp, read_file
+from restormer_cli.system.files import Stamp, absolute_path, read_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def decide(
     if entry.settings.task != journal.settings.task:
         return Decision("skip", f"made by {entry.settings.task}")
     others = [path for path, _ in entry.sources]
-    moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+    moved = others != [absolute_path(path) for path in item.sources]
     # Where both files are there, size and time may be the same by chance: frames of a scanner,
     # files of an archive.
     twins = moved and any(map(_both_there, item.sources, others))

@@ -113,27 +113,18 @@ class Similarity:
             )
 
 
+def _uniform_map(result: Planes, target: Planes, **options: Any) -> Planes:
+    _, ssim_map = _skimage.structural_similarity(
+        target, result, data_range=1, channel_axis=2, full=True, **options
+    )
+    planes: Planes = ssim_map
+    return planes
+
+
 def _gaussian_map(result: Planes, target: Planes) -> Planes:
-    _, ssim_map = _skimage.structural_similarity(
-        target,
-        result,
-        data_range=1,
-        gaussian_weights=True,
-        sigma=SIGMA,
-        use_sample_covariance=False,
-        channel_axis=2,
-        full=True,
+    return _uniform_map(
+        result, target, gaussian_weights=True, sigma=SIGMA, use_sample_covariance=False
     )
-    planes: Planes = ssim_map
-    return planes
-
-
-def _uniform_map(result: Planes, target: Planes) -> Planes:
-    _, ssim_map = _skimage.structural_similarity(
-        target, result, data_range=1, channel_axis=2, full=True
-    )
-    planes: Planes = ssim_map
-    return planes
 
 
 def _volume_map(result: Planes, target: Planes) -> Planes:

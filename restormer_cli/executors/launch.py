@@ -6,13 +6,15 @@ import importlib.util
 import logging
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.run import Executor
 from restormer_cli.errors import UsageError
 from restormer_cli.executors.in_process import InProcess
-from restormer_cli.executors.scheduler import Scheduler, absolute_path
+from restormer_cli.executors.scheduler import Scheduler
 from restormer_cli.loading import RestorerSpec
+from restormer_cli.system.files import absolute_path
 from restormer_cli.system.processors import processors, share_the_machine
 
 logger = logging.getLogger(__name__)
@@ -59,11 +61,11 @@ def start(
         If weights, device or cluster are not available.
     """
     # For workers, which may have another working directory.
-    elsewhere = replace(run_options, result_dir=absolute_path(run_options.result_dir))
+    elsewhere = replace(run_options, result_dir=Path(absolute_path(run_options.result_dir)))
     if executor_options.engine == "ray":
         from restormer_cli.executors.ray_cluster import RayCluster
 
-        file = replace(spec.file, path=absolute_path(spec.file.path))
+        file = replace(spec.file, path=Path(absolute_path(spec.file.path)))
         spec = replace(spec, file=file)
         return Scheduler(RayCluster(executor_options, elsewhere, spec))
     specs = share_out(executor_options, spec)

@@ -12,7 +12,6 @@ not at all, so restoring an image twice harms nothing, and its second outcome is
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from restormer_cli.batch.worker import FAIL_FAST, LAST_WRITE_SECONDS
 from restormer_cli.errors import UsageError
 from restormer_cli.executors.endpoint import PATIENCE, Reply
 from restormer_cli.system.atomic import sweep
+from restormer_cli.system.files import absolute_path
 from restormer_cli.system.stopping import uninterrupted
 
 logger = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ class Scheduler:
             for path, short in zip(_paths(item), _paths(typed), strict=True):
                 text = text.replace(str(path), str(short))
         return text.replace(
-            str(absolute_path(self.run_options.result_dir)), str(self.run_options.result_dir)
+            absolute_path(self.run_options.result_dir), str(self.run_options.result_dir)
         )
 
     # Faults
@@ -352,9 +352,6 @@ def _paths(item: Item) -> tuple[Path, ...]:
 
 
 def _absolute(item: Item) -> Item:
-    return Item(tuple(map(absolute_path, item.sources)), absolute_path(item.result))
-
-
-def absolute_path(path: Path) -> Path:
-    """The same file for a process that may work in another folder."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+    """The same image for a process that may work in another folder."""
+    sources = tuple(Path(absolute_path(path)) for path in item.sources)
+    return Item(sources, Path(absolute_path(item.result)))

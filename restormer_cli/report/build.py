@@ -34,7 +34,7 @@ from restormer_cli.report.pictures import (
     type_in_browser,
     url_of_file,
 )
-from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subjects
+from restormer_cli.report.subjects import Role, Subject, View, find_subjects
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
 from restormer_cli.system.files import file_head, file_mode, kind, real_path
 from restormer_cli.system.units import json_number
@@ -167,7 +167,7 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
 
 def _look_at_all(
     subjects: list[Subject], protocol: EvaluationProtocol, budget: MemoryBudget
-) -> Iterator[Shown]:
+) -> Iterator[Subject]:
     """Look at all subjects in order, a few of them ahead."""
     looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
     # On a terminal only.
@@ -177,31 +177,30 @@ def _look_at_all(
             bar.update()
 
 
-def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Shown:
+def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Subject:
     """Read and compare the files of one subject; errors become its reason."""
-    shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
     roles = [role for role in _ROLES if role in subject.files]
     if not roles:
-        return shown
+        return subject
     compare = protocol.memory if "target" in roles else None
     try:
         with budget.take(comparison_bytes(subject.files.values(), compare)):
-            troubles = _fill(shown, subject, protocol)
+            troubles = _fill(subject, protocol)
     except ImageError as error:
         troubles = dict.fromkeys(roles, str(error))
     # That a failed image cannot be read is why it failed.
     for role in ("result", "target", "input"):
-        if role in troubles and shown.reason is None:
-            shown.status = "failed" if role == "result" else "uncompared"
-            shown.reason = troubles[role]
-    return shown
+        if role in troubles and subject.reason is None:
+            subject.status = "failed" if role == "result" else "uncompared"
+            subject.reason = troubles[role]
+    return subject
 
 
 #: The target first: it is compared with each of the others, which are then dropped.
 _ROLES: tuple[Role, ...] = ("target", "result", "input")
 
 
-def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
+def _fill(subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
     """Add views and figures; return a sentence for each file that cannot be read."""
     troubles: dict[Role, str] = {}
     target: Pixels | None = None
@@ -211,7 +210,7 @@ def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[
             continue
         try:
             pixels = read_image(path).pixels
-            shown.views[role] = _view(path, pixels)
+            subject.views[role] = _view(path, pixels)
         except ImageError as error:
             troubles[role] = str(error).removeprefix(f"{path}: ")
             continue
@@ -225,16 +224,15 @@ def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[
                 metrics = protocol.compare(pixels, target)
             except ImageError as error:
                 if role == "result":
-                    shown.status, shown.reason = "uncompared", str(error)
+                    subject.status, subject.reason = "uncompared", str(error)
                 # A gray input of a colour result, say: nothing is wrong with that.
                 continue
             if role == "result":
-                shown.after = metrics
-            elif shown.after is not None:
-                shown.before = metrics
-    shown.views = {
-        role: shown.views[role] for role in ("result", "target", "input") if role in shown.views
-    }
+                subject.after = metrics
+            elif subject.after is not None:
+                subject.before = metrics
+    order: tuple[Role, ...] = ("result", "target", "input")
+    subject.views = {role: subject.views[role] for role in order if role in subject.views}
     return troubles
 
 
@@ -247,7 +245,7 @@ def _view(path: Path, pixels: Pixels) -> View:
 # --- what the page is given ---------------------------------------------------------------------
 
 
-def _embed(shown: list[Shown], store: Store) -> bool:
+def _embed(shown: list[Subject], store: Store) -> bool:
     """True if the full-size pictures fit into the HTML as well."""
     if store.beside:
         return False
@@ -259,7 +257,7 @@ def _embed(shown: list[Shown], store: Store) -> bool:
 
 
 def _row(
-    one: Shown, store: Store, base: Path, embedded: bool, budget: MemoryBudget
+    one: Subject, store: Store, base: Path, embedded: bool, budget: MemoryBudget
 ) -> dict[str, Any]:
     return {
         "name": one.name,

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from restormer_cli.report.page import MARK
 from restormer_cli.report.pictures import Store
-from restormer_cli.report.subjects import Role, Shown
+from restormer_cli.report.subjects import Role, Subject
 from restormer_cli.system.atomic import atomic_file
 
 #: Images on one sheet; with more the file would be too large for many viewers.
@@ -33,7 +33,7 @@ def sheet_paths(path: Path, images: int) -> list[Path]:
 
 
 def draw_sheets(
-    shown: Sequence[Shown], store: Store, paths: Sequence[Path], title: str
+    shown: Sequence[Subject], store: Store, paths: Sequence[Path], title: str
 ) -> list[Path]:
     """Draw all images on the sheets of :func:`sheet_paths`; none if there are no paths.
 
@@ -58,7 +58,7 @@ def draw_sheets(
 
 
 def _draw(
-    shown: Sequence[Shown], store: Store, roles: Sequence[Role], title: str, facts: str
+    shown: Sequence[Subject], store: Store, roles: Sequence[Role], title: str, facts: str
 ) -> Image.Image:
     wide = max(1, len(roles)) * (TILE[0] + GAP) - GAP
     columns = min(COLUMNS, max(1, len(shown)))
@@ -89,7 +89,7 @@ def _draw(
     return sheet
 
 
-def _tile(one: Shown, role: Role, store: Store) -> Image.Image:
+def _tile(one: Subject, role: Role, store: Store) -> Image.Image:
     """Draw a thumbnail that fills the tile; a blank one without a picture."""
     tile = Image.new("RGB", TILE, BLANK)
     view = one.views.get(role)
@@ -104,7 +104,7 @@ def _tile(one: Shown, role: Role, store: Store) -> Image.Image:
     return tile
 
 
-def _figures(one: Shown) -> str:
+def _figures(one: Subject) -> str:
     if one.after is None:
         return "" if one.status == "restored" else one.status
     after = f"{one.after.psnr:.2f} dB"

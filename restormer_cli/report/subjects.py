@@ -23,19 +23,6 @@ Status = Literal["restored", "uncompared", "failed", "missing"]
 
 
 @dataclass
-class Subject:
-    """One image of a report."""
-
-    name: str
-    """Name of the result relative to its folder, with ``/``; without one, of the input."""
-    status: Status
-    files: dict[Role, Path] = field(default_factory=dict)
-    reason: str | None = None
-    """The reason if it failed or could not be compared."""
-    seconds: float | None = None
-
-
-@dataclass
 class View:
     """One picture of a subject."""
 
@@ -51,16 +38,21 @@ class View:
 
 
 @dataclass
-class Shown:
-    """A subject with its pictures and metrics."""
+class Subject:
+    """One image of a report, with its pictures and metrics when its files have been read."""
 
     name: str
+    """Name of the result relative to its folder, with ``/``; without one, of the input."""
     status: Status
-    reason: str | None
-    seconds: float | None
+    files: dict[Role, Path] = field(default_factory=dict)
+    reason: str | None = None
+    """The reason if it failed or could not be compared."""
+    seconds: float | None = None
     views: dict[Role, View] = field(default_factory=dict)
     before: Metrics | None = None
+    """Of the input."""
     after: Metrics | None = None
+    """Of the result."""
 
 
 def find_subjects(

@@ -70,6 +70,11 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
 
 
+def absolute_path(path: Path | str) -> str:
+    """The path from the root of the file system; links stay as they are."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+
+
 def file_mode(path: Path) -> int:
     """The ``st_mode`` of a path; 0 if nothing is there.
 
