@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -708,3 +710,17 @@ def test_missing_and_empty_sides_are_refused_with_a_sentence(tmp_path: Path) -> 
         pairs(tmp_path / "one")
     with pytest.raises(UsageError, match="no images found in L and R"):
         pairs(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp", "bmp", "gif", "avif", "jpeg2k"])
+def test_images_of_every_codec_are_missed_without_a_suffix(tmp_path: Path, kind: str) -> None:
+    encode = getattr(imagecodecs, f"{kind}_encode")
+    content = encode(np.zeros((8, 8) if kind == "gif" else (8, 8, 3), np.uint8))
+    for name, data in {
+        "photo": content,
+        "notes": b"BM is how this text begins, and it goes on",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "a.png").write_bytes(b"")
+    notices = find_work(str(tmp_path), tmp_path / "out").notices
+    assert [notice.partition("; ")[0].rpartition(": ")[2] for notice in notices] == ["photo"]
