@@ -1,4 +1,4 @@
-"""What decides the pixels of a result, apart from the input: plain data that is compared."""
+"""What decides a result, apart from the input: plain data that is compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the pixels of a result, apart from the input.
+    """What decides a result, apart from the input.
 
     The device, the memory allowed and the compression are no part of it: they change rounding
     or bytes, not what a person sees.
@@ -25,10 +25,11 @@ class Settings:
     """None: whatever suits the machine, so nothing to compare."""
     bit_depth: str = "auto"
     tile: str | None = None
-
-    def with_bit_depth(self, bit_depth: int | None) -> Settings:
-        """The same for results of so many bits; None: as many as the input has."""
-        return dataclasses.replace(self, bit_depth=str(bit_depth or "auto"))
+    format: str = "png"
+    quality: str | None = None
+    """1 to 100; None if the format has none."""
+    metadata: str | None = None
+    """``stripped``, or None if it is kept."""
 
     def changes_from(self, other: Settings) -> list[str]:
         """Names of the settings that differ."""

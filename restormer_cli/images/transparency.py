@@ -14,6 +14,8 @@ from restormer_cli.images.pixels import normalise, quantise
 #: Of opacity, one part in so many is the least that counts as visible. Below that, what tools
 #: leave in a pixel is seldom a colour, and nobody sees it.
 LEAST_VISIBLE = 32
+#: Level of a background colour, which has 16 bits.
+WHITE = 65535
 
 
 def fill_invisible(pixels: Pixels, alpha: Pixels | None) -> Pixels:
@@ -55,6 +57,17 @@ def with_alpha(picture: Picture, restored: Pixels) -> Picture:
         restored = restored.copy()
         restored[invisible] = _like(picture.pixels[invisible], restored)
     return replace(picture, pixels=restored, alpha=_like(picture.alpha, restored), notes=())
+
+
+def flatten(picture: Picture) -> Picture:
+    """Lay a picture with alpha over its background colour, or over white, as browsers do."""
+    assert picture.alpha is not None
+    largest = np.iinfo(picture.pixels.dtype).max
+    ground = np.array(picture.metadata.background or (WHITE,) * 3, np.float32) / WHITE * largest
+    share = (picture.alpha / np.float32(largest))[..., None]
+    flat = picture.pixels * share
+    flat += (1 - share) * ground[: picture.pixels.shape[2]]
+    return replace(picture, pixels=np.rint(flat).astype(picture.pixels.dtype), alpha=None)
 
 
 def _invisible(alpha: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
-from restormer_cli.images.writing import encode_png
+from restormer_cli.images.writing import encode_image
 
 #: Of the HTML file, in bytes. What is over it goes into a folder beside.
 LIMIT = 50_000_000
@@ -75,7 +75,7 @@ def eight_bit(pixels: Pixels) -> Any:
 def as_png(picture: Picture) -> bytes:
     """What a browser shows like the file: 8 bit, with its alpha and colour description."""
     alpha = None if picture.alpha is None else eight_bit(picture.alpha)
-    return encode_png(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
+    return encode_image(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
 
 
 def url_of_file(path: Path, base: Path) -> str:

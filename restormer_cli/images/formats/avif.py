@@ -1,0 +1,47 @@
+"""AVIF: of 8 bit by Pillow; by OpenCV without loss, which is quality 100, and of 10 and 12 bit."""
+
+from __future__ import annotations
+
+import cv2
+
+from restormer_cli.errors import ImageError
+from restormer_cli.images.formats import Encoding
+from restormer_cli.images.formats.opencv import encode_by_opencv
+from restormer_cli.images.formats.pillow import encode_by_pillow
+from restormer_cli.images.metadata import exif
+from restormer_cli.images.metadata.by_pillow import BOXES, COLORS
+from restormer_cli.images.picture import Picture
+
+
+def encode(picture: Picture, encoding: Encoding) -> bytes:
+    metadata = picture.metadata
+    # Pillow takes an orientation out of EXIF and moves the rest; what is upright needs none.
+    camera = None if metadata.exif is None else exif.without_orientation(metadata.exif)
+    if encoding.bits == 8 and encoding.quality != 100:
+        avif = encode_by_pillow(
+            "AVIF",
+            picture,
+            quality=encoding.quality,
+            subsampling=None if picture.mode == "L" else "4:4:4",
+            exif=camera,
+            xmp=metadata.xmp,
+        )
+    elif not cv2.haveImageWriter(".avif"):
+        raise ImageError(
+            "the OpenCV of this machine cannot; choose --bit-depth 8 and a --quality below 100"
+        )
+    else:
+        parameters = [cv2.IMWRITE_AVIF_DEPTH, encoding.bits]
+        parameters += [cv2.IMWRITE_AVIF_QUALITY, encoding.quality or 100]
+        kinds = {
+            cv2.IMAGE_METADATA_EXIF: camera,
+            cv2.IMAGE_METADATA_XMP: metadata.xmp,
+            cv2.IMAGE_METADATA_ICCP: metadata.icc,
+        }
+        avif = bytes(encode_by_opencv(".avif", picture, parameters, kinds))
+    for name, body in metadata.color:
+        # No library writes it beside EXIF. All say sRGB, in boxes of the same size.
+        if name == b"cICP" and (box := COLORS.search(avif, 0, BOXES)):
+            said = box[0][:-3] + body[:1] + b"\0" + body[1:2]
+            avif = avif[: box.start()] + said + avif[box.end() :]
+    return avif
