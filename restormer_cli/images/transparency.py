@@ -16,6 +16,7 @@ from restormer_cli.images.pixels import normalise, quantise
 LEAST_VISIBLE = 32
 #: Level of a background colour, which has 16 bits.
 WHITE = 65535
+ROWS = 64
 
 
 def fill_invisible(pixels: Pixels, alpha: Pixels | None) -> Pixels:
@@ -61,13 +62,16 @@ def with_alpha(picture: Picture, restored: Pixels) -> Picture:
 
 def flatten(picture: Picture) -> Picture:
     """Lay a picture with alpha over its background colour, or over white, as browsers do."""
-    assert picture.alpha is not None
-    largest = np.iinfo(picture.pixels.dtype).max
+    pixels, alpha = picture.pixels, picture.alpha
+    assert alpha is not None
+    largest = np.float32(np.iinfo(pixels.dtype).max)
     ground = np.array(picture.metadata.background or (WHITE,) * 3, np.float32) / WHITE * largest
-    share = (picture.alpha / np.float32(largest))[..., None]
-    flat = picture.pixels * share
-    flat += (1 - share) * ground[: picture.pixels.shape[2]]
-    return replace(picture, pixels=np.rint(flat).astype(picture.pixels.dtype), alpha=None)
+    flat = np.empty_like(pixels)
+    for top in range(0, len(pixels), ROWS):  # lest floats of a large picture fill the memory
+        rows = slice(top, top + ROWS)
+        share = (alpha[rows] / largest)[..., None]
+        flat[rows] = np.rint(pixels[rows] * share + (1 - share) * ground[: pixels.shape[2]])
+    return replace(picture, pixels=flat, alpha=None)
 
 
 def _invisible(alpha: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

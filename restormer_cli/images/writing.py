@@ -137,7 +137,8 @@ def encode_image(picture: Picture, output: OutputOptions = OutputOptions()) -> b
 
 
 def _of_bits(samples: Pixels, bits: int) -> Pixels:
-    return quantise(normalise(samples), bits)
+    """Samples of 16 bit in fewer."""
+    return quantise(normalise(np.arange(1 << 16, dtype=np.uint16)), bits)[samples]
 
 
 def write_image(

@@ -72,7 +72,7 @@ class OutputFormat:
     shared_description: bool = False
     """True if a comment stands where EXIF has its description."""
     encoding_copies: int = 4
-    """Times its pixels that a picture takes while it is encoded, file included."""
+    """Times its pixels that a picture takes while it is encoded, file included (measured)."""
 
     @property
     def suffix(self) -> str:
@@ -92,7 +92,7 @@ class OutputFormat:
             If it is too large for the format.
         """
         if max(height, width) > self.largest_side or height * width > self.largest_area:
-            limit = f"{self.largest_side} pixels a side"
+            limit = f"{self.largest_side} a side"
             if self.largest_area < ANY:
                 limit += f" and {self.largest_area / 1e6:.0f} megapixels"
             larger = [
@@ -189,6 +189,7 @@ FORMATS = (
         largest_side=16_383,
         quality=95,
         metadata={"exif": ANY, "xmp": ANY},
+        encoding_copies=15,
     ),
     OutputFormat(
         "avif",
@@ -201,6 +202,7 @@ FORMATS = (
         largest_area=1 << 28,
         quality=90,
         metadata={"exif": ANY, "xmp": ANY, "cICP": ANY},
+        encoding_copies=16,
     ),
 )
 

@@ -12,6 +12,9 @@ from restormer_cli.images.metadata import exif
 from restormer_cli.images.metadata.by_pillow import BOXES, COLORS
 from restormer_cli.images.picture import Picture
 
+#: Three times as quick as Pillow's usual 6, for files that are 3 % larger.
+SPEED = 8
+
 
 def encode(picture: Picture, encoding: Encoding) -> bytes:
     metadata = picture.metadata
@@ -22,6 +25,7 @@ def encode(picture: Picture, encoding: Encoding) -> bytes:
             "AVIF",
             picture,
             quality=encoding.quality,
+            speed=SPEED,
             subsampling=None if picture.mode == "L" else "4:4:4",
             exif=camera,
             xmp=metadata.xmp,

@@ -27,8 +27,7 @@ def encode(picture: Picture, encoding: Encoding) -> bytes:
     camera = metadata.exif or b""
     samples = picture.samples()
     big = samples.nbytes > CLASSIC_TIFF
-    # With no directory yet, it is a file to append to.
-    file = io.BytesIO(camera[:4] + bytes(4) + camera[8:] if camera else b"")
+    file = io.BytesIO(camera)
     settings: dict[str, Any] = {}
     if metadata.density is not None:
         settings["resolution"] = metadata.density.per_inch()
@@ -38,7 +37,9 @@ def encode(picture: Picture, encoding: Encoding) -> bytes:
         others.append((XMP, BYTES, len(metadata.xmp), metadata.xmp, True))
     if (block := iptc_of(metadata)) is not None and (record := iptc_record(block)):
         others.append((IPTC, UNDEFINED, len(record), record, True))
-    with tifffile.TiffWriter(file, bigtiff=big, append="force" if camera else False) as writer:
+    order = ">" if camera.startswith(b"MM") else "<"
+    with tifffile.TiffWriter(file, bigtiff=big, byteorder=order) as writer:
+        file.seek(0, io.SEEK_END)  # behind EXIF, over whose header it has written its own
         writer.write(
             samples,
             photometric="minisblack" if picture.pixels.shape[2] == 1 else "rgb",
