@@ -38,7 +38,7 @@ DECODING_COPIES = 5
 SAMPLES = 3
 PNG_BIT_DEPTH = 24
 #: Formats of 8 bit.
-SHALLOW = frozenset({"WebP", "BMP", "GIF", "AVIF"})
+SHALLOW = frozenset({"WebP", "BMP", "GIF"})
 #: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
 OPENCV_NO_MEMORY = -4
 

@@ -6,16 +6,15 @@ become a profile, and texts what the format has a place for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from restormer_cli.images.formats import OutputFormat
+from restormer_cli.images.formats import KINDS, OutputFormat
 from restormer_cli.images.metadata import Metadata, exif, icc
 from restormer_cli.images.metadata.base import Chunk
 from restormer_cli.images.metadata.png import RAW_PROFILE, TEXTS, raw_profile, text_of
 
 COMMENTS = frozenset({b"comment", b"description"})
-#: Parts of a metadata that people know by these names.
-NAMES = {"exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "comment": "comment"}
 
 
 def fitted(
@@ -32,88 +31,88 @@ def fitted(
     """
     if form.metadata is None:
         return metadata, ()
+    limits = dict(form.metadata)
+    if sample_bytes > form.largest_with_exif:
+        limits["exif"] = 0
     lost: list[str] = []
 
-    def holds(kind: str, size: int) -> bool:
-        """True if it can be kept; told if not."""
-        most = form.metadata.get(kind, 0) if form.metadata else 0
-        if kind == "exif" and sample_bytes > form.largest_with_exif:
-            most = 0
-        if size <= most:
-            return True
-        why = "takes less" if most else "holds none"
-        lost.append(f"its {NAMES[kind]} is left out, since {form.title} {why}")
-        return False
+    def held(kind: str, part: bytes | None) -> bytes | None:
+        """The same, or None if it cannot be kept, which is told."""
+        if part is None or len(part) <= limits.get(kind, 0):
+            return part
+        why = "takes less" if limits.get(kind) else "has no place for it"
+        lost.append(f"its {KINDS[kind]} is left out, since {form.title} {why}")
+        return None
 
-    profile, color = _colors(metadata, form, gray, lost)
+    profile, color = _colors(metadata, "cICP" in limits, gray, lost)
     if profile is not None and gray and not written_gray:
         profile = icc.in_colour(profile)
-    kept: list[Chunk] = []
-    rest: list[str] = []
-    for chunk in metadata.others:
-        kind, size = _kind(chunk)
-        if kind is None:
-            rest.append(_name(chunk))
-        elif kind == "comment" and form.shared_description and exif.describes(metadata.exif):
-            lost.append("its comment is left out, since its EXIF has a description")
-        elif holds(kind, size):
-            kept.append(chunk)
-    if rest:
-        names = ", ".join(dict.fromkeys(rest))
-        lost.append(f"what else it says ({names}) is left out, since {form.title} has no place")
+    others = _others(metadata, form, held, lost)
     if metadata.background is not None and form.alpha:
-        lost.append(f"its background colour is left out, since {form.title} holds none")
-    camera, density = metadata.exif, metadata.density
-    if camera is not None and not holds("exif", len(camera)):
-        camera = None
-    if density is not None and "density" not in form.metadata:
-        camera = exif.with_resolution(camera, *density.per_inch(), density.metric)
+        lost.append(f"its background colour is left out, since {form.title} has no place for it")
+    camera, density = held("exif", metadata.exif), metadata.density
+    if density is not None and "density" not in limits:
+        if limits.get("exif"):
+            camera = exif.with_resolution(camera, *density.per_inch(), density.metric)
+        else:
+            lost.append(f"its resolution is left out, since {form.title} has no place for it")
         density = None
-    if density is not None and max(density.per_inch()) > form.metadata["density"]:
+    elif density is not None and max(density.per_inch()) > limits["density"]:
         density = None  # absurd
-    xmp = metadata.xmp
-    if xmp is not None and not holds("xmp", len(xmp)):
-        xmp = None
     fitting = replace(
         metadata,
-        icc=profile,
+        icc=held("icc", profile),
         exif=camera,
-        xmp=xmp,
+        xmp=held("xmp", metadata.xmp),
         density=density,
         color=color,
-        others=tuple(kept),
+        others=others,
     )
     return fitting, tuple(dict.fromkeys(lost))
 
 
+def _others(
+    metadata: Metadata,
+    form: OutputFormat,
+    held: Callable[[str, bytes | None], bytes | None],
+    lost: list[str],
+) -> tuple[Chunk, ...]:
+    """Texts for which the format has a place of another name."""
+    kept, rest = [], []
+    for chunk in metadata.others:
+        text, block = _text(chunk), _iptc(chunk)
+        comment = text[1] if text is not None and text[0] in COMMENTS else None
+        if comment is None and block is None:
+            rest.append(_name(chunk))
+        elif comment and form.shared_description and exif.describes(metadata.exif):
+            lost.append("its comment is left out, since its EXIF has a description")
+        elif held("comment", comment) or held("iptc", block):
+            kept.append(chunk)
+    if rest:
+        names = ", ".join(dict.fromkeys(rest))
+        lost.append(f"what it says else ({names}) is left out, since {form.title} has no place")
+    return tuple(kept)
+
+
 def _colors(
-    metadata: Metadata, form: OutputFormat, gray: bool, lost: list[str]
+    metadata: Metadata, says_cicp: bool, gray: bool, lost: list[str]
 ) -> tuple[bytes | None, tuple[Chunk, ...]]:
-    """The profile of the result, and the colour descriptions that it has beside."""
+    """The profile of the result, and the colour description that it has beside."""
     known = dict(metadata.color)
-    own = b"cICP" in known and "cICP" in (form.metadata or {})
-    if own:
-        known = {b"cICP": known[b"cICP"]}
-    if levels := _hdr_levels(metadata):
-        lost.append(f"its HDR levels ({levels}) are left out, since {form.title} holds none")
-    color = ((b"cICP", known[b"cICP"]),) if own else ()
-    if metadata.icc is not None or own:
-        if not own and b"cICP" in known and icc.is_hdr(known[b"cICP"]):
-            lost.append(f"its HDR colours (cICP) are left out, since {form.title} holds none")
-        return metadata.icc, color
+    if levels := ", ".join(name.decode() for name in (b"mDCV", b"cLLI") if name in known):
+        lost.append(f"what it says of HDR screens ({levels}) is left out")
+    if b"cICP" in known and says_cicp:
+        return metadata.icc, ((b"cICP", known[b"cICP"]),)
+    if metadata.icc is not None:
+        if b"cICP" in known and icc.is_hdr(known[b"cICP"]):
+            lost.append("its HDR colours (cICP) are left out; its profile stays")
+        return metadata.icc, ()
     try:
         profile = icc.of_color(known)
-        if profile is not None and gray:
-            profile = icc.fitting(profile, gray)
     except icc.ProfileError as error:
-        lost.append(f"its colours (cICP) {error}; they are left out")
-        return None, color
-    return profile, color
-
-
-def _hdr_levels(metadata: Metadata) -> str:
-    """Names of the chunks that say for which HDR screen it was made."""
-    return ", ".join(name.decode() for name, _ in metadata.color if name in (b"mDCV", b"cLLI"))
+        lost.append(f"its colours {error}; what it says of them is left out")
+        return None, ()
+    return icc.fitting(profile, gray) if profile is not None and gray else profile, ()
 
 
 def _text(chunk: Chunk) -> tuple[bytes, bytes] | None:
@@ -126,15 +125,6 @@ def _text(chunk: Chunk) -> tuple[bytes, bytes] | None:
     except ValueError:
         return None
     return keyword.lower(), content
-
-
-def _kind(chunk: Chunk) -> tuple[str | None, int]:
-    """What another format calls it, and its size there."""
-    text = _text(chunk)
-    if text is not None and text[0] in COMMENTS:
-        return "comment", len(text[1])
-    block = _iptc(chunk)
-    return (None, 0) if block is None else ("iptc", len(block))
 
 
 def _iptc(chunk: Chunk) -> bytes | None:

@@ -64,9 +64,8 @@ class OutputFormat:
     compressions: bool = False
     """True if ``--png-compression`` is for it."""
     metadata: Mapping[str, int] | None = field(default_factory=dict)
-    """Bytes at most of each kind beside a profile: ``exif``, ``xmp``, ``iptc``, ``comment``; also
-    ``density`` (pixels an inch at most) and ``cICP`` if it has a place for these. None: all that
-    PNG holds."""
+    """Bytes at most of each kind that it holds: ``icc``, ``exif``, ``xmp``, ``iptc``, ``comment``;
+    also ``density``, of which it is pixels an inch, and ``cICP``. None: all that PNG holds."""
     largest_with_exif: int = ANY
     """Bytes of samples above which there is no place for EXIF."""
     shared_description: bool = False
@@ -121,20 +120,33 @@ class OutputFormat:
         size = f"{self.largest_side:,} a side"
         if self.largest_area < ANY:
             size += f", {self.largest_area / 1e6:.0f} MP"
-        kinds = {"exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "comment": "comment"}
-        kept = [word for kind, word in kinds.items() if kind in (self.metadata or kinds)]
+        kept = [
+            word for kind, word in KINDS.items() if self.metadata is None or kind in self.metadata
+        ]
+        if self.metadata is None:
+            kept += ["texts", "gamma, primaries, sRGB, cICP"]
         return (
             self.title,
             self.suffix,
             f"{', '.join(map(str, self.bits))} bit",
             colours,
             "yes" if self.alpha else "laid over the background",
-            ", ".join(["profile", *kept]) + (", texts" if self.metadata is None else ""),
+            ", ".join(kept) or "nothing",
             "without loss" if self.quality is None else f"{self.quality} by default",
             size,
         )
 
 
+#: What people call kinds of metadata.
+KINDS = {
+    "icc": "colour profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "comment": "comment",
+    "density": "resolution",
+    "cICP": "cICP",
+}
 #: Of the table that :meth:`OutputFormat.describe` fills.
 COLUMNS = ("format", "suffix", "bits", "colours", "alpha", "kept", "`--quality`", "largest")
 
@@ -159,7 +171,7 @@ FORMATS = (
         bits=(8, 16),
         modes=GRAY_AND_COLOUR,
         largest_side=(1 << 31) - 1,
-        metadata={"exif": ANY, "xmp": ANY, "iptc": ANY, "comment": ANY, "density": ANY},
+        metadata=dict.fromkeys(("icc", "exif", "xmp", "iptc", "comment", "density"), ANY),
         largest_with_exif=CLASSIC_TIFF,
         shared_description=True,
     ),
@@ -173,6 +185,7 @@ FORMATS = (
         quality=95,
         # Less the names that the segments begin with.
         metadata={
+            "icc": ANY,  # in several segments
             "exif": _SEGMENT - 6,
             "xmp": _SEGMENT - 29,
             "iptc": _SEGMENT - 14,
@@ -188,7 +201,7 @@ FORMATS = (
         modes=frozenset({"RGB", "RGBA"}),
         largest_side=16_383,
         quality=95,
-        metadata={"exif": ANY, "xmp": ANY},
+        metadata={"icc": ANY, "exif": ANY, "xmp": ANY},
         encoding_copies=15,
     ),
     OutputFormat(
@@ -201,7 +214,7 @@ FORMATS = (
         largest_side=1 << 15,
         largest_area=1 << 28,
         quality=90,
-        metadata={"exif": ANY, "xmp": ANY, "cICP": ANY},
+        metadata={"icc": ANY, "exif": ANY, "xmp": ANY, "cICP": ANY},
         encoding_copies=16,
     ),
 )

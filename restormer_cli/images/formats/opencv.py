@@ -15,7 +15,7 @@ from restormer_cli.images.picture import Picture
 def encode_by_opencv(
     suffix: str,
     picture: Picture,
-    parameters: Sequence[int] = (),
+    parameters: Sequence[int],
     metadata: Mapping[int, bytes | None] | None = None,
 ) -> memoryview:
     """Encode gray, RGB or RGBA.
@@ -37,10 +37,12 @@ def encode_by_opencv(
         image = np.concatenate([image, picture.alpha[..., None]], axis=2)
     kept = {kind: body for kind, body in (metadata or {}).items() if body}
     bodies = [np.frombuffer(body, np.uint8)[None] for body in kept.values()]
+    image = np.ascontiguousarray(image)
     try:
-        done, data = cv2.imencodeWithMetadata(
-            suffix, np.ascontiguousarray(image), list(kept), bodies, list(parameters)
-        )
+        if kept:
+            done, data = cv2.imencodeWithMetadata(suffix, image, list(kept), bodies, parameters)
+        else:
+            done, data = cv2.imencode(suffix, image, parameters)
     except cv2.error as error:
         raise ImageError(str(error.err)) from error
     if not done:

@@ -7,7 +7,7 @@ into the directory of the picture: the maker's notes hold only where they were.
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, Literal
 
 import tifffile
 
@@ -37,7 +37,7 @@ def encode(picture: Picture, encoding: Encoding) -> bytes:
         others.append((XMP, BYTES, len(metadata.xmp), metadata.xmp, True))
     if (block := iptc_of(metadata)) is not None and (record := iptc_record(block)):
         others.append((IPTC, UNDEFINED, len(record), record, True))
-    order = ">" if camera.startswith(b"MM") else "<"
+    order: Literal[">", "<"] = ">" if camera.startswith(b"MM") else "<"
     with tifffile.TiffWriter(file, bigtiff=big, byteorder=order) as writer:
         file.seek(0, io.SEEK_END)  # behind EXIF, over whose header it has written its own
         writer.write(

@@ -142,7 +142,7 @@ def of_color(color: Mapping[bytes, bytes]) -> bytes | None:
     if b"cICP" in color:
         number, transfer = color[b"cICP"][:2]
         if number not in PRIMARIES or transfer not in TRANSFERS:
-            raise ProfileError("are such as a profile cannot describe")
+            raise ProfileError("are such as no profile describes (cICP)")
         return _of_color(PRIMARIES[number], TRANSFERS[transfer])
     if b"sRGB" in color:
         return _srgb()
