@@ -78,7 +78,9 @@ def _others(
     lost: list[str],
 ) -> tuple[Chunk, ...]:
     """Texts for which the format has a place of another name."""
-    kept, rest = [], []
+    kept: list[Chunk] = []
+    comments: list[bytes] = []
+    rest: list[str] = []
     for chunk in metadata.others:
         text, block = _text(chunk), _iptc(chunk)
         comment = text[1] if text is not None and text[0] in COMMENTS else None
@@ -86,11 +88,16 @@ def _others(
             rest.append(_name(chunk))
         elif comment and form.shared_description and exif.describes(metadata.exif):
             lost.append("its comment is left out, since its EXIF has a description")
-        elif held("comment", comment) or held("iptc", block):
+        elif comment is None:
+            kept += [chunk] if held("iptc", block) else []
+        elif held("comment", joined([*comments, comment])):
+            comments.append(comment)
             kept.append(chunk)
     if rest:
         names = ", ".join(dict.fromkeys(rest))
-        lost.append(f"what it says else ({names}) is left out, since {form.title} has no place")
+        lost.append(
+            f"what else it says ({names}) is left out, since {form.title} has no place for it"
+        )
     return tuple(kept)
 
 
@@ -151,4 +158,9 @@ def iptc_of(metadata: Metadata) -> bytes | None:
 def comment_of(metadata: Metadata) -> bytes | None:
     """Comment and description."""
     texts = filter(None, map(_text, metadata.others))
-    return b"\n".join(content for keyword, content in texts if keyword in COMMENTS) or None
+    return joined([content for keyword, content in texts if keyword in COMMENTS]) or None
+
+
+def joined(comments: list[bytes]) -> bytes:
+    """In one, for formats that have one."""
+    return b"\n".join(comments)

@@ -120,11 +120,9 @@ class OutputFormat:
         size = f"{self.largest_side:,} a side"
         if self.largest_area < ANY:
             size += f", {self.largest_area / 1e6:.0f} MP"
-        kept = [
-            word for kind, word in KINDS.items() if self.metadata is None or kind in self.metadata
-        ]
+        kept = [word for kind, word in KINDS.items() if kind in (self.metadata or KINDS)]
         if self.metadata is None:
-            kept += ["texts", "gamma, primaries, sRGB, cICP"]
+            kept += ["texts", "sRGB", "gamma", "primaries"]
         return (
             self.title,
             self.suffix,
