@@ -40,7 +40,7 @@ def fitted(
         """The same, or None if it cannot be kept, which is told."""
         if part is None or len(part) <= limits.get(kind, 0):
             return part
-        why = "takes less" if limits.get(kind) else "has no place for it"
+        why = "takes less" if limits.get(kind) else "cannot hold it"
         lost.append(f"its {KINDS[kind]} is left out, since {form.title} {why}")
         return None
 
@@ -49,13 +49,13 @@ def fitted(
         profile = icc.in_colour(profile)
     others = _others(metadata, form, held, lost)
     if metadata.background is not None and form.alpha:
-        lost.append(f"its background colour is left out, since {form.title} has no place for it")
+        lost.append(f"its background colour is left out, since {form.title} cannot hold it")
     camera, density = held("exif", metadata.exif), metadata.density
     if density is not None and "density" not in limits:
         if limits.get("exif"):
             camera = exif.with_resolution(camera, *density.per_inch(), density.metric)
         else:
-            lost.append(f"its resolution is left out, since {form.title} has no place for it")
+            lost.append(f"its resolution is left out, since {form.title} cannot hold it")
         density = None
     elif density is not None and max(density.per_inch()) > limits["density"]:
         density = None  # absurd
@@ -95,9 +95,7 @@ def _others(
             kept.append(chunk)
     if rest:
         names = ", ".join(dict.fromkeys(rest))
-        lost.append(
-            f"what else it says ({names}) is left out, since {form.title} has no place for it"
-        )
+        lost.append(f"what else it says ({names}) is left out, since {form.title} cannot hold it")
     return tuple(kept)
 
 

@@ -63,7 +63,7 @@ class OutputFormat:
     """The usual one of 1 to 100; None if the format has no loss."""
     compressions: bool = False
     """True if ``--png-compression`` is for it."""
-    metadata: Mapping[str, int] | None = field(default_factory=dict)
+    metadata: Mapping[str, int] | None = field(default_factory=dict, hash=False)
     """Bytes at most of each kind that it holds: ``icc``, ``exif``, ``xmp``, ``iptc``, ``comment``;
     also ``density``, of which it is pixels an inch, and ``cICP``. None: all that PNG holds."""
     largest_with_exif: int = ANY
