@@ -290,7 +290,7 @@ def with_resolution(exif: bytes | None, x: float, y: float, metric: bool) -> byt
     exif += bytes(len(exif) % 2)
     for tag, value in zip(sorted(RESOLUTION), (x, y), strict=True):
         entries[tag] = struct.pack(f"{order}HHII", tag, 5, 1, len(exif))
-        share = Fraction(value).limit_denominator(100)
+        share = Fraction(value).limit_denominator(100 if value < 1 << 25 else 1)
         exif += struct.pack(f"{order}II", share.numerator, share.denominator)
     unit = 2 if metric else 1
     entries[RESOLUTION_UNIT] = struct.pack(f"{order}HHIHH", RESOLUTION_UNIT, SHORT, 1, unit, 0)
