@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import restormer
 
+from restormer_cli.images.formats import COLUMNS, FORMATS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -108,6 +110,13 @@ def test_recipes_name_what_stands_in_the_code() -> None:
     named = re.findall(r"`([A-Za-z_]\w*)(?:\(\))?`", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     assert len(named) > 30
     assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
+
+
+def test_table_of_formats_is_made_of_the_formats() -> None:
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *(form.describe() for form in FORMATS)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---")
+    assert f"<!-- made of OutputFormat.describe -->\n\n{table.replace('--- |', '---|')}" in page
 
 
 def sources() -> list[Path]:
