@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import restormer
 
-from restormer_cli.images.formats import COLUMNS, FORMATS
+from restormer_cli.images.formats import COLUMNS, FORMATS, OutputFormat
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")])
@@ -114,9 +114,11 @@ def test_recipes_name_what_stands_in_the_code() -> None:
 
 def test_table_of_formats_is_made_of_the_formats() -> None:
     page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *(form.describe() for form in FORMATS)]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---")
-    assert f"<!-- made of OutputFormat.describe -->\n\n{table.replace('--- |', '---|')}" in page
+    heading, *rows = (
+        f"| {' | '.join(row)} |" for row in (COLUMNS, *map(OutputFormat.describe, FORMATS))
+    )
+    table = "\n".join([heading, "|---" * len(COLUMNS) + "|", *rows])
+    assert f"<!-- made of OutputFormat.describe -->\n\n{table}\n\n" in page
 
 
 def sources() -> list[Path]:

@@ -19,6 +19,7 @@ from restormer_cli.images.pixels import normalise, quantise
 from restormer_cli.images.transparency import flatten
 from restormer_cli.settings import Settings
 from restormer_cli.system.atomic import write_file
+from restormer_cli.system.limits import is_memory_message
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ def encode_image(picture: Picture, output: OutputOptions = OutputOptions()) -> b
         return form.encode(replace(picture, pixels=pixels, alpha=alpha), encoding)
     except (ImageError, OSError) as error:
         raise ImageError(f"cannot be encoded as {form.title} ({error})") from error
+    except (RuntimeError, ValueError) as error:
+        if is_memory_message(str(error)):
+            raise MemoryError from error
+        raise
 
 
 def _of_bits(samples: Pixels, bits: int) -> Pixels:

@@ -1,4 +1,6 @@
-"""AVIF: of 8 bit by Pillow; by OpenCV without loss, which is quality 100, and of 10 and 12 bit."""
+"""AVIF: colours of 8 bit by Pillow, whose resolution stays full (4:4:4); by OpenCV what Pillow does
+not encode in all its versions: gray, 10 and 12 bit, and without loss, which is quality 100.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,20 @@ def encode(picture: Picture, encoding: Encoding) -> bytes:
     metadata = picture.metadata
     # Pillow takes an orientation out of EXIF and moves the rest; what is upright needs none.
     camera = None if metadata.exif is None else exif.without_orientation(metadata.exif)
-    if encoding.bits == 8 and encoding.quality != 100:
+    if encoding.bits == 8 and encoding.quality != 100 and picture.mode != "L":
         avif = encode_by_pillow(
             "AVIF",
             picture,
             quality=encoding.quality,
             speed=SPEED,
-            subsampling=None if picture.mode == "L" else "4:4:4",
+            subsampling="4:4:4",
             exif=camera,
             xmp=metadata.xmp,
         )
     elif not cv2.haveImageWriter(".avif"):
-        raise ImageError(
-            "the OpenCV of this machine cannot; choose --bit-depth 8 and a --quality below 100"
-        )
+        raise ImageError("the OpenCV of this machine does not; choose another --format")
     else:
-        parameters = [cv2.IMWRITE_AVIF_DEPTH, encoding.bits]
+        parameters = [cv2.IMWRITE_AVIF_DEPTH, encoding.bits, cv2.IMWRITE_AVIF_SPEED, SPEED]
         parameters += [cv2.IMWRITE_AVIF_QUALITY, encoding.quality or 100]
         kinds = {
             cv2.IMAGE_METADATA_EXIF: camera,
