@@ -43,7 +43,7 @@ def memory_size(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-def bit_depth(text: str) -> str:
+def sample_depth(text: str) -> str:
     """Read ``--bit-depth``."""
     if text not in _DEPTHS:
         raise typer.BadParameter(f"{text!r} is none; choose {', '.join(_DEPTHS)}")
@@ -171,7 +171,7 @@ class CommonOptions:
     bit_depth: Annotated[
         str,
         typer.Option(
-            parser=bit_depth,
+            parser=sample_depth,
             metavar=f"[{'|'.join(_DEPTHS)}]",
             help="Of results; auto: as the input, as far as the format goes.",
         ),

@@ -46,7 +46,11 @@ def fitted(
 
     profile, color = _colors(metadata, "cICP" in limits, gray, lost)
     if profile is not None and gray and not written_gray:
-        profile = icc.in_colour(profile)
+        try:
+            profile = icc.in_colour(profile)
+        except icc.ProfileError as error:
+            profile = None
+            lost.append(f"its colour profile {error}; it is left out")
     others = _others(metadata, form, held, lost)
     if metadata.background is not None and form.alpha:
         lost.append(f"its background colour is left out, since {form.title} cannot hold it")
@@ -114,10 +118,12 @@ def _colors(
         return metadata.icc, ()
     try:
         profile = icc.of_color(known)
+        if profile is not None and gray:
+            profile = icc.fitting(profile, gray)
     except icc.ProfileError as error:
         lost.append(f"its colours {error}; what it says of them is left out")
         return None, ()
-    return icc.fitting(profile, gray) if profile is not None and gray else profile, ()
+    return profile, ()
 
 
 def _text(chunk: Chunk) -> tuple[bytes, bytes] | None:

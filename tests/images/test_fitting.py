@@ -479,6 +479,16 @@ def test_gray_that_is_written_as_colour_looks_as_before(form: OutputFormat, alph
     assert abs(light(encode_image(prepared, output)) - before).max() <= 2
 
 
+def test_gray_profile_without_a_curve_is_told_where_gray_becomes_colour() -> None:
+    odd = gray_profile(1.4).replace(b"kTRC", b"xTRC")
+    given = Picture(random_pixels(8, 8, 1), metadata=Metadata(icc=odd))
+    prepared = OutputOptions(WEBP).prepare(given)
+    assert prepared.metadata.icc is None
+    assert len(prepared.notes) == 1
+    assert "its colour profile has no curve" in prepared.notes[0]
+    assert OutputOptions(TIFF).prepare(given).metadata.icc == odd
+
+
 @pytest.mark.parametrize("form", [TIFF, WEBP, AVIF], **by_name)
 def test_background_that_a_format_cannot_hold_is_told(form: OutputFormat) -> None:
     given = Picture(random_pixels(4, 4), metadata=Metadata(background=(1, 2, 3)))

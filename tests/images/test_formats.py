@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.formats import FORMATS, PNG, OutputFormat, find_format, result_suffixes
-from restormer_cli.images.metadata import Metadata
+from restormer_cli.images.metadata import Density, Metadata
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.reading import decode_image
 from restormer_cli.images.writing import OutputOptions, encode_image
@@ -256,6 +258,25 @@ def test_names_and_suffixes_of_a_format_find_it(form: OutputFormat) -> None:
         assert find_format(name) is form
     assert len(form.describe()) == len(PNG.describe())
     assert form.suffix in result_suffixes()
+
+
+def test_format_without_a_place_for_anything_tells_all_of_it() -> None:
+    bare = OutputFormat("bare", "BARE", (".bare",), (8,), frozenset({"RGB"}), 100)
+    metadata = Metadata(b"profile", b"II*\0\x08\0\0\0\0\0\0\0\0\0", b"<x/>", Density(1, 1))
+    prepared = OutputOptions(bare).prepare(Picture(random_pixels(4, 4), metadata=metadata))
+    assert prepared.metadata == Metadata()
+    parts = ("EXIF", "resolution", "colour profile", "XMP")
+    assert prepared.notes == tuple(
+        f"its {part} is left out, since BARE cannot hold it" for part in parts
+    )
+    assert "nothing" in bare.describe()
+
+
+def test_help_waits_for_no_library() -> None:
+    words = "import sys, restormer_cli.cli.options; "
+    words += "print({'numpy', 'cv2', 'PIL', 'tifffile', 'imagecodecs'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
 
 
 def test_unknown_format_is_refused() -> None:

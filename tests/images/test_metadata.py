@@ -1127,7 +1127,7 @@ def test_place_on_the_map_is_told() -> None:
     tifffile.imwrite(file, random_pixels(5, 4), photometric="rgb", extratags=[scale])
     picture = decode_image(Path("a.tif"), file.getvalue())
     assert picture.notes == (
-        "its place on the map (GeoTIFF) is left out, since PNG cannot hold it",
+        "its place on the map (GeoTIFF) is left out",
     )
 
 

@@ -120,7 +120,8 @@ class OutputFormat:
         size = f"{self.largest_side:,} a side"
         if self.largest_area < ANY:
             size += f", {self.largest_area / 1e6:.0f} MP"
-        kept = [word for kind, word in KINDS.items() if kind in (self.metadata or KINDS)]
+        held = KINDS if self.metadata is None else self.metadata
+        kept = [word for kind, word in KINDS.items() if kind in held]
         if self.metadata is None:
             kept += ["texts", "sRGB", "gamma", "primaries"]
         return (

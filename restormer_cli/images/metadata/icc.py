@@ -90,8 +90,15 @@ def in_colour(profile: bytes) -> bytes:
     ----------
     profile
         Of gray, as :func:`fitting` gives it.
+
+    Raises
+    ------
+    ProfileError
+        If it has no curve.
     """
     gray = _bodies(profile)
+    if b"kTRC" not in gray:
+        raise ProfileError("has no curve, and gray is written as colour")
     bodies = _bodies(_srgb()) | dict.fromkeys(CURVES, gray[b"kTRC"])
     bodies |= {name: gray[name] for name in (b"desc", b"cprt") if name in gray}
     header = bytearray(_srgb()[:HEADER_BYTES])
