@@ -149,6 +149,24 @@ def test_notes_of_the_maker_stay_where_they_were(
     assert data[start:].index(NOTES) == before
 
 
+@pytest.mark.parametrize("endian", "<>")
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_exif_does_not_change_the_samples_of_a_tiff(endian: str, channels: int) -> None:
+    """It decides on the order of their bytes."""
+    camera = photo("JPEG", endian)
+    metadata = decode_image(Path("a"), camera).metadata
+    for bits in (8, 16):
+        samples = random_pixels(9, 13, channels, bits)
+        colours = 1 if channels < 3 else 3
+        alpha = samples[..., -1] if channels in (2, 4) else None
+        given = Picture(samples[..., :colours], alpha, metadata=replace(metadata, icc=None))
+        data = encode_image(given, OutputOptions(TIFF))
+        assert data[:2] == (b"II" if endian == "<" else b"MM")
+        found = tifffile.imread(io.BytesIO(data)).reshape(9, 13, -1)
+        np.testing.assert_array_equal(found, samples)
+        assert said(data).exif["Exif.Photo.BodySerialNumber"] == "SN-4711"
+
+
 @pytest.mark.parametrize("form", FORMATS, **by_name)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_strip_leaves_nothing_personal(form: OutputFormat, kind: str) -> None:

@@ -1126,9 +1126,7 @@ def test_place_on_the_map_is_told() -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, random_pixels(5, 4), photometric="rgb", extratags=[scale])
     picture = decode_image(Path("a.tif"), file.getvalue())
-    assert picture.notes == (
-        "its place on the map (GeoTIFF) is left out",
-    )
+    assert picture.notes == ("its place on the map (GeoTIFF) is left out",)
 
 
 def test_profile_stands_before_srgb_of_which_libpng_heeds_the_first() -> None:
