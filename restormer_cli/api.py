@@ -11,7 +11,9 @@ from restormer_cli.batch.outcomes import Collector, Outcome, Provenance
 from restormer_cli.batch.run import run
 from restormer_cli.batch.shards import Shard
 from restormer_cli.executors.in_process import InProcess
+from restormer_cli.images.formats import PNG, find_format
 from restormer_cli.images.reading import MAX_PIXELS
+from restormer_cli.images.writing import OutputOptions
 
 
 def restore_folder(
@@ -24,8 +26,11 @@ def restore_folder(
     overwrite: bool = False,
     checksum: bool = False,
     wait: bool = False,
+    format: str = PNG.name,
+    quality: int | None = None,
     bit_depth: int | None = None,
     png_compression: int | None = None,
+    strip: bool = False,
     max_pixels: int = MAX_PIXELS,
     shard: Shard | None = None,
     dry_run: bool = False,
@@ -45,8 +50,10 @@ def restore_folder(
         The folder of results.
     sides
         Sub-folders with one view of each image, for dual pixels ``("inputL", "inputR")``.
-    recursive, overwrite, checksum, wait, bit_depth, png_compression, max_pixels, shard, dry_run
+    recursive, overwrite, checksum, wait, max_pixels, shard, dry_run
         As the options of the command line.
+    format, quality, bit_depth, png_compression, strip
+        As the options of the command line; they say what results are like.
     fail_fast
         Stop at the first failure; images that were not begun have no outcome.
 
@@ -58,11 +65,12 @@ def restore_folder(
     Raises
     ------
     UsageError
-        If there are no images, or a folder cannot be used.
+        If there are no images, a folder cannot be used, or the format cannot be written so.
     BusyError
         If another run works in the result folder.
     """
     collector = Collector()
+    output = OutputOptions(find_format(format), quality, bit_depth, png_compression, strip)
     options = RunOptions(
         str(input_dir),
         Path(result_dir),
@@ -71,14 +79,13 @@ def restore_folder(
         overwrite=overwrite,
         checksum=checksum,
         wait=wait,
-        bit_depth=bit_depth,
-        png_compression=png_compression,
+        output=output,
         max_pixels=max_pixels,
         shard=shard,
         dry_run=dry_run,
         fail_fast=fail_fast,
     )
     made_by = getattr(restorer, "settings", options.settings)
-    options = replace(options, settings=made_by.with_bit_depth(bit_depth))
+    options = replace(options, settings=output.applied_to(made_by))
     run(options, options.find_work(), lambda: InProcess(restorer, Provenance()), collector)
     return collector.outcomes

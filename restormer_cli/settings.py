@@ -1,4 +1,4 @@
-"""Settings that decide the pixels of a result, apart from the input: plain data."""
+"""Settings that decide a result, apart from the input: plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that decide the pixels of a result, apart from the input.
+    """The settings that decide a result, apart from the input.
 
     Device, memory limit and compression are not among them: they change rounding or bytes, but
     nothing visible.
@@ -25,10 +25,11 @@ class Settings:
     """None for the choice of the machine, which is not compared."""
     bit_depth: str = "auto"
     tile: str | None = None
-
-    def with_bit_depth(self, bit_depth: int | None) -> Settings:
-        """The same settings for results of 8 or 16 bit; None for the depth of the input."""
-        return dataclasses.replace(self, bit_depth=str(bit_depth or "auto"))
+    format: str = "png"
+    quality: str | None = None
+    """1 to 100; None if the format has none."""
+    metadata: str | None = None
+    """``stripped``, or None if it is kept."""
 
     def changes_from(self, other: Settings) -> list[str]:
         """Names of the settings that differ from others."""

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes for a task and a metric, followed in a copy of the checkout."""
+"""CONTRIBUTING's recipes for a task, a metric and an output format, followed in a copy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import read, save, write, zero_network
+from helpers import names, random_pixels, read, save, write, zero_network
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,3 +129,34 @@ def test_function_and_row_make_a_metric(checkout: Path, tmp_path: Path) -> None:
     assert line == ["Haze", "1", "0.0", "7.000", "-7.0"]
     ran = run(checkout, *words, "--json")
     assert json.loads(ran.stdout)["ours"]["row_error"] == 0
+
+
+def test_row_and_file_make_an_output_format(checkout: Path, tmp_path: Path) -> None:
+    recipe = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    recipe = recipe.partition("## Add an output format")[2].partition("\n## ")[0]
+    row, encoder = re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
+    formats = checkout / "restormer_cli" / "images" / "formats"
+    table = (formats / "__init__.py").read_text(encoding="utf-8")
+    before, rows, after = table.partition("FORMATS = (\n")
+    row = textwrap.dedent(row).strip()
+    (formats / "__init__.py").write_text(f"{before}{rows}    {row},\n{after}", encoding="utf-8")
+    (formats / "jp2.py").write_text(textwrap.dedent(encoder), encoding="utf-8")
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    for channels, bits in ((1, 8), (3, 8), (4, 8), (1, 16), (3, 16)):
+        pixels = random_pixels(40, 40, channels, bits)
+        write(source / f"{channels}-{bits}.png", pixels)
+    weights = save(zero_network("bias_free"), tmp_path / "weights.safetensors")
+    words = ("denoise", "--input-dir", source, "--result-dir", out, "--weights", weights)
+    assert "jp2" in run(checkout, "denoise", "--help").stdout
+    ran = run(checkout, *words, "--format", "j2k")
+    assert ran.returncode == 0, ran.stderr
+    assert names(out) == [f"{path.stem}.jp2" for path in sorted(source.iterdir())]
+    assert "0 restored, 5 skipped" in run(checkout, *words, "--format", "jp2").stderr
+    refused = run(checkout, *words, "--format", "jp2", "--quality", "90")
+    assert (refused.returncode, "JPEG 2000 has none" in refused.stderr) == (2, True)
+    measured = run(checkout, "evaluate", "--result-dir", out, "--target-dir", source, "--json")
+    assert measured.stdout.count('"psnr": "inf"') == 6  # five and their mean
+    page = tmp_path / "page.html"
+    assert run(checkout, "report", out, "--input-dir", source, "--output", page).returncode == 0
+    assert "3-16.jp2" in page.read_text(encoding="utf-8")

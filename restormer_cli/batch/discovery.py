@@ -15,6 +15,7 @@ from restormer_cli.batch.path_lists import read_list
 from restormer_cli.batch.shards import Shard
 from restormer_cli.batch.walk import SUFFIXES, PassedOver, find_images, walk
 from restormer_cli.errors import UsageError
+from restormer_cli.images.formats import PNG
 from restormer_cli.system.files import file_mode, is_folder, real_path
 
 STANDARD_INPUT = "-"
@@ -27,6 +28,7 @@ def find_work(
     recursive: bool = False,
     sides: tuple[str, ...] = (),
     null: bool = False,
+    suffix: str = PNG.suffix,
     shard: Shard | None = None,
     stdin: IO[bytes] | None = None,
     origins: Origins = lambda folder, results: {},
@@ -44,6 +46,8 @@ def find_work(
         ``("inputL", "inputR")``.
     null
         Names on standard input end in NUL instead of a line feed.
+    suffix
+        Of results.
     shard
         Return only the images and problems of this part, which may be none. The names of results
         do not depend on it.
@@ -106,7 +110,7 @@ def find_work(
         raise UsageError("; ".join([f"{source}: no images found{where} ({_wanted()})", *notices]))
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(_below(root, problem[0]))]
-    work = name_results(found, result_dir, shard, origins, ordered=source == STANDARD_INPUT)
+    work = name_results(found, result_dir, suffix, shard, origins, ordered=source == STANDARD_INPUT)
     return Work(work.items, problems + work.problems, notices + work.notices)
 
 

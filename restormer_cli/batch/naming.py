@@ -11,9 +11,9 @@ from typing import Any
 
 from restormer_cli.batch.items import Candidate, Item, Origins, Work, in_order
 from restormer_cli.batch.shards import Shard
+from restormer_cli.images.formats import result_suffixes
 from restormer_cli.system.files import absolute_path, real_path
 
-RESULT_SUFFIX = ".png"
 #: Length of a name in the units of the system: bytes, or UTF-16 code units.
 LONGEST_NAME = 255
 
@@ -21,6 +21,7 @@ LONGEST_NAME = 255
 def without_results(found: list[Candidate], result_dir: Path, origins: Origins) -> list[Candidate]:
     """Leave out results of earlier runs, if inputs and results share a folder."""
     base = real_path(result_dir)
+    suffixes = result_suffixes()
     within: dict[str, Path | None] = {}
     """Folders of inputs, and where in the result folder they lie."""
     places: dict[int, Path] = {}
@@ -31,7 +32,7 @@ def without_results(found: list[Candidate], result_dir: Path, origins: Origins) 
             inside = folder.is_relative_to(base)
             within[head] = result_dir / folder.relative_to(base) if inside else None
         place = within[head]
-        if place is not None and tail.endswith(RESULT_SUFFIX):
+        if place is not None and tail.endswith(suffixes):
             places[index] = place / tail
     results = origins(result_dir, places.values()) if places else {}
     return [image for index, image in enumerate(found) if places.get(index) not in results]
@@ -40,6 +41,7 @@ def without_results(found: list[Candidate], result_dir: Path, origins: Origins) 
 def name_results(
     found: list[Candidate],
     result_dir: Path,
+    suffix: str,
     shard: Shard | None,
     origins: Origins,
     *,
@@ -57,6 +59,8 @@ def name_results(
 
     Parameters
     ----------
+    suffix
+        Of results, such as ``.png``.
     ordered
         Keep the order of the images; by default they are sorted by name.
 
@@ -69,10 +73,12 @@ def name_results(
     def place_of(index: int) -> Any:
         return index if ordered else in_order(PurePath(found[index].files[0]))
 
-    folded = [_folded(_with_suffix(image.stem)) for image in found]
+    folded = [_folded(_with_suffix(image.stem, suffix)) for image in found]
     clashes = _clashes(folded)
     shared = {
-        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
+        index: result_dir / _with_suffix(found[index].stem, suffix)
+        for clash in clashes
+        for index in clash
     }
     owners = origins(result_dir, shared.values()) if shared else {}
     settled = {
@@ -81,7 +87,7 @@ def name_results(
         if owners.get(result) == absolute_path(found[index].files[0])
     }
     for clash in clashes:
-        too_long = [index for index in clash if _is_long(PurePath(found[index].name))]
+        too_long = [index for index in clash if _is_long(PurePath(found[index].name), suffix)]
         if too_long and settled.isdisjoint(clash):
             settled.add(min(too_long, key=place_of))
     renamed: set[int] = set()
@@ -92,7 +98,7 @@ def name_results(
         if index not in settled and found[index].stem != PurePath(found[index].name)
     ]:
         for index in fixable:
-            folded[index] = _folded(_with_suffix(PurePath(found[index].name)))
+            folded[index] = _folded(_with_suffix(PurePath(found[index].name), suffix))
         renamed.update(fixable)
         settled.update(fixable)
         clashes = _clashes(folded)
@@ -110,14 +116,14 @@ def name_results(
     for index in sorted(chosen, key=place_of):
         sources = tuple(map(Path, found[index].files))
         name = found[index].name
-        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
+        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem, suffix)
         result = result_dir / place
         if index in renamed:
             work.notices.append(
                 f"{name}: its result is called {place}, "
                 "since another image would share the shorter name"
             )
-        elif _is_long(found[index].stem):
+        elif _is_long(found[index].stem, suffix):
             work.notices.append(
                 f"{name}: its result is called {place}, since names may not be "
                 f"longer than {LONGEST_NAME}"
@@ -134,19 +140,19 @@ def name_results(
     return work
 
 
-def _with_suffix(stem: PurePath) -> PurePath:
+def _with_suffix(stem: PurePath, suffix: str) -> PurePath:
     """Append the suffix of results; cut a name that is too long for a file."""
     name = stem.name
-    if _length(name) + len(RESULT_SUFFIX) > LONGEST_NAME:
+    if _is_long(stem, suffix):
         mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:10]
-        while _length(name) + len(mark) + len(RESULT_SUFFIX) > LONGEST_NAME:
+        while _length(name) + len(mark) + len(suffix) > LONGEST_NAME:
             name = name[:-1]
         name += mark
-    return stem.with_name(name + RESULT_SUFFIX)
+    return stem.with_name(name + suffix)
 
 
-def _is_long(stem: PurePath) -> bool:
-    return _length(stem.name) + len(RESULT_SUFFIX) > LONGEST_NAME
+def _is_long(stem: PurePath, suffix: str) -> bool:
+    return _length(stem.name) + len(suffix) > LONGEST_NAME
 
 
 def _length(name: str) -> int:

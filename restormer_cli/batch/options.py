@@ -10,6 +10,7 @@ from restormer_cli.batch.items import Work
 from restormer_cli.batch.journal import known_origins
 from restormer_cli.batch.shards import WHOLE, Shard
 from restormer_cli.images.reading import MAX_PIXELS
+from restormer_cli.images.writing import OutputOptions
 from restormer_cli.settings import Settings
 
 
@@ -25,8 +26,7 @@ class RunOptions:
     overwrite: bool = False
     checksum: bool = False
     wait: bool = False
-    bit_depth: int | None = None
-    png_compression: int | None = None
+    output: OutputOptions = OutputOptions()  # noqa: RUF009 - frozen
     dry_run: bool = False
     fail_fast: bool = False
     max_pixels: int = MAX_PIXELS
@@ -46,6 +46,7 @@ class RunOptions:
             recursive=self.recursive,
             sides=self.sides,
             null=self.null,
+            suffix=self.output.format.suffix,
             shard=self.shard,
             origins=known_origins,
         )

@@ -16,12 +16,14 @@ from pathlib import Path
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
 from restormer_cli.images.codecs import CODECS, HEAD_BYTES
+from restormer_cli.images.formats import result_suffixes
 from restormer_cli.system.files import why_no_file
 
-#: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
+#: Suffixes of what is read, and of results; a file's content decides which format it is.
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"}
     | {".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".webp"}
+    | {*result_suffixes()}
 )
 _OTHER_IMAGES = (
     # for the web and phones

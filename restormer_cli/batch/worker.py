@@ -27,7 +27,7 @@ from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.reading import load_image
 from restormer_cli.images.transparency import fill_invisible, with_alpha
-from restormer_cli.images.writing import write_png
+from restormer_cli.images.writing import write_image
 from restormer_cli.system.files import Stamp, file_size
 from restormer_cli.system.memory import return_freed_memory
 from restormer_cli.system.stopping import interruptible, uninterrupted
@@ -37,8 +37,6 @@ from restormer_cli.system.stopping import interruptible, uninterrupted
 AHEAD_BYTES = 64 * 2**20
 #: Bytes that decoding takes for each pixel at most, with 16 bit and alpha (measured: 17).
 DECODING_BYTES = 24
-#: Times its pixels that an image holds while it is encoded: copies, and the file.
-ENCODING_COPIES = 4
 #: Bytes that an image holds beside its pixels, also one that cannot be read.
 LOADED_BYTES = 1 << 12
 #: Results in a row that cannot be written, on a full disk, say, before the run stops.
@@ -237,6 +235,8 @@ class _Pipeline:
             for path in item.sources:
                 check = self._before_decoding(path)
                 picture, stamp = load_image(path, self.options.max_pixels, check)
+                if not loaded.pictures:  # whose metadata the result has
+                    picture = self.options.output.prepare(picture)
                 loaded.pictures.append(picture)
                 loaded.stamps.append(stamp)
             loaded.views = tuple(
@@ -252,6 +252,7 @@ class _Pipeline:
 
         def check(height: int, width: int) -> None:
             nonlocal waited
+            self.options.output.format.check_size(height, width)
             self.restorer.check_size(height, width)
             if not waited:
                 waited = True
@@ -272,7 +273,8 @@ class _Pipeline:
 
         def spare() -> int:
             available, needed = self.restorer.room_for(height, width)
-            beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
+            copies = self.options.output.format.encoding_copies
+            beside = self.reader.reserved + copies * self.writer.bytes
             return available - needed - beside
 
         if small:  # of which there are many: the system is asked only for a large one
@@ -354,7 +356,7 @@ class _Pipeline:
 
         try:
             with interruptible():
-                depth = self.options.bit_depth
+                depth = self.options.output.restored_depth
                 batch = [loaded.views for loaded in group]
                 if len(batch) > 1:
                     results = self.restorer.restore_together(
@@ -413,7 +415,7 @@ class _Pipeline:
                     f"({error.strerror or error})"
                 ) from error
 
-        write_png(item.result, picture, self.options.png_compression, note)
+        write_image(item.result, picture, self.options.output, note)
 
     def _report(
         self, finished: Iterable[tuple[tuple[Item, Outcome], BaseException | None]]

@@ -13,10 +13,14 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from restormer_cli.errors import UsageError
+from restormer_cli.images.formats import FORMATS, PNG, bit_depths, find_format
 from restormer_cli.system.units import parse_bytes
 
 #: PyTorch ends the process if the system does not allow as many threads as it is told to use.
 MOST_THREADS = 1024
+AUTO = "auto"
+_DEPTHS = (AUTO, *map(str, bit_depths()))
 
 
 class Precision(str, enum.Enum):
@@ -35,14 +39,6 @@ class ExecutorName(str, enum.Enum):
     ray = "ray"
 
 
-class BitDepth(str, enum.Enum):
-    """Choices of ``--bit-depth``."""
-
-    auto = "auto"
-    eight = "8"
-    sixteen = "16"
-
-
 def memory_size(text: str) -> int:
     """Parse ``--max-memory``.
 
@@ -54,6 +50,21 @@ def memory_size(text: str) -> int:
     try:
         return parse_bytes(text)
     except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def sample_depth(text: str) -> str:
+    """Read ``--bit-depth``."""
+    if text not in _DEPTHS:
+        raise typer.BadParameter(f"{text!r} is none; choose {', '.join(_DEPTHS)}")
+    return text
+
+
+def format_name(text: str) -> str:
+    """Read ``--format``: also a suffix of it, such as ``jpg``."""
+    try:
+        return find_format(text).name
+    except UsageError as error:
         raise typer.BadParameter(str(error)) from None
 
 
@@ -101,7 +112,7 @@ class CommonOptions:
     input_dir: Annotated[
         str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
     ]
-    result_dir: Annotated[Path, path_option("Where results go, as NAME.png.")]
+    result_dir: Annotated[Path, path_option("Where results go, called as their images.")]
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
     ] = False
@@ -152,12 +163,35 @@ class CommonOptions:
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run works in the result folder.")
     ] = False
-    bit_depth: Annotated[BitDepth, typer.Option(help="Of results; auto: as the input.")] = (
-        BitDepth.auto
-    )
+    format: Annotated[
+        str,
+        typer.Option(
+            parser=format_name,
+            metavar=f"[{'|'.join(form.name for form in FORMATS)}]",
+            help="Of results.",
+        ),
+    ] = PNG.name
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is without loss in the latter two."
+        ),
+    ] = None
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Leave out place, camera, names, texts and thumbnails."),
+    ] = False
+    bit_depth: Annotated[
+        str,
+        typer.Option(
+            parser=sample_depth,
+            metavar=f"[{'|'.join(_DEPTHS)}]",
+            help="Of results; auto: as the input, as far as the format goes.",
+        ),
+    ] = AUTO
     png_compression: Annotated[
         int | None,
-        typer.Option(min=0, max=9, help="Of results, 0 to 9; by default what is quick."),
+        typer.Option(min=0, max=9, help="Of PNG results, 0 to 9; by default what is quick."),
     ] = None
     max_megapixels: Annotated[
         float | None,

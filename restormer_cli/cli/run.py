@@ -11,10 +11,12 @@ from restormer_cli.batch.run import Executor, run
 from restormer_cli.batch.shards import Shard
 from restormer_cli.cli.console import Console
 from restormer_cli.cli.logs import log_to
-from restormer_cli.cli.options import BitDepth, CommonOptions
+from restormer_cli.cli.options import AUTO, CommonOptions
 from restormer_cli.errors import RestormerError, Stopped, UsageError
 from restormer_cli.executors.launch import ExecutorOptions, start
+from restormer_cli.images.formats import find_format
 from restormer_cli.images.reading import MAX_PIXELS
+from restormer_cli.images.writing import OutputOptions
 from restormer_cli.loading import RestorerSpec
 from restormer_cli.system.files import refuse_other_file
 from restormer_cli.system.line_file import LineFile
@@ -112,7 +114,13 @@ def _spec(variant: Variant, options: CommonOptions) -> RestorerSpec:
 
 
 def _run_options(options: CommonOptions, spec: RestorerSpec, sides: tuple[str, ...]) -> RunOptions:
-    bit_depth = None if options.bit_depth is BitDepth.auto else int(options.bit_depth.value)
+    output = OutputOptions(
+        find_format(options.format),
+        options.quality,
+        None if options.bit_depth == AUTO else int(options.bit_depth),
+        options.png_compression,
+        options.strip,
+    )
     megapixels = options.max_megapixels
     return RunOptions(
         source=options.input_dir,
@@ -123,13 +131,12 @@ def _run_options(options: CommonOptions, spec: RestorerSpec, sides: tuple[str, .
         overwrite=options.overwrite,
         checksum=options.checksum,
         wait=options.wait,
-        bit_depth=bit_depth,
-        png_compression=options.png_compression,
+        output=output,
         dry_run=options.dry_run,
         fail_fast=options.fail_fast,
         max_pixels=MAX_PIXELS if megapixels is None else int(megapixels * 1e6),
         shard=None if options.shard is None else Shard.parse(options.shard),
-        settings=spec.settings().with_bit_depth(bit_depth),
+        settings=output.applied_to(spec.settings()),
     )
 
 

@@ -29,8 +29,6 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-#: What libpng takes in width and in height.
-LARGEST_SIDE = 1_000_000
 #: A file of more bytes than these holds something else than one picture, and is not read.
 EXTRA_BYTES, BYTES_PER_PIXEL = 1 << 28, 64
 #: Bytes of a header that are read only to know how long a run will take.
@@ -149,11 +147,6 @@ def _measured(
         raise ImageError(f"is a damaged {codec.name} file: it claims {width}×{height} pixels")
     if width * height > max_pixels:
         raise ImageError(_too_large(width, height, max_pixels))
-    if max(width, height) > LARGEST_SIDE:
-        raise ImageError(
-            f"is {width}×{height} pixels; its result would be a PNG, which takes no more than "
-            f"{LARGEST_SIDE} a side, so cut it into parts"
-        )
     if check_size is not None:
         check_size(height, width)
     return codec, (height, width)

@@ -23,7 +23,7 @@ from restormer_cli.errors import ImageError
 from restormer_cli.images.codecs import find_codec
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
-from restormer_cli.images.writing import encode_png
+from restormer_cli.images.writing import encode_image
 
 #: Most bytes of pictures in the HTML file; further ones go into a folder beside it.
 LIMIT = 50_000_000
@@ -73,7 +73,7 @@ def eight_bit(pixels: Pixels) -> Any:
 def as_png(picture: Picture) -> bytes:
     """Encode a picture for browsers: 8 bit, with alpha and colour description."""
     alpha = None if picture.alpha is None else eight_bit(picture.alpha)
-    return encode_png(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
+    return encode_image(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
 
 
 def url_of_file(path: Path, base: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,12 +11,12 @@ from typing import Literal
 from restormer_cli.batch.discovery import find_work, list_images
 from restormer_cli.batch.items import natural_key
 from restormer_cli.batch.journal import known_origins
-from restormer_cli.batch.naming import RESULT_SUFFIX
 from restormer_cli.batch.walk import BELOW
 from restormer_cli.errors import UsageError
 from restormer_cli.evaluation.metrics import Metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_names
 from restormer_cli.evaluation.run_log import RunLine, RunLog
+from restormer_cli.images.formats import PNG, result_suffixes
 from restormer_cli.system.files import is_file, is_folder
 
 Role = Literal["input", "result", "target"]
@@ -157,11 +158,13 @@ def _add_inputs(
 ) -> None:
     """Add inputs to the results that a run would make of them.
 
-    Results of other tools, ``a.jpg`` of ``a.jpg`` say, are paired by name as with targets.
+    Results of other tools or of another format than most, ``a.jpg`` of ``a.jpg`` say, are paired
+    by name as with targets.
     """
     # With the dot a folder called "-" is none for standard input.
     source = os.path.join(".", input_dir)  # noqa: PTH118 - Path leaves the dot out
-    work = find_work(source, result_dir, recursive=recursive, origins=known_origins)
+    suffix = _usual_suffix(subjects)
+    work = find_work(source, result_dir, recursive=recursive, suffix=suffix, origins=known_origins)
     notices += [notice for notice in work.notices if notice.startswith("passed over")]
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
@@ -179,5 +182,13 @@ def _add_inputs(
         )
         subject.files["input"] = inputs[name]
     for path, reason in work.problems:
-        name = _relative(path.with_suffix(RESULT_SUFFIX), input_dir)
+        name = _relative(path.with_suffix(suffix), input_dir)
         subjects.setdefault(name, Subject(name, "failed", {"input": path}, reason))
+
+
+def _usual_suffix(subjects: dict[str, Subject]) -> str:
+    """The suffix of most results, if they are of a format that runs write."""
+    results = [name for name, subject in subjects.items() if "result" in subject.files]
+    suffixes = Counter(os.path.splitext(name)[1] for name in results or subjects)  # noqa: PTH122
+    ours = result_suffixes()
+    return next((suffix for suffix, _ in suffixes.most_common() if suffix in ours), PNG.suffix)

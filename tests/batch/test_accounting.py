@@ -49,7 +49,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "reader": (reading, "read_file", lambda path, *_: path.stem),
     "decoder": (reading, "decode_image", lambda path, *_: path.stem),
     "alpha": (worker, "with_alpha", lambda picture, pixels: str(pixels[0, 0, 0])),
-    "encoder": (writing, "encode_png", lambda picture, *_: str(picture.pixels[0, 0, 0])),
+    "encoder": (writing, "encode_image", lambda picture, *_: str(picture.pixels[0, 0, 0])),
     "writer": (writing, "write_file", lambda path, *_: path.stem),
     "journal": (Journal, "add", lambda journal, item, *_: item.result.stem),
     "rename": (Path, "replace", lambda temporary, path: path.stem),
@@ -223,14 +223,14 @@ def test_error_of_the_writer_is_that_of_its_own_image(
     source = write(tmp_path / "in" / "0.png", random_pixels(80, 80)).parent
     for number in (1, 2):
         write(source / f"{number}.png", random_pixels(200, 300, seed=number))
-    write_png = worker.write_png
+    write_image = worker.write_image
 
     def full(path: Path, *words: Any) -> None:
         if path.stem == "0":
             raise MemoryError
-        write_png(path, *words)
+        write_image(path, *words)
 
-    monkeypatch.setattr(worker, "write_png", full)
+    monkeypatch.setattr(worker, "write_image", full)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
     ran = restormer(*words, "--weights", weights, "--json", "--report", tmp_path / "r.jsonl")
     assert ran.status == 1
@@ -247,7 +247,7 @@ def test_fault_of_ours_is_called_one_and_its_traceback_is_logged(
     source = make_images(tmp_path / "in", 2, size=70)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
     line = "a fault of restormer-cli (KeyError: 'no such'); please report it"
-    with mock.patch.object(worker, "write_png", side_effect=KeyError("no such")):
+    with mock.patch.object(worker, "write_image", side_effect=KeyError("no such")):
         ran = restormer(*words, "--weights", weights)
         all_of_it = restormer(*words, "--weights", weights, "-vv")
     assert ran.status == all_of_it.status == 1
@@ -378,7 +378,7 @@ def test_late_write_is_noted_or_undoes_itself(
     monkeypatch.setattr(worker, "LAST_WRITE_SECONDS", 0.0)
     run_options = numbered(tmp_path, 2)
     slow, go_on = threading.Event(), threading.Event()
-    sync_file, replace = worker.write_png.__globals__["write_file"], Path.replace
+    sync_file, replace = worker.write_image.__globals__["write_file"], Path.replace
 
     def before(*words: Any) -> None:
         slow.set()

@@ -27,7 +27,7 @@ from restormer_cli.images.metadata import Density, Metadata
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.pixels import normalise, quantise
 from restormer_cli.images.reading import decode_image, read_image
-from restormer_cli.images.writing import encode_png, write_png
+from restormer_cli.images.writing import OutputOptions, encode_image, write_image
 from restormer_cli.restorer import pad, tile_positions
 from restormer_cli.system.atomic import atomic_file
 
@@ -531,7 +531,7 @@ def test_what_is_written_is_read_back_exactly(
     mask = random_pixels(9, 14, 1, bits, seed=1)[..., 0] if alpha else None
     path = tmp_path / "deep" / "ü b.png"
     metadata = Metadata(icc=SRGB if channels == 3 else None, density=Density(11811, 5906))
-    write_png(path, Picture(pixels, mask, metadata))
+    write_image(path, Picture(pixels, mask, metadata))
     picture = read_image(path)
     np.testing.assert_array_equal(picture.alpha, mask)
     np.testing.assert_array_equal(picture.pixels, pixels, strict=True)
@@ -542,7 +542,7 @@ def test_what_is_written_is_read_back_exactly(
 
 def test_compression_level_changes_the_size_alone() -> None:
     picture = Picture(smooth_pixels(200, 200))
-    quick, small = encode_png(picture, 0), encode_png(picture, 9)
+    quick, small = (encode_image(picture, OutputOptions(compression=level)) for level in (0, 9))
     assert len(small) < len(quick)
     for data in (quick, small):
         with PIL.Image.open(io.BytesIO(data)) as image:
@@ -583,16 +583,16 @@ def test_whole_write_replaces_what_was_there_and_leaves_nothing_beside_it(tmp_pa
 def test_write_that_fails_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ImageError, match=r"a\.png: cannot be written"):
-        write_png(tmp_path / "a.png", Picture(random_pixels(2, 2)))
+        write_image(tmp_path / "a.png", Picture(random_pixels(2, 2)))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written"):
-        write_png(tmp_path / "file" / "a.png", Picture(random_pixels(2, 2)))
+        write_image(tmp_path / "file" / "a.png", Picture(random_pixels(2, 2)))
 
 
 def test_longest_name_that_the_file_system_takes_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".png")
-    write_png(path, Picture(random_pixels(2, 2)))
+    write_image(path, Picture(random_pixels(2, 2)))
     assert path.is_file()
 
 

@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -44,6 +44,12 @@ class Density:
             return None
         return struct.pack(">IIB", x, y, self.metric)
 
+    def per_inch(self) -> tuple[float, float]:
+        """To a hundredth, since PNG counts in metres; the shape of pixels in small numbers."""
+        if self.metric:
+            return round(self.x * METRES[2], 2), round(self.y * METRES[2], 2)
+        return Fraction(self.x / self.y).limit_denominator(10_000).as_integer_ratio()
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -79,6 +85,10 @@ class Metadata:
         if self.xmp is not None:
             chunks.append((b"iTXt", XMP_KEYWORD + bytes(5) + self.xmp))
         return b"".join(png_chunk(name, body) for name, body in [*chunks, *self.others])
+
+    def stripped(self) -> Metadata:
+        """The same without what may be personal: what says how to show the pixels alone."""
+        return replace(self, exif=None, xmp=None, others=())
 
 
 NO_METADATA = Metadata()

@@ -112,6 +112,12 @@ def _photoshop(resources: bytes) -> Iterator[tuple[int, bytes]]:
         place += 4 + size + size % 2
 
 
+def iptc_record(resources: bytes) -> bytes | None:
+    """What press agencies note, among the resources of Photoshop."""
+    found = (content for code, content in _photoshop(resources) if code == IPTC_RESOURCE)
+    return next(found, None)
+
+
 def comment_chunk(comment: bytes) -> Chunk:
     comment = comment.replace(b"\0", b" ")
     try:
