@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
+from restormer_cli.images.codecs import CODECS, HEAD_BYTES, is_image
+from restormer_cli.images.codecs.base import Extra
 from restormer_cli.system.files import why_no_file
 
-#: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
+#: Suffixes of images whose libraries are installed; a file's content decides what it is.
 SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"}
-    | {".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".webp"}
+    suffix
+    for codec in CODECS
+    if codec.extra is None or codec.extra.installed()
+    for suffix in codec.suffixes.split()
 )
+#: Suffixes of the others, and what brings the library that reads them.
+EXTRAS = {
+    suffix: codec.extra
+    for codec in CODECS
+    if codec.extra is not None and not codec.extra.installed()
+    for suffix in codec.suffixes.split()
+}
 _OTHER_IMAGES = (
     # for the web and phones
-    "gif heic heif heics heifs hif avif avifs avci jxl webp2 wp2 mpo jps pns mng jng svg svgz "
+    "gif webp2 wp2 mpo jps pns mng jng svg svgz "
     # JPEG 2000, JPEG XR
     "jp2 j2k jpf jpx jpm j2c jpc jph jhc jxr wdp hdp "
     # plain pixels, and high dynamic range
@@ -33,9 +44,8 @@ _OTHER_IMAGES = (
     "ktx ktx2 fits fit fts dcm dicom ico cur icns emf wmf "
     # documents of editors
     "psd psb xcf kra ora clip afphoto "
-    # raw files of cameras
-    "dng raw cr2 cr3 crw nef nrw arw srf sr2 arq orf ori raf rw2 rwl pef ptx srw x3f 3fr fff "
-    "iiq eip mef mos mrw erf kdc dcr dcs dc2 k25 gpr bay cine rwz mdc ari"
+    # rare raw files of cameras, and plain samples
+    "raw ptx eip dcs dc2 cine rwz mdc ari"
 )
 #: Images of kinds that are not read. Whoever has them should know that they were passed over.
 OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_IMAGES.split())
@@ -68,6 +78,8 @@ class PassedOver:
 
     kinds: Counter[str] = field(default_factory=Counter)
     """Images that are not read, by suffix."""
+    extras: dict[Extra, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Those whose library is missing."""
     unnamed: list[str] = field(default_factory=list)
     """Images whose names do not end as those of images do."""
     links: list[str] = field(default_factory=list)
@@ -88,6 +100,8 @@ class PassedOver:
                 f"passed over, since they are not read: {_counted(self.kinds)}; "
                 "convert them to PNG or TIFF"
             )
+        for extra, kinds in self.extras.items():
+            yield f"passed over: {_counted(kinds)}; to read such files, {extra.remedy}"
         if self.unnamed:
             yield (
                 f"passed over, since their names do not end as those of images: "
@@ -253,7 +267,9 @@ class _Walk:
             if trouble := why_no_file(path, "an image file"):
                 self.problems.append((path, trouble))
             return not trouble
-        if suffix in OTHER_IMAGES:
+        if suffix in EXTRAS:
+            self.passed_over.extras[EXTRAS[suffix]][suffix] += 1
+        elif suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
             self.passed_over.unnamed.append(entry.name)
@@ -326,32 +342,10 @@ def _holds_an_image(entry: os.DirEntry[str]) -> bool:
         if not entry.is_file():
             return False
         with open(entry.path, "rb") as file:  # noqa: PTH123 - of a DirEntry
-            head = file.read(32)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
-    starts = (
-        b"\x89PNG\r\n\x1a\n",
-        b"\xff\xd8\xff",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"MM\0+",
-        b"GIF8",
-    )
-    if head.startswith(starts):
-        return True
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    if head[4:8] == b"ftyp":
-        return head[8:12] in {b"heic", b"heix", b"mif1", b"avif", b"avis"}
-    return head[:2] == b"BM" and head[14:15] in {
-        b"\x0c",
-        b"\x28",
-        b"\x34",
-        b"\x38",
-        b"\x6c",
-        b"\x7c",
-    }
+    return is_image(head)
 
 
 def _begins_with_mark(path: Path) -> bool:

@@ -29,7 +29,7 @@ PIXELS = random_pixels(HEIGHT, WIDTH)
 
 
 def decode(data: bytes, **settings: Any) -> Picture:
-    return decode_image(Path("a.png"), data, **settings)
+    return decode_image(data, **settings)
 
 
 def same(data: bytes, pixels: Any, alpha: Any = None, note: str = "") -> None:
