@@ -142,7 +142,7 @@ def _read_boxes(found: Found, data: bytes) -> bool:
 def _read_original(found: Found, data: bytes) -> None:
     """Take what the JPEG said of which the file was made, its profile above all."""
     try:
-        original = bytes(imagecodecs.jpegxl_decode_jpeg(data, numthreads=None))
+        original = bytes(imagecodecs.jpegxl_decode_jpeg(data, numthreads=1))
     except Exception:  # the file has been changed since
         return
     said = Found()

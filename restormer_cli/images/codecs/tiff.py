@@ -221,6 +221,7 @@ def ends_of_parts(file: BinaryIO) -> list[int]:
 def _all_directories(file: BinaryIO) -> list[Any]:
     """Pages, and what lies below them, as far as they can be read."""
     found: list[Any] = []
+    file.seek(0)
     with contextlib.suppress(ImageError), parsing("TIFF"), tifffile.TiffFile(file) as tiff:
         for page in itertools.islice(_pages(tiff), MOST_DIRECTORIES):
             found.append(page)
