@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
+import pillow_heif
 import pytest
-from helpers import random_pixels
+from helpers import random_pixels, smooth_pixels
 from image_files import heic
 
+from restormer_cli.errors import ImageError
+from restormer_cli.images.codecs import find_codec
 from restormer_cli.images.picture import Picture
-from restormer_cli.images.reading import decode_image
+from restormer_cli.images.reading import decode_image, image_size, read_image
+from restormer_cli.images.writing import encode_png
 
 HEIGHT, WIDTH = 64, 96
 SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
