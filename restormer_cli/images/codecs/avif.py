@@ -55,5 +55,6 @@ CODEC = Codec(
     reads="the first frame",
     bits=(8, 12),
     alpha=True,
-    keeps="ICC or colours, EXIF, XMP",
+    colours="ICC, cICP",
+    metadata="EXIF, XMP",
 )

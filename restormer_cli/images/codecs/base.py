@@ -110,8 +110,10 @@ class Codec:
     bits: tuple[int, int]
     """Least and most of a sample."""
     alpha: bool
-    keeps: str
-    """What is kept beside pixels: ``ICC``, ``EXIF``, ``XMP``, …"""
+    colours: str
+    """What is kept of the way in which it says what its colours are."""
+    metadata: str
+    """What is kept of what it says beside: ``EXIF, XMP``, say."""
     extra: Extra | None = None
     """What the library that decodes it comes with; None if it is always there."""
     confirms: Callable[[BinaryIO], bool] = lambda file: True

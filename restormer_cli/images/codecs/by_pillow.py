@@ -106,7 +106,8 @@ BMP = Codec(
     reads="what Pillow reads",
     bits=(1, 8),
     alpha=True,
-    keeps="ICC, calibration",
+    colours="ICC, calibration",
+    metadata="",
 )
 WEBP = Codec(
     name="WebP",
@@ -118,7 +119,8 @@ WEBP = Codec(
     reads="with and without loss",
     bits=(8, 8),
     alpha=True,
-    keeps="ICC, EXIF, XMP",
+    colours="ICC",
+    metadata="EXIF, XMP",
 )
 GIF = Codec(
     name="GIF",
@@ -130,5 +132,6 @@ GIF = Codec(
     reads="the first frame",
     bits=(1, 8),
     alpha=True,
-    keeps="ICC, XMP, comment",
+    colours="ICC",
+    metadata="XMP, comment",
 )

@@ -95,6 +95,7 @@ CODEC = Codec(
     reads="HEVC; of a burst the main picture",
     bits=(8, 12),
     alpha=True,
-    keeps="ICC or colours, EXIF, XMP",
+    colours="ICC, cICP",
+    metadata="EXIF, XMP",
     extra=PILLOW_HEIF,
 )

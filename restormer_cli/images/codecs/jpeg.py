@@ -160,5 +160,6 @@ CODEC = Codec(
     reads="progressive, arithmetic, lossless and JPEG-LS, too; gray, RGB, CMYK",
     bits=(8, 16),
     alpha=False,
-    keeps="ICC, EXIF, XMP, IPTC, comment",
+    colours="ICC",
+    metadata="EXIF, XMP, IPTC, comment",
 )

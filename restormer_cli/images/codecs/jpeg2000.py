@@ -49,5 +49,6 @@ CODEC = Codec(
     reads="JP2 and bare codestreams",
     bits=(1, MOST_BITS),
     alpha=True,
-    keeps="ICC, EXIF, XMP",
+    colours="ICC",
+    metadata="comment",
 )

@@ -164,5 +164,6 @@ CODEC = Codec(
     reads="the first frame",
     bits=(1, 16),
     alpha=True,
-    keeps="colours, EXIF, XMP; ICC of what was a JPEG",
+    colours="cICP, gamma, primaries; ICC if it was a JPEG",
+    metadata="EXIF, XMP",
 )

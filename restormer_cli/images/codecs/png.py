@@ -111,5 +111,6 @@ CODEC = Codec(
     reads="palettes, interlaced; of an animation the still image",
     bits=(1, 16),
     alpha=True,
-    keeps="ICC or colours, EXIF, XMP, IPTC, texts",
+    colours="ICC, gamma, primaries, cICP",
+    metadata="EXIF, XMP, IPTC, texts",
 )

@@ -188,6 +188,7 @@ CODEC = Codec(
     reads="what LibRaw reads; developed to sRGB",
     bits=(8, 16),
     alpha=False,
-    keeps="EXIF without maker's notes, XMP",
+    colours="become sRGB",
+    metadata="EXIF, XMP; no maker's notes",
     extra=RAWPY,
 )

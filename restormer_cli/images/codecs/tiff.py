@@ -454,5 +454,6 @@ CODEC = Codec(
     "compression; gray, RGB, palette, YCbCr, CMYK",
     bits=(1, 16),
     alpha=True,
-    keeps="ICC or primaries, EXIF, XMP, IPTC",
+    colours="ICC, primaries",
+    metadata="EXIF, XMP, IPTC",
 )
