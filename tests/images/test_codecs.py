@@ -18,7 +18,7 @@ import tifffile
 from helpers import random_pixels, smooth_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import SAMPLES, saved, tiff_by_library
+from image_files import SAMPLES, heic, saved, tiff_by_library
 
 from restormer_cli.errors import ImageError
 from restormer_cli.images.codecs import CODECS, find_codec
@@ -739,6 +739,21 @@ def test_other_files_are_named_and_not_called_damaged(start: bytes) -> None:
 
 def test_real_noise_is_damaged_or_no_image() -> None:
     refused(b"\x9d\x03\xee" + random_pixels(30, 30).tobytes(), "not an image", damaged=True)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("make", [
+    lambda noise: heic(noise),
+    lambda noise: heic(noise, tile_size=128),
+    lambda noise: saved(noise, "AVIF", quality=95),
+    lambda noise: saved(noise, "WEBP", quality=95),
+    lambda noise: saved(noise, "WEBP", lossless=True),
+])  # fmt: skip
+def test_copies_that_end_in_zeros_are_never_filled_up(make: Any, kept: float) -> None:
+    data = make(random_pixels(256, 384))
+    decode(data + bytes(9999))  # as tools that recover files leave them
+    whole = round(kept * len(data))
+    refused(data[:whole] + bytes(len(data) - whole), "its end is empty", damaged=True)
 
 
 # --- any bytes ---------------------------------------------------------------------------

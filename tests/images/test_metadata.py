@@ -22,6 +22,7 @@ import tifffile
 from helpers import random_pixels, read, restormer, save, smooth_pixels, zero_network
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import saved
 
 from restormer_cli.images.metadata import Density, Found, Metadata
 from restormer_cli.images.metadata.tiff import read_tiff
@@ -81,15 +82,6 @@ def restored(data: bytes) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
     found = chunks_of(result)
     assert len({name for name, _ in found}) == len(found)
     return dict(found), picture.notes
-
-
-def saved(image: Any, kind: str, **settings: Any) -> bytes:
-    """Written by Pillow."""
-    file = io.BytesIO()
-    if not isinstance(image, PIL.Image.Image):
-        image = PIL.Image.fromarray(np.ascontiguousarray(image))
-    image.save(file, kind, **settings)
-    return file.getvalue()
 
 
 def profile_in(body: bytes) -> bytes:

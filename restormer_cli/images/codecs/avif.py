@@ -8,8 +8,15 @@ from typing import BinaryIO
 
 import imagecodecs
 
-from restormer_cli.images.codecs.base import Codec, Decoded, parsing, scaled, split_alpha
-from restormer_cli.images.codecs.boxes import brands, refuse_cut_off
+from restormer_cli.images.codecs.base import (
+    Codec,
+    Decoded,
+    parsing,
+    refuse_empty_end,
+    scaled,
+    split_alpha,
+)
+from restormer_cli.images.codecs.boxes import brands, end_of_samples, refuse_cut_off
 from restormer_cli.images.codecs.by_pillow import decode_by_pillow, frame_notes, measurer, opened
 from restormer_cli.images.metadata.by_pillow import read_by_pillow
 
@@ -27,6 +34,7 @@ def _matches(head: bytes) -> bool:
 
 def _measure(file: BinaryIO) -> tuple[int, int]:
     refuse_cut_off(file, NAME)
+    refuse_empty_end(file, NAME, end_of_samples(file))
     return measurer(NAME)(file)
 
 

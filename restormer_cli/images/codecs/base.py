@@ -31,6 +31,8 @@ UNSUPPORTED = re.compile(
 )
 #: Bytes that may be read to learn what a file is: directories of TIFF files can be long.
 HEADER_BYTES = 1 << 28
+#: So many zeros are no compressed pixels; systems lose files by whole pages of memory.
+EMPTY_END = bytes(4096)
 #: Samples of floating point that are looked at together, so that copies take little memory.
 FLOATS_TOGETHER = 1 << 20
 
@@ -183,6 +185,19 @@ def parsing(kind: str) -> Iterator[None]:
                 f"is a {kind} file of a kind that cannot be read ({reason}); convert it to PNG"
             ) from error
         raise ImageError(f"is a {kind} file that is damaged or cut off ({reason})") from error
+
+
+def refuse_empty_end(file: BinaryIO, kind: str, stop: int) -> None:
+    """Raise ImageError where a copy has failed, of a kind whose decoder fills up what is missing.
+
+    ``stop`` is where its compressed pixels end.
+    """
+    file.seek(max(0, stop - len(EMPTY_END)))
+    if file.read(len(EMPTY_END)) == EMPTY_END:
+        raise ImageError(
+            f"is a {kind} file that is damaged: its end is empty (zero bytes), as copies are that "
+            "failed; copy it once more"
+        )
 
 
 def scaled(samples: Any, bits: int) -> Pixels:

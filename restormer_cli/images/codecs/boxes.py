@@ -22,13 +22,12 @@ class Box(NamedTuple):
     stop: int
 
 
-def boxes(file: BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Box]:
-    """The boxes of a file, or of a part of it, one behind the other.
+def boxes(file: BinaryIO) -> Iterator[Box]:
+    """The boxes of a file, one behind the other.
 
     The last one may reach beyond the end of a file that is cut off.
     """
-    size = file.seek(0, io.SEEK_END)
-    stop = size if stop is None else min(stop, size)
+    start, stop = 0, file.seek(0, io.SEEK_END)
     for _ in range(MOST_BOXES):
         if start + 8 > stop:
             return
@@ -59,6 +58,11 @@ def refuse_cut_off(file: BinaryIO, name: str) -> None:
     size = file.seek(0, io.SEEK_END)
     if any(box.kind in NEEDED and box.stop > size for box in boxes(file)):
         raise ImageError(f"is a {name} file that is cut off")
+
+
+def end_of_samples(file: BinaryIO) -> int:
+    """Where the last box ends that holds compressed samples; 0 without one."""
+    return max((box.stop for box in boxes(file) if box.kind == b"mdat"), default=0)
 
 
 def brands(head: bytes) -> tuple[bytes, frozenset[bytes]]:

@@ -10,7 +10,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs.base import Codec, Decoded, begins, parsing, split_alpha
+from restormer_cli.images.codecs.base import (
+    Codec,
+    Decoded,
+    begins,
+    parsing,
+    refuse_empty_end,
+    split_alpha,
+)
 from restormer_cli.images.metadata.bmp import read_bmp
 from restormer_cli.images.metadata.by_pillow import read_by_pillow
 from restormer_cli.images.pillow import open_image
@@ -75,6 +82,8 @@ def _decode_bmp(data: bytes) -> Decoded:
 
 def _measure_webp(file: BinaryIO) -> tuple[int, int]:
     """From its first chunk, since Pillow reads all of the file."""
+    file.seek(4)
+    refuse_empty_end(file, "WebP", 8 + int.from_bytes(file.read(4), "little"))
     file.seek(12)
     head = file.read(18)
     kind, body = head[:4], head[8:]

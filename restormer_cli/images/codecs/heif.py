@@ -13,11 +13,12 @@ from restormer_cli.images.codecs.base import (
     Decoded,
     Extra,
     parsing,
+    refuse_empty_end,
     scaled,
     split_alpha,
     unmultiplied,
 )
-from restormer_cli.images.codecs.boxes import brands, refuse_cut_off
+from restormer_cli.images.codecs.boxes import brands, end_of_samples, refuse_cut_off
 from restormer_cli.images.metadata.base import GAIN_MAP, Found, density_of
 
 NAME = "HEIC"
@@ -48,6 +49,7 @@ def _opened(file: BinaryIO) -> Any:
 
 def _measure(file: BinaryIO) -> tuple[int, int]:
     refuse_cut_off(file, NAME)
+    refuse_empty_end(file, NAME, end_of_samples(file))
     width, height = _opened(file).size
     return height, width
 

@@ -296,8 +296,7 @@ def _decode(data: bytes) -> Decoded:
         if page.by_libtiff:
             pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
         else:
-            stored = _stored(parsed, page, data)
-            samples = stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
+            samples = _interleaved(_stored(parsed, page, data))
             pixels, alpha, notes = _colours(page, samples)
             orientation = page.orientation if page.orientation in range(1, 9) else 1
     if page.masked:
@@ -321,6 +320,11 @@ def _stored(parsed: Any, page: _Page, data: bytes) -> Any:
         again: Any = tiff.pages[page.number]
         again.dataoffsets, again.databytecounts = ends[:-1], [len(strip) for strip in strips]
         return again.asarray(maxworkers=1, squeeze=False)
+
+
+def _interleaved(stored: Any) -> Any:
+    """``(H, W, C)`` of what is stored."""
+    return stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
 
 
 def _deflated_anew(parsed: Any, page: _Page, data: bytes) -> list[bytes]:
