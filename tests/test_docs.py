@@ -9,7 +9,6 @@ import pytest
 from helpers import restormer
 
 from restormer_cli.evaluation.metrics import METRICS
-from restormer_cli.images.formats import COLUMNS, FORMATS, OutputFormat
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")])
@@ -111,15 +110,6 @@ def test_recipes_name_what_stands_in_the_code() -> None:
     named = re.findall(r"`([A-Za-z_]\w*)(?:\(\))?`", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     assert len(named) > 30
     assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
-
-
-def test_table_of_formats_is_made_of_the_formats() -> None:
-    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
-    heading, *rows = (
-        f"| {' | '.join(row)} |" for row in (COLUMNS, *map(OutputFormat.describe, FORMATS))
-    )
-    table = "\n".join([heading, "|---" * len(COLUMNS) + "|", *rows])
-    assert f"<!-- made of OutputFormat.describe -->\n\n{table}\n\n" in page
 
 
 def sources() -> list[Path]:

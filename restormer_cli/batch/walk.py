@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
-from restormer_cli.images.codecs import CODECS, HEAD_BYTES
+from restormer_cli.images.codecs import CODECS, HEAD_BYTES, is_image
+from restormer_cli.images.codecs.base import Extra
 from restormer_cli.images.formats import result_suffixes
 from restormer_cli.system.files import why_no_file
 
-#: Suffixes of what is read, and of results; a file's content decides which format it is.
+#: Suffixes of images whose libraries are installed, and of results; a file's content decides what
+#: it is.
 SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"}
-    | {".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".webp"}
-    | {*result_suffixes()}
-)
+    suffix
+    for codec in CODECS
+    if codec.extra is None or codec.extra.installed()
+    for suffix in codec.suffixes.split()
+).union(result_suffixes())
+#: Suffixes of the others, and what brings the library that reads them.
+EXTRAS = {
+    suffix: codec.extra
+    for codec in CODECS
+    if codec.extra is not None and not codec.extra.installed()
+    for suffix in codec.suffixes.split()
+}
 _OTHER_IMAGES = (
     # for the web and phones
-    "gif heic heif heics heifs hif avif avifs avci jxl webp2 wp2 mpo jps pns mng jng svg svgz "
+    "gif webp2 wp2 mpo jps pns mng jng svg svgz "
     # JPEG 2000, JPEG XR
     "jp2 j2k jpf jpx jpm j2c jpc jph jhc jxr wdp hdp "
     # plain pixels, and high dynamic range
@@ -36,9 +46,8 @@ _OTHER_IMAGES = (
     "ktx ktx2 fits fit fts dcm dicom ico cur icns emf wmf "
     # documents of editors
     "psd psb xcf kra ora clip afphoto "
-    # raw files of cameras
-    "dng raw cr2 cr3 crw nef nrw arw srf sr2 arq orf ori raf rw2 rwl pef ptx srw x3f 3fr fff "
-    "iiq eip mef mos mrw erf kdc dcr dcs dc2 k25 gpr bay cine rwz mdc ari"
+    # rare raw files of cameras, and plain samples
+    "raw ptx eip dcs dc2 cine rwz mdc ari"
 )
 #: Image formats that are passed over with a notice.
 OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_IMAGES.split())
@@ -71,6 +80,8 @@ class PassedOver:
 
     kinds: Counter[str] = field(default_factory=Counter)
     """Number of images that are not read, by suffix."""
+    extras: dict[Extra, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """The same of images whose library is missing."""
     unnamed: list[str] = field(default_factory=list)
     """Images without the suffix of an image."""
     links: list[str] = field(default_factory=list)
@@ -91,6 +102,8 @@ class PassedOver:
                 f"passed over, since they are not read: {_counted(self.kinds)}; "
                 "convert them to PNG or TIFF"
             )
+        for extra, kinds in self.extras.items():
+            yield f"passed over: {_counted(kinds)}; to read such files, {extra.remedy}"
         if self.unnamed:
             yield (
                 f"passed over, since their names do not end as those of images: "
@@ -270,7 +283,9 @@ class _Walk:
             if trouble := why_no_file(path, "an image file"):
                 self.problems.append((path, trouble))
             return not trouble
-        if suffix in OTHER_IMAGES:
+        if suffix in EXTRAS:
+            self.passed_over.extras[EXTRAS[suffix]][suffix] += 1
+        elif suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
             self.passed_over.unnamed.append(entry.name)
@@ -346,8 +361,7 @@ def _holds_an_image(entry: os.DirEntry[str]) -> bool:
             head = file.read(HEAD_BYTES)
     except OSError:
         return False
-    is_heic = head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1"}
-    return is_heic or any(codec.matches(head) for codec in CODECS)
+    return is_image(head)
 
 
 def _begins_with_mark(path: Path) -> bool:

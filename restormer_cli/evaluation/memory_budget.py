@@ -36,8 +36,6 @@ OVERHEAD_BYTES = 128 * 2**20
 DECODING_COPIES = 5
 SAMPLES = 3
 PNG_BIT_DEPTH = 24
-#: Formats of 8 bit at most.
-SHALLOW = frozenset({"WebP", "BMP", "GIF"})
 #: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
 OPENCV_NO_MEMORY = -4
 
@@ -121,11 +119,11 @@ class Claim:
             header = header_of(file)
             codec = find_codec(header)
             self.height, self.width = codec.measure(header)
-            shallow = codec.name in SHALLOW
+            deep = codec.deep
             if codec.name == "PNG":
                 file.seek(PNG_BIT_DEPTH)
-                shallow = file.read(1) <= b"\x08"
-            self.sample_bytes = 1 if shallow else 2
+                deep = file.read(1) > b"\x08"
+            self.sample_bytes = 2 if deep else 1
 
     @property
     def samples(self) -> int:

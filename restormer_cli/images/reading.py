@@ -17,7 +17,7 @@ import numpy as np
 from restormer_cli.errors import ImageError, fault
 from restormer_cli.images.codecs import Codec, find_codec, header_of
 from restormer_cli.images.codecs.base import CMYK_NOTE
-from restormer_cli.images.metadata import find_metadata
+from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.exif import TRANSPOSED
 from restormer_cli.images.picture import Picture
 from restormer_cli.system.files import Stamp, read_file
@@ -51,7 +51,7 @@ def load_image(
 ) -> tuple[Picture, Stamp]:
     """Read an image file once its header has been judged, and stamp it.
 
-    Parameters and exceptions are those of :func:`decode_image`.
+    Parameters and exceptions are those of :func:`decode_image`, but that the file is named.
     """
 
     def judge(file: BinaryIO, size: int) -> None:
@@ -66,7 +66,8 @@ def load_image(
                 )
 
     data, stamp = read_file(path, judge)
-    return decode_image(path, data, max_pixels, check_size), stamp
+    with _blamed(path):
+        return decode_image(data, max_pixels, check_size), stamp
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -81,32 +82,31 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def decode_image(
-    path: Path, data: bytes, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
+    data: bytes, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
 ) -> Picture:
-    """Decode an image file; its content decides the format, not its name.
+    """Decode what an image file holds, of whatever format that is.
 
     Of several pages or frames the first is read.
 
     Parameters
     ----------
-    path
-        For messages.
     check_size
         Called with height and width before they cost memory; raises ImageError to refuse them.
 
     Raises
     ------
     ImageError
-        If it is damaged or cut off, of a kind that cannot be read, or too large.
+        If it is damaged or cut off, of a kind that cannot be read, or too large; the sentence
+        does not name the file.
     """
     if not data:
-        raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
-    with _blamed(path):
-        codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
-        decoded = codec.decode(data)
-        if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
-            raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
-        found = find_metadata(data)
+        raise ImageError("is empty (0 bytes); copy it again from its source")
+    codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
+    decoded = codec.decode(data)
+    if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
+        raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
+    found = Found()
+    codec.read_metadata(found, data)
     pixels, alpha = decoded.pixels, decoded.alpha
     orientation = found.orientation if decoded.orientation is None else decoded.orientation
     if orientation != 1:

@@ -19,6 +19,7 @@ import pytest
 from helpers import make_images, names, random_pixels, restormer, save, tiny_network, write
 from hypothesis import example, given
 from hypothesis import strategies as st
+from imagecodecs import png_decode
 
 from restormer_cli.batch import run as run_module
 from restormer_cli.batch import worker
@@ -47,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 #: names the image.
 PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "reader": (reading, "read_file", lambda path, *_: path.stem),
-    "decoder": (reading, "decode_image", lambda path, *_: path.stem),
+    "decoder": (reading, "decode_image", lambda data, *_: str(png_decode(data)[0, 0, 0])),
     "alpha": (worker, "with_alpha", lambda picture, pixels: str(pixels[0, 0, 0])),
     "encoder": (writing, "encode_image", lambda picture, *_: str(picture.pixels[0, 0, 0])),
     "writer": (writing, "write_file", lambda path, *_: path.stem),

@@ -298,11 +298,11 @@ def test_nothing_that_lies_among_results_or_targets_stops_the_commands(
     shutil.copytree(targets, results.parent / "in")
     for folder in (results, targets, results.parent / "in"):
         clutter(folder)
-    (results / "photo.heic").touch()
+    (results / "photo.psd").touch()
     ran = restormer("evaluate", "--result-dir", results, "--target-dir", targets)
     assert ran.status == 1
     assert [line.split()[0] for line in ran.lines] == ["name", "9.png", "10.png", "mean"]
-    assert f"{results}: passed over, since they are not read: 1 .heic" in ran.err
+    assert f"{results}: passed over, since they are not read: 1 .psd" in ran.err
     assert "huge.jsonl" not in ran.err
     if sys.platform != "win32":
         for line in (
@@ -318,7 +318,7 @@ def test_nothing_that_lies_among_results_or_targets_stops_the_commands(
     for words in ((), ("--target-dir", targets), ("--input-dir", results.parent / "in")):
         ran = restormer("report", results, *words, "--output", page, "--overwrite")
         assert ran.status == 0, ran.err
-        assert ("passed over" in ran.err) == (sys.platform != "win32") or ".heic" in ran.err
+        assert ("passed over" in ran.err) == (sys.platform != "win32") or ".psd" in ran.err
     if sys.platform != "win32":
         assert "is a pipe, not an image file" in page.read_text(encoding="utf-8")
 

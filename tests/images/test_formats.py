@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -73,7 +72,7 @@ def test_formats_without_loss_keep_every_bit(
         given = picture(channels, bits)
         data = encode_image(given, OutputOptions(form, quality))
         np.testing.assert_array_equal(samples_of(data, form), as_held(given, form), strict=True)
-        again = decode_image(Path("a"), data)
+        again = decode_image(data)
         np.testing.assert_array_equal(again.pixels[..., 0], given.pixels[..., 0], strict=True)
         assert (again.alpha is None) == (given.alpha is None)
 
@@ -86,7 +85,7 @@ def test_deep_avif_without_loss_keeps_all_that_its_bits_hold(channels: int, bits
     largest = (1 << bits) - 1
     expected = np.rint(as_held(given, AVIF) * (largest / 65535)).astype(np.uint16)
     np.testing.assert_array_equal(samples_of(data, AVIF), expected, strict=True)
-    again = decode_image(Path("a"), data)
+    again = decode_image(data)
     assert again.bit_depth == 16
     assert abs(again.pixels[..., 0].astype(int) - given.pixels[..., 0]).max() <= 65535 / largest
 
@@ -173,7 +172,7 @@ def test_tiff_of_more_than_four_gigabytes_would_be_a_bigtiff(
     given = picture(4, 16)
     data = encode_image(given, OutputOptions(TIFF))
     assert data[:4] in (b"II+\0", b"MM\0+")
-    np.testing.assert_array_equal(decode_image(Path("a"), data).pixels, given.pixels)
+    np.testing.assert_array_equal(decode_image(data).pixels, given.pixels)
 
 
 def test_transparent_parts_of_a_jpeg_show_white_or_the_background() -> None:
@@ -239,7 +238,7 @@ def test_the_largest_side_is_the_encoders_own(form: OutputFormat) -> None:
     form.check_size(1, side)
     pixels = np.zeros((1, side, 3), np.uint8)
     data = encode_image(Picture(pixels), OutputOptions(form, 50))
-    assert decode_image(Path("a"), data).pixels.shape[1] == side
+    assert decode_image(data).pixels.shape[1] == side
     for size in ((1, side + 1), (side + 1, 1)):
         with pytest.raises(ImageError, match=rf"{form.title} takes no more than {side} a side"):
             form.check_size(*size)

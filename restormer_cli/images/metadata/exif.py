@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Container
 from fractions import Fraction
 
 ORIENTATION, DIRECTORY, PLACE, INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
@@ -42,6 +43,8 @@ OF_PIXELS = RESOLUTION | {ORIENTATION, RESOLUTION_UNIT}
 #: What a page is, of which one bit says that it is a smaller copy, another that it is a mask.
 SUB_FILE_TYPE, REDUCED_OR_MASK = 0x00FE, 1 | 4
 MOST_PAGES = 16
+#: Every tag there can be.
+ALL = range(1 << 16)
 Entry = tuple[int, bytes]
 Directory = dict[int, "Entry | Directory"]
 """Type and value of each tag, or the directory that it points to."""
@@ -119,7 +122,7 @@ def shape_of_pixels(exif: bytes) -> dict[int, float]:
     return found
 
 
-def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
+def tiff_tags(tiff: bytes, wanted: Container[int]) -> tuple[str, Directory]:
     """What the directory of a TIFF file's picture says, and those of the photo and the place.
 
     The picture is on the first page that is no thumbnail or mask. What such pages in front of it
