@@ -36,6 +36,10 @@ class OutputError(RestormerError):
     """Standard output takes no more lines, and its reader has not simply gone."""
 
 
+class WatchError(RestormerError):
+    """A folder that was watched is not there any more."""
+
+
 class BusyError(RestormerError):
     """Another run works in this result folder; it says who."""
 

@@ -17,7 +17,7 @@ from restormer_cli.settings import Settings
 class RunOptions:
     """A run as the command line describes it."""
 
-    source: str
+    sources: str | tuple[str, ...]
     result_dir: Path
     recursive: bool = False
     sides: tuple[str, ...] = ()
@@ -34,17 +34,23 @@ class RunOptions:
     settings: Settings = field(default_factory=Settings)
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """All sources."""
+        return (self.sources,) if isinstance(self.sources, str) else self.sources
+
+    @property
     def journal_name(self) -> str:
         """Name of the journal and the lock of this run in the result folder."""
         return WHOLE if self.shard is None else self.shard.name
 
-    def find_work(self) -> Work:
+    def find_work(self, *, watched: bool = False) -> Work:
         return find_work(
-            self.source,
+            self.sources,
             self.result_dir,
             recursive=self.recursive,
             sides=self.sides,
             null=self.null,
             shard=self.shard,
             origins=known_origins,
+            watched=watched,
         )

@@ -47,7 +47,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
-        place = _place(path, folders)
+        place = place_of(path, folders)
         if place in seen:
             continue
         seen.add(place)
@@ -67,8 +67,11 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         yield Candidate((str(path),), path.name, path.as_posix(), linked)
 
 
-def _place(path: Path, folders: dict[str, str]) -> str:
-    """Where a path leads: through links to folders, but a link to a file is one of its own."""
+def place_of(path: Path, folders: dict[str, str]) -> str:
+    """Where a path leads: through links to folders, but a link to a file is one of its own.
+
+    ``folders`` keeps where those lead that have been looked at.
+    """
     head, tail = os.path.split(os.path.abspath(path))  # noqa: PTH100 - as said
     if head not in folders:
         folders[head] = os.path.realpath(head)

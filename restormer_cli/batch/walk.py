@@ -80,6 +80,8 @@ class PassedOver:
     """True if sub-folders that are not walked hold images."""
     result_folders: list[Path] = field(default_factory=list)
     """Sub-folders that other runs wrote results to; these are in what was found."""
+    walked: list[Path] = field(default_factory=list)
+    """Folders that were looked into, all the same."""
 
     def notices(self) -> Iterator[str]:
         """A sentence for each kind."""
@@ -193,8 +195,8 @@ class _Walk:
         self.problems, self.passed_over = problems, passed_over
         self.pending: list[_Place] = []
         self._here = _Place(root, None)
-        self._here.identity = _identity(root)
-        self._excluded = None if excluded is None else _identity(excluded)
+        self._here.identity = identity(root)
+        self._excluded = None if excluded is None else identity(excluded)
         if self._excluded == self._here.identity:
             self._excluded = None
 
@@ -214,6 +216,7 @@ class _Walk:
     def images(self, folder: Path) -> Iterator[tuple[str, bool]]:
         """The images right in a folder; its sub-folders become pending."""
         here = self._here
+        self.passed_over.walked.append(folder)
         files: list[tuple[str, bool]] = []
         folders: list[str] = []
         pages: list[str] = []
@@ -226,7 +229,7 @@ class _Walk:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_symlink() and _is_folder(entry):
-                    if _identity(Path(entry.path)) != self._excluded:
+                    if identity(Path(entry.path)) != self._excluded:
                         self.passed_over.links.append(name)
                 elif self._is_image(entry):
                     files.append((entry.path, entry.is_symlink()))
@@ -299,7 +302,8 @@ class _Walk:
         return False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None if it cannot be looked at."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - as above
     except OSError:

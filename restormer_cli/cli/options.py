@@ -84,11 +84,18 @@ class CommonOptions:
     """What they are set to."""
 
     input_dir: Annotated[
-        str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
+        list[str],
+        typer.Option(
+            metavar="PATH...",
+            help="Folders and image files, or - for paths from standard input.",
+        ),
     ]
     result_dir: Annotated[Path, path_option("Where results go, as NAME.png.")]
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
+    ] = False
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and restore what arrives in the folders.")
     ] = False
     weights: Annotated[
         str,

@@ -191,7 +191,7 @@ def test_whatever_fails_wherever_each_image_is_accounted_for(
     folder = tmp_path_factory.mktemp("run")
     run_options = numbered(folder, 8)
     run_options = RunOptions(
-        run_options.source,
+        run_options.sources,
         run_options.result_dir,
         fail_fast=fail_fast,
         settings=run_options.settings,

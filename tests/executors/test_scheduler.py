@@ -82,7 +82,11 @@ def restore(
     told, summary = Collector(), Summary(left=images)
     tracker = ProgressTracker(summary, told)
     tracker.begin(items)
-    Scheduler(pool).restore(run_options, Journal(folder, Settings()), items, tracker)
+    scheduler = Scheduler(pool)
+    try:
+        scheduler.restore(run_options, Journal(folder, Settings()), items, tracker)
+    finally:
+        scheduler.close(tracker)
     return told.outcomes, summary
 
 
