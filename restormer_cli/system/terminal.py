@@ -8,6 +8,7 @@ letters in another order than they stand in.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TextIO
 
 _COMMANDS = re.compile(
@@ -35,3 +36,13 @@ def _json_escape(character: str) -> str:
 def shown_on(stream: TextIO, text: str) -> str:
     """The text as it is for a program that reads the stream, harmless where a person does."""
     return harmless(text) if stream.isatty() else text
+
+
+def short(path: Path) -> str:
+    """A path for people, with ``~`` for their home."""
+    try:
+        home = Path.home()
+        below = path.relative_to(home)
+    except (RuntimeError, ValueError):  # there is no home, or the path is elsewhere
+        return str(path)
+    return str(path) if home == Path(home.anchor) else str("~" / below)
