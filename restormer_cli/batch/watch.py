@@ -243,7 +243,7 @@ class _Watch:
                 self._arriving[sources] = arrival = arrival._replace(looks=looks, since=now)
             # Servers of files keep times as they like.
             at_once = not self._polling and all(map(_is_renamed, facts))
-            if at_once or now - arrival.since >= REST_SECONDS:
+            if at_once or _is_whole(arrival, now, REST_SECONDS):
                 del self._arriving[sources]
                 self._dealt_with[sources] = looks
                 whole.append(arrival.item)
@@ -295,6 +295,10 @@ def _looks(facts: Iterable[os.stat_result]) -> tuple[_Look, ...]:
 def _age(looks: Iterable[_Look]) -> float:
     """Seconds since the last change."""
     return time.time() - max(look.mtime for look in looks) / 1e9
+
+
+def _is_whole(arrival: _Arrival, now: float, rest: float) -> bool:
+    return now - arrival.since >= rest
 
 
 def _is_renamed(facts: os.stat_result) -> bool:
