@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from restormer_cli.images.reading import MAX_PIXELS
 
 def restore_folder(
     restorer: ImageRestorer | Function,
-    input_dir: Path | str,
+    input_dir: Path | str | Sequence[Path | str],
     result_dir: Path | str,
     *,
     recursive: bool = False,
@@ -40,7 +41,7 @@ def restore_folder(
         another network or other settings are made again, if the restorer has ``settings`` that
         tell; else whatever is there counts as done.
     input_dir
-        A folder, or one image file.
+        A folder or an image file, or several of them.
     sides
         Sub-folders with one view of each image, for dual pixels ``("inputL", "inputR")``.
     recursive, overwrite, checksum, wait, bit_depth, png_compression, max_pixels, shard, dry_run
@@ -61,8 +62,9 @@ def restore_folder(
         If another run works in the result folder.
     """
     collector = Collector()
+    sources = [input_dir] if isinstance(input_dir, (Path, str)) else input_dir
     options = RunOptions(
-        str(input_dir),
+        tuple(map(str, sources)),
         Path(result_dir),
         recursive=recursive,
         sides=sides,
