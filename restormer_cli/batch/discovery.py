@@ -79,6 +79,8 @@ def find_work(
     inputs = without_results(found, result_dir, origins)
     for folder in passed_over.result_folders:
         inputs = without_results(inputs, folder, origins)
+    if watched:  # what is not finished will be
+        passed_over.unfinished.clear()
     notices = list(passed_over.notices())
     problems = search.problems if watched else search.problems + search.unpaired
     if (count := len(found) - len(inputs)) and not watched:
@@ -109,11 +111,10 @@ def find_work(
 def _check_sources(named: Sequence[str], sides: tuple[str, ...], null: bool) -> None:
     if not named or "" in named:
         raise UsageError("--input-dir is empty; name a folder, an image, or - for a list")
-    if null and list(named) != [STANDARD_INPUT]:
-        other = next(source for source in named if source != STANDARD_INPUT)
-        raise UsageError(f"--null: is for paths on standard input, --input-dir -, not {other}")
     if STANDARD_INPUT in named and len(named) > 1:
         raise UsageError("-: a list stands alone; write the other paths into it as well")
+    if null and STANDARD_INPUT not in named:
+        raise UsageError(f"--null: is for paths on standard input, --input-dir -, not {named[0]}")
     if sides and STANDARD_INPUT in named:
         raise UsageError("-: pairs of views come from a folder, not from a list")
 
@@ -134,8 +135,7 @@ class _Search:
         """Problems count for a shard by their path below it."""
 
     def look_into(self, named: list[str]) -> None:
-        """Find all images; of several sources each image once, and what is wrong with one is a
-        problem.
+        """Find all images, each once. Where one of several sources is wrong, that is a problem.
 
         Raises
         ------

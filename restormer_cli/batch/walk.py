@@ -52,6 +52,10 @@ _SIDECARS = frozenset(
     {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
     | {".yaml", ".html", ".aae", ".arp", ".on1"}
 )
+#: Of files that other programs have not finished, such as ``a.jpg.part``.
+_UNFINISHED = frozenset(
+    {".part", ".partial", ".crdownload", ".opdownload", ".download", ".filepart", ".tmp", ".temp"}
+)
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
 #: Folders, and entries in each, that are looked into for images that a run does not take.
@@ -70,6 +74,8 @@ class PassedOver:
     """Images that are not read, by suffix."""
     unnamed: list[str] = field(default_factory=list)
     """Images whose names do not end as those of images do."""
+    unfinished: list[str] = field(default_factory=list)
+    """Images that are still being written, as their names say."""
     links: list[str] = field(default_factory=list)
     """Links to folders."""
     system: Counter[str] = field(default_factory=Counter)
@@ -95,6 +101,8 @@ class PassedOver:
                 f"passed over, since their names do not end as those of images: "
                 f"{_named(self.unnamed)}; rename them, or give a list with --input-dir -"
             )
+        if self.unfinished:
+            yield f"passed over, since they are not finished: {_named(self.unfinished)}"
         if self.links:
             count = "1 link to a folder is" if len(self.links) == 1 else (
                 f"{len(self.links)} links to folders are"
@@ -258,6 +266,9 @@ class _Walk:
             return not trouble
         if suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
+        elif suffix in _UNFINISHED:
+            if _INNER_SUFFIX.search(entry.name.lower()):
+                self.passed_over.unfinished.append(entry.name)
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
             self.passed_over.unnamed.append(entry.name)
         return False

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from restormer_cli.batch.items import Item, Problems, Work
 from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Observer, Outcome, Summary
 from restormer_cli.batch.run import Executor, Run, begin
-from restormer_cli.batch.walk import RECORD_FOLDER, identity
+from restormer_cli.batch.walk import identity
 from restormer_cli.batch.worker import FAIL_FAST
 from restormer_cli.errors import UsageError, WatchError
 from restormer_cli.system.changes import Change, changes, is_on_network
@@ -58,6 +58,8 @@ class _Arrival(NamedTuple):
     looks: tuple[_Look, ...]
     since: float
     """When its files were first seen so, by a clock that no one sets."""
+    growing: bool = False
+    """They have been seen to change."""
 
 
 def watch(
@@ -78,7 +80,7 @@ def watch(
     """
     check(options)
     with begin(options, start, observer, summary) as run:
-        watching = _Watch(options, run, observer, summary)
+        watching = _Watch(options, run)
         try:
             watching.go()
         finally:
@@ -108,9 +110,8 @@ def check(options: RunOptions) -> None:
 class _Watch:
     """What is known of the folders that are watched."""
 
-    def __init__(self, options: RunOptions, run: Run, observer: Observer, summary: Summary) -> None:
-        self._options, self._run = options, run
-        self._observer, self._summary = observer, summary
+    def __init__(self, options: RunOptions, run: Run) -> None:
+        self._options, self._run, self._summary = options, run, run.tracker.summary
         roots = [
             folder
             for source in options.named
@@ -147,7 +148,7 @@ class _Watch:
                     f"{what}: cannot be watched ({error.strerror or error})"
                 ) from error
 
-    def _follow(self, stream: Iterable[tuple[Change, ...]]) -> None:
+    def _follow(self, stream: Iterable[Collection[Change]]) -> None:
         """Act on changes until there is a reason to stop, or folders have come or gone."""
         folders = self._folders
         for told in stream:
@@ -175,13 +176,12 @@ class _Watch:
                     f"{folder}: is another folder than before, so it is not watched any more"
                 )
 
-    def _matters(self, told: Iterable[Change]) -> bool:
+    def _matters(self, told: Collection[Change]) -> bool:
         """True if there may be something new; what is still being written is looked at anyway."""
-        arriving = {str(path) for sources in self._arriving for path in sources}
+        arriving = {str(path) for sources in self._arriving for path in sources} if told else set()
         return any(
             not (change.modified and change.path in arriving)
             and not os.path.basename(change.path).startswith(".")  # noqa: PTH119 - may be many
-            and RECORD_FOLDER not in change.path
             for change in told
         )
 
@@ -220,7 +220,7 @@ class _Watch:
         self._unpaired = work.unpaired
         waits = [f"{path}: {reason} as yet" for path, reason in work.unpaired]
         for text in self._notices.news([*work.notices, *waits], now, patience):
-            self._observer.notice(text)
+            self._run.tracker.notice(text)
         for path, reason in self._problems.news(work.problems, now, patience):
             self._summary.left += 1
             self._fail(path, reason)
@@ -240,9 +240,12 @@ class _Watch:
                 continue
             looks = _looks(facts)
             if looks != arrival.looks:
-                self._arriving[sources] = arrival = arrival._replace(looks=looks, since=now)
-            # Servers of files keep times as they like.
-            at_once = not self._polling and all(map(_is_renamed, facts))
+                self._arriving[sources] = arrival = arrival._replace(
+                    looks=looks, since=now, growing=True
+                )
+            # Servers of files keep times as they like, and one that is written to may be given
+            # permissions or attributes in between.
+            at_once = not (self._polling or arrival.growing) and all(map(_is_renamed, facts))
             if at_once or _is_whole(arrival, now, REST_SECONDS):
                 del self._arriving[sources]
                 self._dealt_with[sources] = looks
@@ -257,7 +260,7 @@ class _Watch:
             self._summary.reason = self._summary.reason or FAIL_FAST
         if not self._begun:
             self._begun = True
-            self._observer.notice(f"watching {', '.join(self._options.named)} for more")
+            self._run.tracker.notice(f"watching {', '.join(self._options.named)} for more")
 
 
 class _Once(Generic[Thing]):

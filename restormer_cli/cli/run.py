@@ -73,7 +73,8 @@ def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = (
         try:
             if work is None:
                 watch(run_options, executor, console, summary)
-                console.say(f"stopped: {summary.reason}")
+                if not summary.left:  # else it is said below
+                    console.say(f"stopped: {summary.reason}")
             else:
                 run(run_options, work, executor, console, summary)
         except BaseException as error:

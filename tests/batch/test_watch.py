@@ -344,6 +344,24 @@ def test_what_is_odd_is_said_once(tmp_path: Path, options: RunOptions) -> None:
     assert len([text for text in seen.notices if "passed over" in text]) == 1
 
 
+def test_download_that_is_not_finished_is_passed_over_until_it_is(
+    tmp_path: Path, options: RunOptions
+) -> None:
+    def user(seen: Seen) -> None:
+        seen.wait_until_watching()
+        for name in ("a.png", "b.png"):
+            bring(tmp_path / "in" / f"{name}.part")
+            bring(tmp_path / "in" / f"_{name}")
+            seen.wait_for_told(f"_{name}")
+            (tmp_path / "in" / f"{name}.part").rename(tmp_path / "in" / name)
+            seen.wait_for_told(name)
+
+    seen, _ = go(options, user)
+    assert not any("passed over" in text for text in seen.notices)
+    bring(tmp_path / "in" / "c.png.part")
+    assert "passed over, since they are not finished: c.png.part" in options.find_work().notices
+
+
 @links
 def test_problems_are_told_once_and_again_when_they_come_back(
     tmp_path: Path, options: RunOptions
