@@ -260,7 +260,7 @@ class _Watch:
             self._summary.reason = self._summary.reason or FAIL_FAST
         if not self._begun:
             self._begun = True
-            self._run.tracker.notice(f"watching {', '.join(self._options.named)} for more")
+            self._run.tracker.notice(f"watching {', '.join(self._options.named)} for more images")
 
 
 class _Once(Generic[Thing]):
