@@ -178,9 +178,10 @@ class _Search:
         if self.sides:
             self._find_pairs(root, place)
         elif is_folder(root):
+            below = f"{place.as_posix()}/" if place.parts else ""  # there may be millions
             found = walk(root, self.recursive, self.result_dir, self.problems, self.passed_over)
             for file, linked in found:
-                name = (place / PurePath(file).relative_to(root)).as_posix()
+                name = f"{below}{PurePath(file).relative_to(root).as_posix()}"
                 self.found.append(Candidate((file,), name, name, linked))
         elif file_mode(root):
             name = (place / root.name).as_posix()

@@ -127,14 +127,15 @@ class _Watch:
         self._unpaired: Problems = []
         self._notices: _Once[str] = _Once()
         self._problems: _Once[tuple[Path, str]] = _Once()
-        self._next_walk = 0.0
+        #: There may be something new, or a walk is due in any case; and not before this time.
+        self._news, self._next_walk, self._rested = True, 0.0, 0.0
         self._begun = False
 
     def go(self) -> None:
         """Watch until there is a reason to stop."""
         while not self._summary.reason:
             # What has come before a new folder is watched is found by a walk.
-            self._next_walk = 0.0
+            self._news = True
             trees = self._roots if self._options.recursive else None
             try:
                 with contextlib.closing(changes(self._folders, trees, self._polling)) as stream:
@@ -153,7 +154,9 @@ class _Watch:
         folders = self._folders
         for told in stream:
             self._see_that_all_is_there()
-            if self._matters(told) or time.monotonic() >= self._next_walk:
+            now = time.monotonic()
+            self._news |= self._matters(told) or now >= self._next_walk
+            if self._news and now >= self._rested:
                 self._walk()
             self._restore_what_is_whole()
             if self._summary.reason or self._folders != folders:
@@ -212,6 +215,9 @@ class _Watch:
                 self._arriving[item.sources] = _Arrival(item, looks, -math.inf if old else began)
         self._say(work, began)
         now = time.monotonic()
+        self._news = False
+        # Among very many files a walk takes long: half of the time is enough.
+        self._rested = now + (now - began)
         self._next_walk = now + max(WALK_EVERY, WALK_SHARE * (now - began))
 
     def _say(self, work: Work, now: float) -> None:
