@@ -144,7 +144,8 @@ def rest(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def bring(path: Path, size: int = 8, seed: int = 0) -> Any:
     """Rename an image to ``path``, made some time ago elsewhere; its pixels."""
     pixels = random_pixels(size, size, seed=seed)
-    made = write(path.parent.parent / f".elsewhere-{path.name}", pixels)
+    name = path.name.removesuffix(".part")
+    made = write(path.parent.parent / f".elsewhere-{name}", pixels)
     os.utime(made, (1e9 + seed, 1e9 + seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     made.replace(path)
