@@ -287,11 +287,16 @@ def test_image_that_nobody_accounts_for_is_never_passed_over(
     work = worker.work
 
     def forgetful(
-        run_options: Any, journal: Any, restore: Any, provenance: Any, chunks: Any, told: Any
+        run_options: Any,
+        journal: Any,
+        restore: Any,
+        provenance: Any,
+        chunks: Any,
+        told: Any,
+        **more: Any,
     ) -> str:
-        return work(
-            run_options, journal, restore, provenance, [chunk[1:] for chunk in chunks], told
-        )
+        fewer = [chunk[1:] for chunk in chunks]
+        return work(run_options, journal, restore, provenance, fewer, told, **more)
 
     monkeypatch.setattr(worker, "work", forgetful)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
