@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from restormer_cli.images.writing import OutputOptions
 
 def restore_folder(
     restorer: ImageRestorer | Function,
-    input_dir: Path | str,
+    input_dir: Path | str | Sequence[Path | str],
     result_dir: Path | str,
     *,
     recursive: bool = False,
@@ -45,7 +46,7 @@ def restore_folder(
         ``settings``, results of other settings are restored again; else all results that are
         there count as done.
     input_dir
-        A folder, or one image file.
+        A folder or an image file, or several of them.
     result_dir
         The folder of results.
     sides
@@ -71,8 +72,9 @@ def restore_folder(
     """
     collector = Collector()
     output = OutputOptions(find_format(format), quality, bit_depth, png_compression, strip)
+    sources = [input_dir] if isinstance(input_dir, (Path, str)) else input_dir
     options = RunOptions(
-        str(input_dir),
+        tuple(map(str, sources)),
         Path(result_dir),
         recursive=recursive,
         sides=sides,

@@ -36,6 +36,10 @@ class OutputError(RestormerError):
     """Standard output cannot be written, for another reason than that its reader has gone."""
 
 
+class WatchError(RestormerError):
+    """A folder that was watched is not there any more."""
+
+
 class BusyError(RestormerError):
     """Another run works in this result folder."""
 

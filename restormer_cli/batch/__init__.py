@@ -1,7 +1,7 @@
 """Restores a folder of images into another folder.
 
 ``run.py`` runs all steps: ``discovery.py`` finds files (by ``walk.py`` and ``path_lists.py``),
-``naming.py`` names results, ``resume.py`` decides, ``worker.py`` restores.
+``naming.py`` names results, ``resume.py`` decides, ``worker.py`` restores. ``watch.py`` goes on.
 
 *Candidate*: a file, or a pair, that was found. *Item*: an image to restore and its result.
 *Decision*: restore, skip or refuse an item. *Journal*: the record of a result folder, a file of

@@ -62,3 +62,7 @@ class Work:
     items: list[Item]
     problems: Problems = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    unpaired: Problems = field(default_factory=list)
+    """Views whose partners may still come, where a folder is watched."""
+    folders: list[Path] = field(default_factory=list)
+    """That were looked into."""

@@ -18,7 +18,7 @@ from restormer_cli.settings import Settings
 class RunOptions:
     """The options of a run, as on the command line."""
 
-    source: str
+    sources: str | tuple[str, ...]
     result_dir: Path
     recursive: bool = False
     sides: tuple[str, ...] = ()
@@ -34,14 +34,19 @@ class RunOptions:
     settings: Settings = field(default_factory=Settings)
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """All sources."""
+        return (self.sources,) if isinstance(self.sources, str) else self.sources
+
+    @property
     def journal_name(self) -> str:
         """Name of the journal and the lock of this run in the result folder."""
         return WHOLE if self.shard is None else self.shard.name
 
-    def find_work(self) -> Work:
+    def find_work(self, *, watched: bool = False) -> Work:
         """Find the images of the run; raises as :func:`restormer_cli.batch.discovery.find_work`."""
         return find_work(
-            self.source,
+            self.sources,
             self.result_dir,
             recursive=self.recursive,
             sides=self.sides,
@@ -49,4 +54,5 @@ class RunOptions:
             suffix=self.output.format.suffix,
             shard=self.shard,
             origins=known_origins,
+            watched=watched,
         )

@@ -48,7 +48,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
-        place = _place(path, folders)
+        place = place_of(path, folders)
         if place in seen:
             continue
         seen.add(place)
@@ -68,8 +68,11 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         yield Candidate((str(path),), path.name, path.as_posix(), linked)
 
 
-def _place(path: Path, folders: dict[str, str]) -> str:
-    """Resolve links to folders, but not a link to a file."""
+def place_of(path: Path, folders: dict[str, str]) -> str:
+    """Resolve links to folders, but not a link to a file.
+
+    ``folders`` keeps the results for folders.
+    """
     head, tail = os.path.split(absolute_path(path))
     if head not in folders:
         folders[head] = os.path.realpath(head)

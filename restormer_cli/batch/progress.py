@@ -25,13 +25,16 @@ class ProgressTracker:
 
     def __init__(self, summary: Summary, observer: Observer) -> None:
         self.summary, self.observer = summary, observer
-        self._started = time.monotonic()
+        self._started: float | None = time.monotonic()
         self._known: dict[Item, float] = {}
         self._mean = self._total = 0.0
         self._failure: Exception | None = None
 
     def begin(self, items: Sequence[Item]) -> None:
         """Begin with these images. Reads the headers of some, to estimate the time."""
+        self._take_time()
+        self._started = time.monotonic()
+        self._known = {}
         for item in items[:: max(1, len(items) // SAMPLED_SIZES)]:
             size = image_size(item.source)
             if size is not None:
@@ -63,7 +66,7 @@ class ProgressTracker:
         """Count and report an outcome, also of an image that is not to be restored."""
         with stopping.uninterrupted():
             self.summary.count(outcome)
-            self.summary.seconds = time.monotonic() - self._started
+            self._take_time()
             self._tell(self.observer.finish, outcome)
 
     def check(self) -> None:
@@ -72,11 +75,23 @@ class ProgressTracker:
             raise self._failure
         stopping.check(now=True)
 
+    def pause(self) -> None:
+        """Nothing is to be done until :meth:`begin`: the time does not count."""
+        self._take_time()
+        self._started = None
+        self._known = {}
+
     def close(self) -> None:
         """Take the time; raise the error of the observer, if any."""
-        self.summary.seconds = time.monotonic() - self._started
+        self._take_time()
         if self._failure is not None:
             raise self._failure
+
+    def _take_time(self) -> None:
+        if self._started is not None:
+            now = time.monotonic()
+            self.summary.seconds += now - self._started
+            self._started = now
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         if self._failure is None:

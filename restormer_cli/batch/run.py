@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from restormer_cli.batch import worker
@@ -31,11 +32,16 @@ class Executor(Protocol):
     ) -> None:
         """Restore images, record them in a journal, report their progress.
 
+        May be called again with others until it is closed.
+
         Raises
         ------
         UsageError
             If the work cannot begin: the network does not load, or nothing can be written.
         """
+
+    def close(self, tracker: ProgressTracker) -> None:
+        """Let go of all workers; what they have restored by now is written and reported."""
 
     def peak_memory(self) -> int:
         """Peak main memory of a restoring process, in bytes."""
@@ -73,6 +79,16 @@ def run(
     """
     summary = Summary() if summary is None else summary
     summary.left = len(work.items) + len(work.problems)
+    with begin(options, start, observer, summary) as begun:
+        begun.restore(work, part=options.shard is not None)
+    return summary
+
+
+@contextlib.contextmanager
+def begin(
+    options: RunOptions, start: Callable[[], Executor], observer: Observer, summary: Summary
+) -> Iterator[Run]:
+    """Hold the result folder for a run; raises as :func:`run`."""
     tracker = ProgressTracker(summary, observer)
     with contextlib.ExitStack() as stack:
         obstacle, alone = None, False
@@ -86,28 +102,92 @@ def run(
                     journal.gather_shards()
             except OSError as error:
                 obstacle = error
+        begun = Run(options, start, journal, tracker, alone=alone, obstacle=obstacle)
+        try:
+            yield begun
+        finally:
+            begun.close()
+    tracker.close()
+
+
+class Run:
+    """A run that holds its result folder, until it is closed.
+
+    Parameters
+    ----------
+    alone
+        Nobody else can work there; where there are no locks, another run may be writing to the
+        journals.
+    obstacle
+        Why nothing can be written there, if so.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        start: Callable[[], Executor],
+        journal: Journal,
+        tracker: ProgressTracker,
+        *,
+        alone: bool,
+        obstacle: OSError | None,
+    ) -> None:
+        self.options, self.tracker = options, tracker
+        self._start, self._journal = start, journal
+        self._alone, self._obstacle = alone, obstacle
+        self._executor: Executor | None = None
+        self._swept: set[Path] = set()
+
+    def restore(self, work: Work, *, part: bool) -> None:
+        """Restore what is not done. The summary has counted it as left.
+
+        Parameters
+        ----------
+        part
+            These are a few of many images, so of the record no more is held than is said of them.
+
+        Raises
+        ------
+        UsageError
+            If there is something to do and the result folder cannot be written to.
+        """
+        try:
+            self._restore(work, part)
+        finally:
+            self.tracker.pause()
+
+    def _restore(self, work: Work, part: bool) -> None:
+        options, journal, tracker = self.options, self._journal, self.tracker
+        if not options.dry_run:
+            folders = {item.result.parent for item in work.items} - self._swept
             # Sister shards write to the same folders.
-            spare = 0.0 if options.shard is None else SISTERS_SECONDS
-            sweep({item.result.parent for item in work.items}, spare)
-        journal.load(None if options.shard is None else [item.result for item in work.items])
+            sweep(folders, 0.0 if options.shard is None else SISTERS_SECONDS)
+            self._swept |= folders
+        journal.load([item.result for item in work.items] if part else None)
         todo = _survey(options, work, journal, tracker)
         journal.forget()
-        if alone:  # where there are no locks, another run may be writing to the journals
+        if self._alone:
             journal.compact()
-        if todo:
-            if obstacle is not None:
-                raise worker.unwritable(options, obstacle) from obstacle
-            executor = start()
-            tracker.begin(todo)
-            try:
-                executor.restore(options, journal, todo, tracker)
-            finally:
-                summary.peak_memory = executor.peak_memory()
-                if alone:
-                    with contextlib.suppress(OSError):  # the next run tries again
-                        journal.gather()
-    tracker.close()
-    return summary
+        if not todo:
+            return
+        if self._obstacle is not None:
+            raise worker.unwritable(options, self._obstacle) from self._obstacle
+        if self._executor is None:
+            self._executor = self._start()
+        tracker.begin(todo)
+        self._executor.restore(options, journal, todo, tracker)
+
+    def close(self) -> None:
+        """End what restores, and put what its workers have noted into the journal of the run."""
+        if self._executor is None:
+            return
+        try:
+            self._executor.close(self.tracker)
+        finally:
+            self.tracker.summary.peak_memory = self._executor.peak_memory()
+            if self._alone:
+                with contextlib.suppress(OSError):  # the next run tries again
+                    self._journal.gather()
 
 
 @contextlib.contextmanager

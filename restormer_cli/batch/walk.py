@@ -64,6 +64,10 @@ _SIDECARS = frozenset(
     {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
     | {".yaml", ".html", ".aae", ".arp", ".on1"}
 )
+#: Of files that other programs have not finished, such as ``a.jpg.part``.
+_UNFINISHED = frozenset(
+    {".part", ".partial", ".crdownload", ".opdownload", ".download", ".filepart", ".tmp", ".temp"}
+)
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
 #: Most folders, and entries in each, that are searched for images in sub-folders.
@@ -84,6 +88,8 @@ class PassedOver:
     """The same of images whose library is missing."""
     unnamed: list[str] = field(default_factory=list)
     """Images without the suffix of an image."""
+    unfinished: list[str] = field(default_factory=list)
+    """Images that are still being written, as their names say."""
     links: list[str] = field(default_factory=list)
     """Links to folders."""
     system: Counter[str] = field(default_factory=Counter)
@@ -94,6 +100,8 @@ class PassedOver:
     """True if there are images in sub-folders that are not walked."""
     result_folders: list[Path] = field(default_factory=list)
     """Sub-folders with results of other runs, which are among the images found."""
+    walked: list[Path] = field(default_factory=list)
+    """Folders that were walked, which are not passed over."""
 
     def notices(self) -> Iterator[str]:
         """A sentence for each kind."""
@@ -109,6 +117,8 @@ class PassedOver:
                 f"passed over, since their names do not end as those of images: "
                 f"{_named(self.unnamed)}; rename them, or give a list with --input-dir -"
             )
+        if self.unfinished:
+            yield f"passed over, since they are not finished: {_named(self.unfinished)}"
         if self.links:
             count = "1 link to a folder is" if len(self.links) == 1 else (
                 f"{len(self.links)} links to folders are"
@@ -223,8 +233,8 @@ class _Walk:
         self.problems, self.passed_over = problems, passed_over
         self.pending: list[_Place] = []
         self._here = _Place(root, None)
-        self._here.identity = _identity(root)
-        self._excluded = None if excluded is None else _identity(excluded)
+        self._here.identity = identity(root)
+        self._excluded = None if excluded is None else identity(excluded)
         if self._excluded == self._here.identity:
             self._excluded = None
 
@@ -244,6 +254,7 @@ class _Walk:
     def images(self, folder: Path) -> Iterator[tuple[str, bool]]:
         """Images directly in a folder; its sub-folders become pending."""
         here = self._here
+        self.passed_over.walked.append(folder)
         files: list[tuple[str, bool]] = []
         folders: list[str] = []
         pages: list[str] = []
@@ -256,7 +267,7 @@ class _Walk:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_symlink() and _is_folder(entry):
-                    if _identity(Path(entry.path)) != self._excluded:
+                    if identity(Path(entry.path)) != self._excluded:
                         self.passed_over.links.append(name)
                 elif self._is_image(entry):
                     files.append((entry.path, entry.is_symlink()))
@@ -287,6 +298,9 @@ class _Walk:
             self.passed_over.extras[EXTRAS[suffix]][suffix] += 1
         elif suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
+        elif suffix in _UNFINISHED:
+            if _INNER_SUFFIX.search(entry.name.lower()):
+                self.passed_over.unfinished.append(entry.name)
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
             self.passed_over.unnamed.append(entry.name)
         return False
@@ -331,7 +345,8 @@ class _Walk:
         return False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None if it cannot be looked at."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - as above
     except OSError:

@@ -71,6 +71,16 @@ class Listener(Protocol):
         """Called once for each image with its outcome."""
 
 
+@dataclass
+class Streaks:
+    """What has gone wrong in a row for no fault of an image."""
+
+    refused: int = 0
+    """Results that could not be written."""
+    faults: int = 0
+    """Images that the network failed on."""
+
+
 def work(
     options: RunOptions,
     journal: Journal,
@@ -80,6 +90,7 @@ def work(
     listener: Listener,
     *,
     keep_on: bool = True,
+    streaks: Streaks | None = None,
 ) -> str:
     """Restore images chunk by chunk, and record them in ``journal``.
 
@@ -91,6 +102,8 @@ def work(
     keep_on
         When the network fails for a reason other than the image, count the image as failed and
         go on. Else raise the exception, so that another worker may try.
+    streaks
+        Failures in a row of the work before, which this continues.
 
     Returns
     -------
@@ -113,7 +126,10 @@ def work(
         except OSError as error:
             raise unwritable(options, error) from error
         try:
-            return _Pipeline(options, journal, restorer, provenance, listener, keep_on).run(chunks)
+            pipeline = _Pipeline(
+                options, journal, restorer, provenance, listener, keep_on, streaks or Streaks()
+            )
+            return pipeline.run(chunks)
         finally:
             try:
                 journal.close()
@@ -172,11 +188,11 @@ class _Pipeline:
         provenance: Provenance,
         listener: Listener,
         keep_on: bool,
+        streaks: Streaks,
     ) -> None:
         self.options, self.journal, self.provenance = options, journal, provenance
         self.restorer, self.listener, self.keep_on = restorer, listener, keep_on
-        self.failed = False
-        self.refused = self.faults = 0
+        self.streaks, self.failed = streaks, False
 
     def run(self, chunks: Iterable[Sequence[Item]]) -> str:
         sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
@@ -211,7 +227,7 @@ class _Pipeline:
             finally:
                 self.writer.close()
                 self._report(self.writer.finished())
-        return ""
+        return self._reason_to_stop()
 
     def _look_up(self) -> None:
         """Between two steps, report what was written, and let the listener end the work."""
@@ -221,9 +237,9 @@ class _Pipeline:
     def _reason_to_stop(self) -> str:
         if self.failed and self.options.fail_fast:
             return FAIL_FAST
-        if self.refused >= REFUSED_WRITES:
+        if self.streaks.refused >= REFUSED_WRITES:
             return f"{self.options.result_dir} takes no more results; stopped"
-        if self.faults >= FAULTS:
+        if self.streaks.faults >= FAULTS:
             return f"the network failed {FAULTS} times in a row"
         return ""
 
@@ -325,11 +341,11 @@ class _Pipeline:
         except Exception as error:
             if not self.keep_on:
                 raise
-            self.faults += 1
+            self.streaks.faults += 1
             for loaded in group:
                 self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
             return
-        self.faults = 0
+        self.streaks.faults = 0
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
             try:
@@ -424,10 +440,10 @@ class _Pipeline:
             if error is not None:
                 reason = _sentence(item.result, error, "write")
                 outcome = replace(outcome, status="failed", error=reason)
-                self.refused += isinstance(error, ResultFolderError)
+                self.streaks.refused += isinstance(error, ResultFolderError)
                 self.failed = True
             elif outcome.status == "done":
-                self.refused = 0
+                self.streaks.refused = 0
             self.listener.settle(item, outcome)
 
 

@@ -39,14 +39,22 @@ class Console:
         Print only errors on stderr.
     log
         An open file to append every outcome to, as a line of JSON.
+    goes_on
+        The run begins again whenever there is something to do; the bar is shown only meanwhile.
     """
 
     def __init__(
-        self, *, json_lines: bool = False, quiet: bool = False, log: LineFile | None = None
+        self,
+        *,
+        json_lines: bool = False,
+        quiet: bool = False,
+        log: LineFile | None = None,
+        goes_on: bool = False,
     ) -> None:
         self.form = as_json if json_lines else as_text
         self.quiet = quiet
         self.log = log
+        self.goes_on = goes_on
         self.incomplete = False
         """True if the log lacks lines."""
         self.images = self.finished = 0
@@ -57,13 +65,13 @@ class Console:
             quiet=quiet,
             smoothing=0,  # by the mean of the whole run: images differ
             bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}{postfix}]",
-            leave=True,
+            leave=not goes_on,
         )
         encode_stdout(json=json_lines)
 
     def begin(self, images: int, megapixels: float) -> None:
         self.images, self.finished = images, 0
-        self.total = megapixels
+        self.total, self.done = megapixels, 0.0
         self.began = time.monotonic()
         self.progress.begin(megapixels)
 
@@ -94,6 +102,8 @@ class Console:
         if outcome.error is not None:
             self.error(outcome.error)
         self.advance(0.0)
+        if self.goes_on and self.finished >= self.images:
+            self.progress.close()
 
     def close(self, summary: str, left: int = 0) -> None:
         """End the bar and print the last line, also if quiet when images are left."""

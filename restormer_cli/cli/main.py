@@ -26,8 +26,19 @@ from restormer_cli.system.streams import (
 )
 from restormer_cli.version import __version__
 
+#: Paragraphs, since the lines of one would be joined.
+EXAMPLES = """Examples:
+
+  restormer denoise --input-dir photos --result-dir clean
+
+  restormer deblur --input-dir *.jpg --result-dir sharp --json
+
+  restormer derain --input-dir phone --result-dir clean -r --watch
+"""
+
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

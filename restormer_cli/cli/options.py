@@ -105,16 +105,37 @@ MaxMemory = Annotated[
 ]
 
 
+#: How help groups the options of a command, those of its task included.
+PANELS = {
+    "Input and output": (
+        *("input_dir", "result_dir", "recursive", "left", "right", "watch", "null"),
+        *("overwrite", "checksum", "wait", "fail_fast"),
+        *("format", "quality", "bit_depth", "png_compression", "strip", "max_megapixels"),
+    ),
+    "Weights": ("kind", "sigma", "weights", "options", "tile", "tile_overlap"),
+    "Machine": ("device", "precision", "max_memory", "workers", "cpus_per_worker"),
+    "Several machines": ("shard", "engine", "ray_address", "gpus_per_worker"),
+    "What is printed": ("json_lines", "log_json", "dry_run", "quiet", "verbose"),
+}
+
+
 @dataclass(frozen=True)
 class CommonOptions:
     """The values of the common options."""
 
     input_dir: Annotated[
-        str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
+        list[str],
+        typer.Option(
+            metavar="PATH...",
+            help="Folders and image files, or - for paths from standard input.",
+        ),
     ]
     result_dir: Annotated[Path, path_option("Where results go, called as their images.")]
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
+    ] = False
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and restore what arrives in the folders.")
     ] = False
     weights: Annotated[
         str,
@@ -222,6 +243,7 @@ class CommonOptions:
             "--verbose",
             "-v",
             count=True,
+            show_default=False,
             help="Say which device and weights are used, and why; -vv: all that helps to find a "
             "fault.",
         ),
@@ -261,7 +283,17 @@ def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Paramete
 def with_signature(
     command: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Declare these parameters to Typer for a command that takes any keywords."""
+    """Declare these parameters to Typer for a command that takes any keywords, in their panels."""
+    place = {name: (panel, i) for panel in PANELS for i, name in enumerate(PANELS[panel])}
+    panels = list(PANELS)
+    for parameter in parameters:
+        if parameter.name in place:
+            (info,) = parameter.annotation.__metadata__
+            info.rich_help_panel = place[parameter.name][0]
+    parameters = sorted(
+        parameters,
+        key=lambda p: (panels.index(place[p.name][0]), place[p.name][1]) if p.name in place else (),
+    )
     # setattr, since no type says that a function has one.
     setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
     command.__annotations__ = {p.name: p.annotation for p in parameters}

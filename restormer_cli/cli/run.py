@@ -9,10 +9,12 @@ from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Summary
 from restormer_cli.batch.run import Executor, run
 from restormer_cli.batch.shards import Shard
+from restormer_cli.batch.watch import check as check_watch
+from restormer_cli.batch.watch import watch
 from restormer_cli.cli.console import Console
 from restormer_cli.cli.logs import log_to
 from restormer_cli.cli.options import AUTO, CommonOptions
-from restormer_cli.errors import RestormerError, Stopped, UsageError
+from restormer_cli.errors import RestormerError, Stopped, UsageError, WatchError
 from restormer_cli.executors.launch import ExecutorOptions, start
 from restormer_cli.images.formats import find_format
 from restormer_cli.images.reading import MAX_PIXELS
@@ -58,12 +60,16 @@ def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = (
             b'{"input": ',
             "exists and is no report; name another file for --log-json",
         )
-    work = run_options.find_work()
+    if options.watch:
+        check_watch(run_options)
+    work = None if options.watch else run_options.find_work()
     with contextlib.ExitStack() as stack:
         log = _open_log(options, stack)
         if not options.verbose:
             stack.enter_context(quiet_libraries())
-        console = Console(json_lines=options.json_lines, quiet=options.quiet, log=log)
+        console = Console(
+            json_lines=options.json_lines, quiet=options.quiet, log=log, goes_on=options.watch
+        )
         stack.enter_context(log_to(console.notice, options.verbose))
 
         def executor() -> Executor:
@@ -76,9 +82,15 @@ def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = (
         stack.enter_context(signals_stop())
         summary = Summary()
         try:
-            run(run_options, work, executor, console, summary)
+            if work is None:
+                watch(run_options, executor, console, summary)
+                if not summary.left:  # else it is said below
+                    console.say(f"stopped: {summary.reason}")
+            else:
+                run(run_options, work, executor, console, summary)
         except BaseException as error:
-            if isinstance(error, Stopped) or (summary.left and (summary.done or summary.failed)):
+            told = summary.left and (summary.done or summary.failed)
+            if told or isinstance(error, (Stopped, WatchError)):
                 console.close(f"stopped {_cause(error)}: {summary}{_peak(summary)}", summary.left)
             raise
         if summary.left:
@@ -123,7 +135,7 @@ def _run_options(options: CommonOptions, spec: RestorerSpec, sides: tuple[str, .
     )
     megapixels = options.max_megapixels
     return RunOptions(
-        source=options.input_dir,
+        sources=tuple(options.input_dir),
         result_dir=options.result_dir,
         recursive=options.recursive,
         sides=sides,

@@ -85,6 +85,7 @@ class _WorkerState:
     """Chunks that it has, without images that are done."""
     alone: bool = False
     """True if it is restoring an image that may have caused the loss of others."""
+    started: bool = False
     ready: bool = False
     waiting: bool = False
     """True if it has not replied to the last call."""
@@ -105,6 +106,12 @@ class Scheduler:
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
         self.most_memory = 0
+        self.workers: list[_WorkerState] = []
+        #: Images in the hands of workers, as these know them and as the person typed them.
+        self.open: dict[Item, Item] = {}
+        #: Folders where lost workers may have left temporary files.
+        self.wrecks: set[Path] = set()
+        self.stopping = False
 
     def peak_memory(self) -> int:
         return self.most_memory
@@ -113,38 +120,43 @@ class Scheduler:
         self, run_options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
         self.run_options, self.tracker = run_options, tracker
-        self.workers = [_WorkerState() for _ in range(min(self.pool.size, len(items)))]
         self.fresh = deque(items)
         self.left = sum(map(tracker.megapixels, items))  # of those in fresh
-        #: Images in the hands of workers, as these know them and as the person typed them.
-        self.open: dict[Item, Item] = {}
-        #: Workers that each of them has lost.
+        #: Workers that each open image has lost.
         self.losses: dict[Item, list[int]] = {}
         #: Those of them that no worker has.
         self.suspects: deque[Item] = deque()
-        #: Folders where lost workers may have left temporary files.
-        self.wrecks: set[Path] = set()
-        self.halted = self.stopping = False
+        self.halted = False
         with uninterrupted():
-            self._run()
-        if run_options.shard is None:  # sister shards may be writing there
-            sweep(self.wrecks)
+            self._run(len(items))
 
-    def _run(self) -> None:
-        self.last_ready = time.monotonic()
-        try:
-            for number in range(len(self.workers)):
-                self.pool.start(number)
-            while (self.fresh or self.open) and not self.halted:
-                self._hand_out()
-                self._listen(PATIENCE)
-                self._see_who_is_there()
-                self.tracker.check()
-        finally:
+    def close(self, tracker: ProgressTracker) -> None:
+        self.tracker = tracker
+        with uninterrupted():
             try:
                 self._stop()
             finally:
                 self.pool.close()
+        if self.wrecks and self.run_options.shard is None:  # sister shards may be writing there
+            sweep(self.wrecks)
+
+    def _run(self, images: int) -> None:
+        self.last_ready = time.monotonic()
+        while len(self.workers) < min(self.pool.size, images):
+            self.workers.append(_WorkerState())
+        for number, worker in enumerate(self.workers):
+            worker.since, worker.done = self.last_ready, 0.0  # it may have had nothing to do
+            if not (worker.started or worker.given_up):
+                self._start(number)
+        while (self.fresh or self.open) and not self.halted:
+            self._hand_out()
+            self._listen(PATIENCE)
+            self._see_who_is_there()
+            self.tracker.check()
+
+    def _start(self, number: int) -> None:
+        self.workers[number].started = True
+        self.pool.start(number)
 
     # Handing out
 
@@ -315,7 +327,7 @@ class Scheduler:
         if self.workers[number].given_up:
             self._blame(number, f"it was lost {stillborn} times as it began ({reason})")
         elif self.fresh or self.open:
-            self.pool.start(number)
+            self._start(number)
 
     def _unfinished(self, worker: _WorkerState) -> list[Item]:
         """Images of a worker that are not done."""

@@ -69,6 +69,11 @@ def check(*, now: bool = False) -> None:
         raise stop
 
 
+def is_waiting() -> bool:
+    """True if a stop has come and is to be raised."""
+    return _Stops.waiting is not None
+
+
 @contextlib.contextmanager
 def signals_stop() -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into :class:`Stopped`; a later one has its usual effect."""

@@ -7,6 +7,7 @@ feed would begin a new line, and marks of writing direction would change the ord
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TextIO
 
 _COMMANDS = re.compile(
@@ -34,3 +35,13 @@ def _json_escape(character: str) -> str:
 def shown_on(stream: TextIO, text: str) -> str:
     """Make a text harmless if the stream is a terminal; leave it as it is for a program."""
     return harmless(text) if stream.isatty() else text
+
+
+def short(path: Path) -> str:
+    """A path for people, with ``~`` for their home."""
+    try:
+        home = Path.home()
+        below = path.relative_to(home)
+    except (RuntimeError, ValueError):  # there is no home, or the path is elsewhere
+        return str(path)
+    return str(path) if home == Path(home.anchor) else str("~" / below)

@@ -192,7 +192,7 @@ def test_whatever_fails_wherever_each_image_is_accounted_for(
     folder = tmp_path_factory.mktemp("run")
     run_options = numbered(folder, 8)
     run_options = RunOptions(
-        run_options.source,
+        run_options.sources,
         run_options.result_dir,
         fail_fast=fail_fast,
         settings=run_options.settings,
@@ -288,11 +288,16 @@ def test_image_that_nobody_accounts_for_is_never_passed_over(
     work = worker.work
 
     def forgetful(
-        run_options: Any, journal: Any, restore: Any, provenance: Any, chunks: Any, told: Any
+        run_options: Any,
+        journal: Any,
+        restore: Any,
+        provenance: Any,
+        chunks: Any,
+        told: Any,
+        **more: Any,
     ) -> str:
-        return work(
-            run_options, journal, restore, provenance, [chunk[1:] for chunk in chunks], told
-        )
+        fewer = [chunk[1:] for chunk in chunks]
+        return work(run_options, journal, restore, provenance, fewer, told, **more)
 
     monkeypatch.setattr(worker, "work", forgetful)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")

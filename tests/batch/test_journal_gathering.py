@@ -58,6 +58,8 @@ class Workers:
                 tracker.settle(item, Outcome(str(item.source), str(item.result), "done"))
             theirs.close()
 
+    def close(self, tracker: ProgressTracker) -> None: ...
+
     def peak_memory(self) -> int:
         return 0
 
@@ -70,6 +72,8 @@ class Alone:
 
     def restore(self, *words: Any) -> None:
         self.engine.restore(*words)
+
+    def close(self, tracker: ProgressTracker) -> None: ...
 
     def peak_memory(self) -> int:
         return 0
@@ -143,7 +147,7 @@ def test_small_part_of_much_that_a_shard_has_done_is_no_reason_to_write_it_anew(
     run(run_options, Workers(2))
     path = tmp_path / "out" / FOLDER / f"{run_options.journal_name}.jsonl"
     inode = path.stat().st_ino
-    run(replace(run_options, source=str(tmp_path / "in" / "0.png")), None)
+    run(replace(run_options, sources=str(tmp_path / "in" / "0.png")), None)
     assert path.stat().st_ino == inode
 
 
