@@ -18,7 +18,7 @@ from restormer_cli.errors import UsageError
 from restormer_cli.images.codecs import CODECS, HEAD_BYTES, is_image
 from restormer_cli.images.codecs.base import Extra
 from restormer_cli.images.formats import result_suffixes
-from restormer_cli.system.files import why_no_file
+from restormer_cli.system.files import UNFINISHED, why_no_file
 
 #: Suffixes of images whose libraries are installed, and of results; a file's content decides what
 #: it is.
@@ -63,10 +63,6 @@ REPORT_MARK = b"restormer-cli report"
 _SIDECARS = frozenset(
     {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
     | {".yaml", ".html", ".aae", ".arp", ".on1"}
-)
-#: Of files that other programs have not finished, such as ``a.jpg.part``.
-_UNFINISHED = frozenset(
-    {".part", ".partial", ".crdownload", ".opdownload", ".download", ".filepart", ".tmp", ".temp"}
 )
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
@@ -298,7 +294,7 @@ class _Walk:
             self.passed_over.extras[EXTRAS[suffix]][suffix] += 1
         elif suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
-        elif suffix in _UNFINISHED:
+        elif suffix in UNFINISHED:
             if _INNER_SUFFIX.search(entry.name.lower()):
                 self.passed_over.unfinished.append(entry.name)
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):

@@ -24,6 +24,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+#: Suffixes of files that browsers and other programs have not finished, such as ``a.jpg.part``.
+UNFINISHED = (
+    ".part", ".partial", ".crdownload", ".opdownload", ".download", ".filepart", ".aria2", ".tmp",
+    ".temp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)  # a record may hold millions

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from restormer_cli.system.files import UNFINISHED
 from restormer_cli.system.terminal import harmless
 
 #: Bytes from which a file is recognised.
@@ -43,8 +44,6 @@ _LFS = (b"version https://git-lfs.github.com/", b"version https://hawser.github.
 #: The number that PyTorch's older files begin with, as pickles hold it.
 _TORCH_PICKLE = bytes.fromhex("6cfc9c46f9206aa85019")
 _PAGES = ("<!doctype html", "<html", "<head", "<body", "<script", "<title", "<meta")
-#: Names of downloads that browsers and tools have not finished.
-_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".aria2", ".tmp")
 
 
 def describe_folder(path: Path) -> str:
@@ -135,7 +134,7 @@ def describe_zip(path: Path, members: Collection[str]) -> str | None:
 def describe_name(path: Path) -> str | None:
     """Describe a file by its name, as the end of a sentence; None if it is not known."""
     name = path.name.lower()
-    if name.endswith(_UNFINISHED):
+    if name.endswith(UNFINISHED):
         return "is a download that was cut off or has not ended; let it end, or begin again"
     if name.endswith(".distcp"):
         return (
