@@ -23,6 +23,8 @@ class Picture:
     """What the file says beside its pixels, as it holds for the result."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
+    file_bits: int | None = None
+    """Of a sample in the file that it comes from; None if as many as ``pixels`` have."""
 
     @property
     def bit_depth(self) -> int:

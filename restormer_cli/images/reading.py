@@ -121,6 +121,7 @@ def decode_image(
         None if alpha is None else np.ascontiguousarray(alpha),
         metadata,
         decoded.notes + lost,
+        decoded.bits,
     )
 
 

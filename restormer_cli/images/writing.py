@@ -78,7 +78,7 @@ class OutputOptions:
         notes = list(picture.notes)
         depth = picture.bit_depth if self.restored_depth is None else self.restored_depth
         bits = self._bits(depth)
-        if self.bit_depth is None and bits < picture.bit_depth:
+        if self.bit_depth is None and bits < (picture.file_bits or picture.bit_depth):
             notes.append(f"becomes {bits} bit, since {form.title} has no more")
         alpha = picture.alpha
         if alpha is not None and not form.alpha:

@@ -17,6 +17,7 @@ import tifffile
 from helpers import random_pixels, smooth_pixels
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import avif, heic, jxl, tiff_by_library
 
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.images.codecs.base import Pixels
@@ -212,6 +213,33 @@ def test_bits_that_a_format_has_not_are_told(form: OutputFormat) -> None:
     assert notes == expected
     assert OutputOptions(form).prepare(picture(3, 8)).notes == ()
     assert OutputOptions(form, bit_depth=8).prepare(picture(3, 16)).notes == ()
+
+
+def files_of(bits: int) -> dict[str, bytes]:
+    """Files whose samples have so many bits, by format."""
+    colour, gray = (random_pixels(16, 16, count, 16) >> (16 - bits) for count in (3, 1))
+    found = {
+        "JPEG XL": jxl(colour, bits),
+        "JPEG 2000": imagecodecs.jpeg2k_encode(colour, bitspersample=bits),
+        "TIFF": tiff_by_library(colour, photometric="rgb", bitspersample=bits),
+    }
+    if bits <= 12:
+        found |= {"AVIF": avif(gray, bits), "HEIC": heic(colour, bits)}
+    if bits == 12:
+        found["JPEG"] = imagecodecs.jpeg8_encode(colour, bitspersample=bits)
+    return found
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_bits_that_a_file_has_not_are_not_told(bits: int) -> None:
+    for name, data in files_of(bits).items():
+        given = decode_image(data)
+        assert given.pixels.dtype == np.uint16, name
+        for form in (PNG, AVIF, JPEG):
+            told = [note for note in OutputOptions(form).prepare(given).notes if "bit" in note]
+            most = form.bits[-1]
+            lost = [f"becomes {most} bit, since {form.title} has no more"] if most < bits else []
+            assert told == lost, name
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def _decode(data: bytes) -> Decoded:
     frames = opened(NAME, io.BytesIO(data)).n_frames
     with parsing(NAME):
         pixels, alpha = split_alpha(scaled(imagecodecs.avif_decode(data, index=0), bits))
-    return Decoded(pixels, alpha, notes=frame_notes(frames))
+    return Decoded(pixels, alpha, notes=frame_notes(frames), bits=bits)
 
 
 CODEC = Codec(

@@ -49,6 +49,8 @@ class Decoded:
     """1 to 8 where the codec knows better than EXIF."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
+    bits: int | None = None
+    """Of a sample in the file; None if as many as ``pixels`` have."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _decode(data: bytes) -> Decoded:
         pixels = unmultiplied(pixels, alpha)
     count = len(pictures)
     notes = (f"only the main one of its {count} pictures is restored",) if count > 1 else ()
-    return Decoded(pixels, alpha, notes=notes)
+    return Decoded(pixels, alpha, notes=notes, bits=bits)
 
 
 def _read_metadata(found: Found, data: bytes) -> None:

@@ -105,7 +105,7 @@ def _decode(data: bytes) -> Decoded:
     if frame.components == 4:
         pixels = from_cmyk(inverted(pixels))  # programs write the light and not the ink
         notes.append(CMYK_NOTE)
-    return Decoded(pixels, notes=tuple(notes))
+    return Decoded(pixels, notes=tuple(notes), bits=frame.bits)
 
 
 def decode_whole(data: bytes) -> Any:

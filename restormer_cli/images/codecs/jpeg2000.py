@@ -36,7 +36,7 @@ def _decode(data: bytes) -> Decoded:
         samples = imagecodecs.jpeg2k_decode(data)
         if samples.dtype != np.uint16:
             raise NotImplementedError(f"{samples.dtype} samples")
-        return Decoded(*split_alpha(scaled(samples, bits)))
+        return Decoded(*split_alpha(scaled(samples, bits)), bits=bits)
 
 
 CODEC = Codec(

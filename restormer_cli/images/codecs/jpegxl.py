@@ -74,10 +74,12 @@ def _decode(data: bytes) -> Decoded:
         if samples.dtype.kind not in "uf" or (samples.dtype.kind == "u" and header.bits > 16):
             raise NotImplementedError(f"{header.bits}-bit samples")
     notes: tuple[str, ...] = ()
+    bits = None
     if samples.dtype.kind == "f":
         samples, notes = from_floats(samples)
     else:
-        samples = scaled(samples, header.bits)
+        bits = header.bits
+        samples = scaled(samples, bits)
     pixels, alpha = split_alpha(samples)
     if alpha is not None and header.multiplied:
         pixels = unmultiplied(pixels, alpha)
@@ -86,7 +88,7 @@ def _decode(data: bytes) -> Decoded:
     if others := sum(kind != ALPHA for kind in header.extras):
         what = "a channel that is" if others == 1 else f"{others} channels that are"
         notes += (f"has {what} neither colour nor transparency, left out of its result",)
-    return Decoded(pixels, alpha, notes=notes)
+    return Decoded(pixels, alpha, notes=notes, bits=bits)
 
 
 def _read_metadata(found: Found, data: bytes) -> None:

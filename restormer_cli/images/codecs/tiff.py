@@ -293,17 +293,20 @@ def _decode(data: bytes) -> Decoded:
         _refuse_bombs(page, data)
         _refuse_cut_off(page, parsed.jpegtables or b"", data)
         notes: list[str] = []
+        bits = None
         if page.by_libtiff:
             pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
         else:
             samples = _interleaved(_stored(parsed, page, data))
             pixels, alpha, notes = _colours(page, samples)
             orientation = page.orientation if page.orientation in range(1, 9) else 1
+            if not page.floats and page.photometric != PHOTOMETRIC.PALETTE:
+                bits = cast(int, page.bits)
     if page.masked:
         notes.append("its mask, which is a page of its own, is left out")
     if page.count > 1:
         notes.insert(0, f"only the first of {page.count} pages is restored")
-    return Decoded(pixels, alpha, orientation, tuple(notes))
+    return Decoded(pixels, alpha, orientation, tuple(notes), bits)
 
 
 def _stored(parsed: Any, page: _Page, data: bytes) -> Any:
