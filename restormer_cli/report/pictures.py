@@ -1,6 +1,6 @@
 """Thumbnails and full-size pictures of a report, inside the HTML while it is small, else beside it.
 
-A browser shows PNG, JPEG, WebP and BMP as they are. Other formats become PNG of 8 bit.
+A browser shows some formats as they are, as their codecs say. Others become PNG of 8 bit.
 """
 
 from __future__ import annotations
@@ -33,16 +33,13 @@ QUALITY = 80
 
 #: Suffixes that browsers and servers know, but our own commands do not read as photos.
 JPEG, PNG = (".jpe", "image/jpeg"), (".apng", "image/png")
-
-#: By the names of codecs.
-_MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WebP": "image/webp", "BMP": "image/bmp"}
 _OURS = re.compile(r"[0-9a-f]{24}\.(jpe|apng)")
 
 
 def type_in_browser(path: Path) -> str | None:
     """The media type of a file that browsers show, by its content; None for others."""
     with path.open("rb") as file, contextlib.suppress(ImageError):
-        return _MEDIA.get(find_codec(file).name)
+        return find_codec(file).media_type
     return None
 
 

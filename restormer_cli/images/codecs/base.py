@@ -118,6 +118,8 @@ class Codec:
     """What is kept of the way in which it says what its colours are."""
     metadata: str
     """What is kept of what it says beside: ``EXIF, XMP``, say."""
+    media_type: str | None = None
+    """``image/png``, say, where browsers show the format; None where they do not."""
     extra: Extra | None = None
     """What the library that decodes it comes with; None if it is always there."""
     confirms: Callable[[BinaryIO], bool] = lambda file: True

@@ -117,6 +117,7 @@ BMP = Codec(
     alpha=True,
     colours="ICC, calibration",
     metadata="",
+    media_type="image/bmp",
 )
 WEBP = Codec(
     name="WebP",
@@ -130,6 +131,7 @@ WEBP = Codec(
     alpha=True,
     colours="ICC",
     metadata="EXIF, XMP",
+    media_type="image/webp",
 )
 GIF = Codec(
     name="GIF",

@@ -162,4 +162,5 @@ CODEC = Codec(
     alpha=False,
     colours="ICC",
     metadata="EXIF, XMP, IPTC, comment",
+    media_type="image/jpeg",
 )

@@ -113,4 +113,5 @@ CODEC = Codec(
     alpha=True,
     colours="ICC, gamma, primaries, cICP",
     metadata="EXIF, XMP, IPTC, texts",
+    media_type="image/png",
 )
