@@ -21,6 +21,7 @@ from restormer_cli.system.units import parse_bytes
 MOST_THREADS = 1024
 AUTO = "auto"
 _DEPTHS = (AUTO, *map(str, bit_depths()))
+_LOSSY = ", ".join(form.title for form in FORMATS if form.quality is not None)
 
 
 class Precision(str, enum.Enum):
@@ -188,15 +189,13 @@ class CommonOptions:
         str,
         typer.Option(
             parser=format_name,
-            metavar=f"[{'|'.join(form.name for form in FORMATS)}]",
-            help="Of results.",
+            metavar="NAME",
+            help=f"Of results: {', '.join(form.name for form in FORMATS)}.",
         ),
     ] = PNG.name
     quality: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is without loss in the latter two."
-        ),
+        typer.Option(min=1, max=100, help=f"Of {_LOSSY}; at 100 they lose least, or nothing."),
     ] = None
     strip: Annotated[
         bool,
