@@ -54,14 +54,16 @@ def test_exif_alone_does_not_turn_a_picture() -> None:
     assert decode_image(flat).pixels.shape == SMOOTH.shape
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("bits", [8, 10, 12])
-def test_alpha_is_kept(bits: int) -> None:
-    samples = random_pixels(64, 96, 4, 8 if bits == 8 else 16) >> (0 if bits == 8 else 16 - bits)
+def test_bits_come_through(bits: int, channels: int) -> None:
+    stored = 8 if bits == 8 else 16
+    samples = random_pixels(64, 96, channels, stored) >> (stored - bits)
     picture = decode_image(avif(samples, bits))
-    white = 255 if bits == 8 else 65535
-    expected = np.rint(samples[..., 3] * (white / (2**bits - 1)))
-    assert picture.alpha is not None
-    assert np.abs(picture.alpha - expected).max() <= white / (2**bits - 1)
+    expected = np.rint(samples * ((2**stored - 1) / (2**bits - 1))).astype(samples.dtype)
+    assert (picture.alpha is not None) == (channels == 4)
+    found = picture.samples().reshape(64, 96, -1)
+    np.testing.assert_array_equal(found, expected, strict=True)
 
 
 def test_profile_and_notes_are_kept() -> None:
