@@ -16,7 +16,7 @@ from restormer_cli.batch.items import Candidate, Origins, Problems, Work, in_ord
 from restormer_cli.batch.naming import name_results, without_results
 from restormer_cli.batch.path_lists import place_of, read_list
 from restormer_cli.batch.shards import Shard
-from restormer_cli.batch.walk import SUFFIXES, PassedOver, find_images, walk
+from restormer_cli.batch.walk import READABLE, PassedOver, find_images, walk
 from restormer_cli.errors import UsageError
 from restormer_cli.images.formats import PNG
 from restormer_cli.system.files import absolute_path, file_mode, is_folder, real_path
@@ -314,4 +314,4 @@ def _shell_hint(source: str) -> str:
 
 
 def _wanted() -> str:
-    return "looked for " + ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+    return "looked for " + ", ".join(codec.name for codec in READABLE if codec.suffixes)

@@ -20,21 +20,19 @@ from restormer_cli.images.codecs.base import Extra
 from restormer_cli.images.formats import result_suffixes
 from restormer_cli.system.files import UNFINISHED, why_no_file
 
-#: Suffixes of images whose libraries are installed, and of results; a file's content decides what
-#: it is.
-SUFFIXES = frozenset(
-    suffix
-    for codec in CODECS
-    if codec.extra is None or codec.extra.installed()
-    for suffix in codec.suffixes.split()
-).union(result_suffixes())
-#: Suffixes of the others, and what brings the library that reads them.
+#: Suffixes of formats whose library is missing, and what brings it.
 EXTRAS = {
     suffix: codec.extra
     for codec in CODECS
     if codec.extra is not None and not codec.extra.installed()
     for suffix in codec.suffixes.split()
 }
+#: Formats whose library, if they need one, is installed.
+READABLE = tuple(codec for codec in CODECS if EXTRAS.keys().isdisjoint(codec.suffixes.split()))
+#: Suffixes of those, and of results; a file's content decides what it is.
+SUFFIXES = frozenset(suffix for codec in READABLE for suffix in codec.suffixes.split()).union(
+    result_suffixes()
+)
 _OTHER_IMAGES = (
     # for the web and phones
     "gif webp2 wp2 mpo jps pns mng jng svg svgz "
