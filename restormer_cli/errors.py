@@ -1,4 +1,4 @@
-"""Errors a person can act on: each carries one readable sentence, and an exit status."""
+"""Errors for people: each has one readable sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class RestormerError(Exception):
     """Base of all errors of this package; ``str()`` of one is a sentence for people."""
 
     exit_status = 1
-    """Of the command that the error ends."""
+    """Exit status of the command that the error ends."""
 
 
 class UsageError(RestormerError):
@@ -29,15 +29,19 @@ class WeightsError(UsageError):
 
 
 class DeviceError(UsageError):
-    """The device or precision asked for is not to be had on this machine."""
+    """The device or precision asked for is not available on this machine."""
 
 
 class OutputError(RestormerError):
-    """Standard output takes no more lines, and its reader has not simply gone."""
+    """Standard output cannot be written, for another reason than that its reader has gone."""
+
+
+class WatchError(RestormerError):
+    """A folder that was watched is not there any more."""
 
 
 class BusyError(RestormerError):
-    """Another run works in this result folder; it says who."""
+    """Another run works in this result folder."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
@@ -47,11 +51,11 @@ class ImageError(RestormerError):
 
 
 class ResultFolderError(ImageError):
-    """A result cannot be written for a reason that will hold for the next one too."""
+    """A result cannot be written, for a reason that holds for others too, such as a full disk."""
 
 
 class Stopped(BaseException):
-    """A signal asked to stop. Like KeyboardInterrupt, it is no error that a handler may eat."""
+    """A signal asked to stop. As KeyboardInterrupt, no handler of errors catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -59,15 +63,12 @@ class Stopped(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """As shells give that of a program which a signal has ended."""
+        """The exit status that shells report for a program ended by this signal."""
         return 128 + self.signal_number
 
 
 def fault(error: BaseException) -> str:
-    """What to say of an error that should not be; its traceback is logged, for debugging.
-
-    To be called where it is handled. It is ours, not the user's, and costs one image at most.
-    """
+    """The sentence for an unexpected error, which is a bug of ours; logs its traceback."""
     logger.debug("a fault of restormer-cli", exc_info=error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"a fault of restormer-cli ({what}); please report it"

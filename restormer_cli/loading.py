@@ -1,4 +1,4 @@
-"""Which network restores, and on what: plain data that travels to where it is loaded."""
+"""Loads restorers, from specs: plain data on weights, device and precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restormer_cli.errors import WeightsError
 from restormer_cli.settings import Settings, read_window, tiling, windowing
 from restormer_cli.system.files import is_file
 from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory
-from restormer_cli.system.processors import share_the_machine
+from restormer_cli.system.processors import processors
 from restormer_cli.tasks import VARIANTS, Options, Variant, find_variant, shipped_options
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import find_by_hash
@@ -34,17 +34,17 @@ class LoadedRestorer(NamedTuple):
     restorer: Restorer
     provenance: Provenance
     facts: list[str]
-    """For people who want to know: where it computes, how, and why."""
+    """Sentences for people: device, threads and precision, with reasons."""
 
 
 @dataclass(frozen=True)
 class RestorerSpec:
-    """What to load; the fields that are not explained are those of a :class:`Restorer`."""
+    """Describes a restorer to load. Fields without a comment are those of :class:`Restorer`."""
 
     variant: Variant
     file: WeightsFile
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
     device: str = "auto"
     precision: str = "auto"
     max_memory: int | None = None
@@ -55,11 +55,11 @@ class RestorerSpec:
     options: str | None = None
     """SHA-256 of the file of ``--options``."""
     threads: int | None = None
-    """Threads to compute with; None: as many as processors are free."""
+    """Threads to compute with; None for one on each processor that this process may use."""
     sharers: int = 1
-    """Processes like this one among which the machine's memory is divided."""
+    """Number of processes that share the machine's memory."""
     device_share: float = 1.0
-    """Of the memory of its GPU, where several use the same."""
+    """Share of the memory of its GPU, if several processes use the same."""
 
     @classmethod
     def find(
@@ -72,7 +72,7 @@ class RestorerSpec:
         self_ensemble: bool = False,
         **others: Any,
     ) -> RestorerSpec:
-        """For the weights and the hyper-parameters that a person names.
+        """Make a spec for the weights and the hyper-parameters that a person names.
 
         Parameters
         ----------
@@ -84,9 +84,11 @@ class RestorerSpec:
         Raises
         ------
         WeightsError
-            If the weights are not there.
+            If there are no such weights.
         UsageError
             If ``window`` is none of these.
+        OptionsError
+            If the hyper-parameters cannot be used.
         """
         file = find_weights(variant, weights, options=options)
         sha256 = checksum.sha256(file.path)
@@ -102,7 +104,7 @@ class RestorerSpec:
         )
 
     def settings(self) -> Settings:
-        """What the record of a folder says of results that are made so."""
+        """The settings of results, for the journal."""
         return Settings(
             task=self.variant.task,
             weights=self.sha256,
@@ -115,14 +117,14 @@ class RestorerSpec:
         )
 
     def load(self) -> LoadedRestorer:
-        """Load it in this process. PyTorch should not have been imported before.
+        """Load the restorer in this process.
 
         Raises
         ------
         UsageError
-            If weights or device are not what they should be.
+            If the weights do not fit, or the device is not available.
         """
-        threads = share_the_machine() if self.threads is None else _take(self.threads)
+        threads = _settle_threads(self.threads)
         from restormer_cli.network import devices
 
         choice, restorer = devices.choose_usable(self.device, self.precision, self.restorer)
@@ -144,7 +146,7 @@ class RestorerSpec:
         return LoadedRestorer(restorer, provenance, facts)
 
     def restorer(self, choice: Choice) -> Restorer:
-        """The network on the device that was chosen.
+        """Load the restorer on the device that was chosen.
 
         Raises
         ------
@@ -174,12 +176,12 @@ class RestorerSpec:
         )
 
     def found_here(self) -> RestorerSpec:
-        """The same with the weights as this machine has them, which may be another one.
+        """Make the same spec with the path of the weights on this machine.
 
         Raises
         ------
         WeightsError
-            If it does not have them, or others under their name.
+            If this machine has no such file, or another one of its name.
         """
         path: Path | None = self.file.path
         if not is_file(self.file.path):
@@ -235,7 +237,7 @@ def load_restorer(
     window: int | str = "auto",
     self_ensemble: bool = False,
 ) -> Restorer:
-    """Load what restores: for a task of the command line, or from a checkpoint.
+    """Load a restorer for a task of the command line, or from a checkpoint.
 
     >>> restorer = load_restorer("denoise", kind="color")
     >>> restored = restorer(pixels)  # uint8 or uint16, (H, W, 3)
@@ -243,8 +245,8 @@ def load_restorer(
     Parameters
     ----------
     task_or_path
-        A task, such as ``derain``, or a file of weights; of the latter the task is the first
-        that it fits.
+        A task, such as ``derain``, or a file of weights, which is taken for the first task that
+        it fits.
     kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap, window, \
     self_ensemble
         As the options of the command line; ``max_memory`` in bytes.
@@ -252,8 +254,8 @@ def load_restorer(
     Raises
     ------
     UsageError
-        If there is no such task, the weights are missing or do not fit, or the device is not to
-        be had.
+        If there is no such task, the weights are missing or do not fit, or the device is not
+        available.
     """
     from restormer_cli.network import devices
 
@@ -277,9 +279,20 @@ def load_restorer(
     return devices.choose_usable(device, precision, spec.restorer)[1]
 
 
-def _take(threads: int) -> str:
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def _settle_threads(wanted: int | None) -> str:
+    """Set the number of threads of PyTorch, and so of a restorer; return it and why, for people.
+
+    What else the machine does makes no difference: each thread restores its own part of an image
+    and waits for no other but at the end of a pass.
+    """
+    if wanted is None and "OMP_NUM_THREADS" in os.environ:
+        return f"{os.environ['OMP_NUM_THREADS']}, as OMP_NUM_THREADS says"
+    if wanted is not None:
+        os.environ["OMP_NUM_THREADS"] = str(wanted)  # before PyTorch is loaded
     import torch
 
-    torch.set_num_threads(threads)
-    return f"{threads}, as each worker has"
+    allowed = processors()
+    torch.set_num_threads(wanted or min(torch.get_num_threads(), allowed))
+    if wanted is not None:
+        return f"{wanted}, as each worker has"
+    return f"{torch.get_num_threads()}, of {allowed} processors that this process may use"

@@ -1,4 +1,4 @@
-"""One image in, one image out: normalise → pad → network → crop → clamp."""
+"""Restores one image in memory: normalise → pad → network → crop → clamp."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from restormer_cli.network.streaming import Progress
 from restormer_cli.settings import Settings, check_window, tiling, windowing
 from restormer_cli.symmetries import AS_IT_IS, SYMMETRIES
 
-#: So many small images are restored at once, if together they make no more than a strip.
-#: Measured with 24 channels on one core: images of 32×32 then take a half (float32) or a third
-#: (bfloat16) of their time, those of 48×48 gain nearly nothing. An image that finds no others
-#: of its size takes three times as long as need be.
+#: Number of small images that are restored at once, if together they fit into a strip. Measured
+#: with 24 channels on one core: images of 32×32 then take a half (float32) or a third (bfloat16) of
+#: their time, those of 48×48 gain nearly nothing. A single image of its size takes three times its
+#: usual time.
 TOGETHER = 8
 LARGEST_TOGETHER = 64 * 64
 #: On a CUDA card, launching a step takes longer than a small image in it. Not measured.
@@ -43,7 +43,7 @@ PIXELS_TOGETHER_ON_CARD = 256 * 256
 
 
 class Restorer:
-    """A network that a person can call with an image.
+    """A network that is called with an image.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ class Restorer:
     views
         Images that make one input: two for dual-pixel networks.
     device, dtype
-        Where and in which precision to compute.
+        Device and precision to compute with.
     max_memory
-        Bytes that the peak must stay under; by default most of what is free.
+        Most bytes of memory at the peak; by default most of the free memory.
     shares
-        Of that memory, where other processes like this one take theirs.
+        Share of that memory, if other processes like this one use it as well.
     tile, tile_overlap
         Restore in overlapping square tiles and average them, as the authors' scripts do. The
         result differs from that of the whole image; it is for comparison with theirs.
@@ -68,9 +68,9 @@ class Restorer:
         Give the mean over flips and turns of the image: a name in
         :data:`restormer_cli.symmetries.SYMMETRIES`; None: the image is restored once, as it is.
     settings
-        What the record of a folder is to say of the results, so that a later run knows whether
-        they are its own; by default a hash of the network's parameters, and all that is named
-        above and changes results.
+        Settings of the results for the journal of a folder, by which a later run knows its own
+        results; by default a hash of the network's parameters, and all that is named above and
+        changes results.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class Restorer:
         Raises
         ------
         ImageError
-            If the views do not fit together, memory does not suffice or the result is not finite.
+            If the views do not fit together, memory is too small, or the result is not finite.
         """
         image = self._input(views)
         channels = views[0].shape[2]
@@ -162,17 +162,17 @@ class Restorer:
         return _output(restored[0], channels, bit_depth or _bits(views[0]))
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse what memory can never suffice for, so that it need not even be decoded.
+        """Check that an image of this size fits into memory, before it is decoded.
 
         Raises
         ------
         ImageError
-            If an image of this size takes more than there is.
+            If it can never fit.
         """
         check_size(self.config, height, width, self.engine.device, self.max_memory)
 
     def room_for(self, height: int, width: int) -> tuple[int, int]:
-        """Main memory that may be taken now, and what an image of this size will take of it."""
+        """Bytes of main memory that are available now, and that an image of this size needs."""
         engine, tile = self.engine, self.tile or max(height, width)
         rows, columns = (min(size, tile) for size in (height, width))
         available, needed = room_for(
@@ -191,7 +191,7 @@ class Restorer:
         return available, needed + whole
 
     def images_together(self, height: int, width: int, channels: int) -> int:
-        """How many images of this size are best restored together; 1 if it gains nothing."""
+        """Number of images of this size that are best restored together; 1 if it gains nothing."""
         if self.tile is not None or channels > self.config.inp_channels // self.views:
             return 1
         bottom, right = (-size % SIZE_MULTIPLE for size in (height, width))
@@ -211,10 +211,10 @@ class Restorer:
         bit_depth: int | None = None,
         progress: Progress | None = None,
     ) -> list[Pixels]:
-        """Restore images of one size, as many as :meth:`images_together` says at most.
+        """Restore up to :meth:`images_together` images of one size.
 
-        Each result is the same whatever the others are and however many: matrix products of
-        other sizes may round differently, so the batch is always filled up to that number.
+        Each result is independent of the others and of their number: matrix products of other
+        sizes may round differently, so the batch is always filled up to the full number.
 
         Parameters and exceptions are those of a call, with the views of each image in ``batch``.
         """
@@ -228,7 +228,7 @@ class Restorer:
         ]
 
     def _input(self, views: tuple[Pixels, ...]) -> Floats:
-        """The ``(H, W, C)`` that the network takes, or of more planes, one by one."""
+        """Make the input ``(H, W, C)``; C may be more, for planes restored one by one."""
         if len(views) != self.views:
             raise ImageError(f"this network takes {self.views} images at once, not {len(views)}")
         if len({view.shape for view in views}) > 1:
@@ -244,13 +244,13 @@ class Restorer:
         return np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
 
     def unrounded(self, image: Floats) -> Floats:
-        """Restore without rounding, for measurements that are made before it.
+        """Restore without rounding, for measurements.
 
         Parameters
         ----------
         image
-            float32 ``(H, W, C)`` about [0, 1] with as many channels as the network takes; of
-            dual pixels the left view before the right one.
+            float32 ``(H, W, C)`` about [0, 1] with the channels of the network; for dual pixels
+            the left view before the right one.
 
         Returns
         -------
@@ -260,7 +260,7 @@ class Restorer:
         Raises
         ------
         ImageError
-            If memory does not suffice.
+            If memory is too small.
         """
         restored: Floats = self._restored(image[None], None)[0]
         return restored
@@ -290,7 +290,7 @@ class Restorer:
         return cropped
 
     def _run(self, image: Tensor, progress: Progress | None) -> Tensor:
-        """``(N, C, H, W)`` through the network, whole or in tiles, of which N is 1."""
+        """Restore ``(N, C, H, W)``, whole or in tiles; for tiles N is 1."""
         if self.tile is None:
             return self._run_whole(image, progress)
         height, width = image.shape[2:]
@@ -363,7 +363,7 @@ def _part(progress: Progress | None, number: int, count: int) -> Progress | None
 
 
 def _fingerprint(network: Restormer) -> str:
-    """A hash of the parameters, in hexadecimal."""
+    """Hash the parameters; in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -376,16 +376,16 @@ def _bits(view: Pixels) -> int:
 
 
 def _output(image: Floats, channels: int, bit_depth: int) -> Pixels:
-    """``(H, W, C)`` as the network gives it to pixels of so many channels."""
+    """Turn an output ``(H, W, C)`` of the network into pixels of so many channels."""
     if channels < image.shape[2]:
         image = image.mean(axis=2, keepdims=True)
     return quantise(image, bit_depth)
 
 
 def pad(images: Floats) -> Floats:
-    """Reflect ``(…, H, W, C)`` at the bottom and right, to multiples of 8.
+    """Pad ``(…, H, W, C)`` by reflection at the bottom and right, to multiples of 8.
 
-    Where the image is smaller than what is missing, it is reflected again and again.
+    An image that is smaller than the padding is reflected repeatedly.
     """
     bottom, right = (-size % SIZE_MULTIPLE for size in images.shape[-3:-1])
     if not bottom and not right:
@@ -395,5 +395,5 @@ def pad(images: Floats) -> Floats:
 
 
 def tile_positions(size: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one side: every ``tile - overlap``, and one that ends at the end."""
+    """Positions of tiles along one side, ``tile - overlap`` apart; the last ends at the edge."""
     return [*range(0, size - tile, tile - overlap), size - tile]

@@ -1,4 +1,4 @@
-"""What decides the pixels of a result, apart from the input: plain data that is compared."""
+"""Settings that decide a result, apart from the input: plain data."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ WINDOW_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the pixels of a result, apart from the input.
+    """The settings that decide a result, apart from the input.
 
-    The device, the memory allowed and the compression are no part of it: they change rounding
-    or bytes, not what a person sees.
+    Device, memory limit and compression are not among them: they change rounding or bytes, but
+    nothing visible.
     """
 
     task: str | None = None
     weights: str | None = None
     """SHA-256 of the file."""
     label: str | None = dataclasses.field(default=None, compare=False)
-    """What people call these weights."""
+    """Name of the weights for people."""
     options: str | None = None
     """SHA-256 of the file of ``--options``."""
     precision: str | None = None
-    """None: whatever suits the machine, so nothing to compare."""
+    """None for the choice of the machine, which is not compared."""
     bit_depth: str = "auto"
     tile: str | None = None
     window: str | None = None
-    """Pixels of local windows of attention; None: the whole image, as in records of before."""
+    """Pixels of local windows of attention; None for the whole image, as in older records."""
     self_ensemble: str | None = None
-    """The symmetries that results are means over."""
-
-    def with_bit_depth(self, bit_depth: int | None) -> Settings:
-        """The same for results of so many bits; None: as many as the input has."""
-        return dataclasses.replace(self, bit_depth=str(bit_depth or "auto"))
+    """Name of the symmetries that results are means over."""
+    format: str = "png"
+    quality: str | None = None
+    """1 to 100; None if the format has none."""
+    metadata: str | None = None
+    """``stripped``, or None if it is kept."""
 
     def changes_from(self, other: Settings) -> list[str]:
-        """Names of the settings that differ."""
+        """Names of the settings that differ from others."""
         return [
             field.name.replace("_", " ")
             for field in dataclasses.fields(self)
@@ -51,7 +52,7 @@ class Settings:
 
 
 def tiling(tile: int | None, overlap: int) -> str | None:
-    """:attr:`Settings.tile` for squares of so many pixels."""
+    """Make :attr:`Settings.tile` for a size of tiles in pixels; None without tiles."""
     return None if tile is None else f"{tile}, overlap {overlap}"
 
 

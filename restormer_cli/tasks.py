@@ -1,7 +1,7 @@
-"""What can be restored: one row per task variant, one YAML file in ``Options/`` per network.
+"""The tasks: a row for each variant, a YAML file in ``Options/`` for each network.
 
 A task is data. A new one is a YAML file with the network's hyper-parameters and a row in
-:data:`VARIANTS`; no other module asks which task it is working for. Nothing here imports torch.
+:data:`VARIANTS`; no other module depends on the task. This one does not import torch.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ NETWORK_TYPE = "Restormer"
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing the command line can be asked to do."""
+    """One variant of a task."""
 
     name: str
     """Stem of the YAML file of the official network."""
     task: str
     """The subcommand."""
     compact: str = ""
-    """Stem of the YAML file of the compact network that does the same; empty if there is none."""
+    """Stem of the YAML file of the compact network for it; empty if there is none."""
     kind: str | None = None
     sigma: int | None = None
     help: str = ""
-    """Of the first variant of a task: a line that says what the subcommand does."""
+    """For the first variant of a task: the help of the subcommand."""
     kind_help: str = ""
-    """Of the first variant of a kind: what ``--kind`` asks for."""
+    """For the first variant of a kind: the help of ``--kind``."""
     views: int = 1
-    """Images that make one input: two for dual-pixel pairs."""
+    """Number of images of one input: two for dual-pixel pairs."""
     protocol: str = "rgb"
-    """How the papers measure its results, by a name in
-    :data:`restormer_cli.evaluation.protocols.PROTOCOLS`."""
+    """The papers' protocol, a name in :data:`restormer_cli.evaluation.protocols.PROTOCOLS`."""
 
     @property
     def label(self) -> str:
-        """How a person would ask for it, such as ``denoise --kind gray --sigma 25``."""
+        """Subcommand and options, such as ``denoise --kind gray --sigma 25``."""
         kind = f" --kind {self.kind}" if self.kind else ""
         sigma = f" --sigma {self.sigma}" if self.sigma else ""
         return f"{self.task}{kind}{sigma}"
@@ -122,22 +121,22 @@ class Task:
 
     @property
     def help(self) -> str:
-        """A line that says what the subcommand does."""
+        """The help of the subcommand."""
         return self.variants[0].help
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The choices of ``--kind`` and what each asks for, the default first; empty if none."""
+        """The choices of ``--kind`` with their help, the default first; empty without choices."""
         return {v.kind: v.kind_help for v in self.variants if v.kind and v.kind_help}
 
     @property
     def sigmas(self) -> list[int]:
-        """The strengths of noise that ``--sigma`` takes; empty if there is no such option."""
+        """The choices of ``--sigma``; empty without this option."""
         return sorted({v.sigma for v in self.variants if v.sigma is not None})
 
     @property
     def views(self) -> int:
-        """Images that make one input."""
+        """Number of images of one input."""
         return self.variants[0].views
 
 
@@ -148,7 +147,7 @@ def tasks() -> list[Task]:
 
 
 def find_variant(task: str, kind: str | None = None, sigma: int | None = None) -> Variant:
-    """The variant for a subcommand and its options; without ``kind``, the task's first.
+    """Find the variant for a subcommand and its options; without ``kind``, the task's first.
 
     Raises
     ------
@@ -170,9 +169,12 @@ def find_variant(task: str, kind: str | None = None, sigma: int | None = None) -
 
 
 def variant_of_weights(label: str) -> Variant | None:
-    """The first variant that shipped weights are for, by their file name or a label ending in it.
+    """Find the first variant of shipped weights, by their file name or a label that ends in it.
 
-    None for weights of any other name.
+    Returns
+    -------
+    Variant or None
+        None for weights of another name.
     """
     name = label.rpartition(" ")[2]
     for variant in VARIANTS:
@@ -182,22 +184,21 @@ def variant_of_weights(label: str) -> Variant | None:
     return None
 
 
-#: Bytes of a file of options at most: those of the authors, with all of their training, have four
-#: thousand.
+#: Most bytes of a file of options; those of the authors, with all of their training, have 4,000.
 _LARGEST_OPTIONS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a YAML file says of a network."""
+    """The contents of a YAML file of a network."""
 
     name: str
     """Stem of the file."""
     network: Mapping[str, Any]
     """Hyper-parameters, for :meth:`RestormerConfig.from_mapping`."""
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """``file``, ``bytes`` and ``sha256`` of the weights meant for it, where they are known, and the
-    ``window`` and the ``symmetries`` that suit them."""
+    """Of its weights: ``file``, ``bytes`` and ``sha256`` as far as they are known, the ``window`` and
+    the ``symmetries`` that suit them."""
 
     @property
     def window(self) -> int | None:
@@ -210,16 +211,16 @@ class Options:
 
     @property
     def symmetries(self) -> str:
-        """The flips and turns that a self-ensemble may average over, by their name in
-        :data:`restormer_cli.symmetries.SYMMETRIES`.
+        """Name of the flips and turns that a self-ensemble may average over.
 
-        Where nothing is said, the mirror image alone: only dual pixels tell it from the original.
+        Names are those of :data:`restormer_cli.symmetries.SYMMETRIES`. By default the mirror image
+        alone: only dual pixels tell it from the original.
         """
         return str(self.weights.get("symmetries", "mirror"))
 
 
 def shipped_folder(name: str) -> Path:
-    """A folder that is shipped with the package: inside it in a wheel, beside it in a checkout."""
+    """Find a folder of the package: inside it in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
@@ -233,7 +234,7 @@ def shipped_options(name: str) -> Options:
 def read_options(path: Path) -> Options:
     """Read hyper-parameters from a YAML file, ours or the authors'.
 
-    Only the block ``network_g`` and, in ours, ``weights`` are looked at.
+    Only the block ``network_g`` and, in ours, ``weights`` are read.
 
     Raises
     ------
@@ -268,6 +269,6 @@ def read_options(path: Path) -> Options:
 
 
 def _is_plain(key: object, value: object) -> bool:
-    """True if it is a name with a value or a list of values, in which nothing is nested."""
+    """True for a name with a value or a list of values that are not nested."""
     values = value if isinstance(value, list) else [value]
     return isinstance(key, str) and not any(isinstance(one, (list, dict, set)) for one in values)

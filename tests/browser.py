@@ -43,7 +43,7 @@ class Tab:
         return time.perf_counter() - started
 
     def pixels(self, selector: str) -> Any:
-        """What is on the screen there, RGB ``(H, W, 3)``."""
+        """The pixels on the screen there, RGB ``(H, W, 3)``."""
         data = self.page.locator(selector).screenshot(animations="disabled")
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
@@ -64,7 +64,7 @@ class Tab:
         )
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait for what follows an event: the browser may tell the page of it a little later."""
+        """Wait for the effect of an event, which may reach the page a little later."""
         until = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < until, "has not come about"

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No official weights in the home: what the user of this machine has there is not seen."""
+    """An empty home, so that official weights of the user of this machine are not seen."""
     home = tmp_path_factory.getbasetemp() / "empty-home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("RESTORMER_HOME", str(home))

@@ -20,7 +20,7 @@ from restormer_cli.cli.main import main
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 
 TINY = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 4, 8)}
-#: What the task variants differ in, at any size.
+#: The differences of the task variants, at any size.
 KINDS: dict[str, dict[str, Any]] = {
     "with_bias": {"LayerNorm_type": "WithBias"},
     "bias_free": {"LayerNorm_type": "BiasFree"},
@@ -99,13 +99,13 @@ def read(path: Path) -> Any:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in a result folder beside the record, leftovers included."""
+    """Files in a result folder other than the record, with leftovers."""
     return sorted(path.name for path in folder.iterdir() if path.name != ".restormer")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left behind."""
+    """Output and exit status of a command."""
 
     status: int
     out: str

@@ -47,6 +47,15 @@ def test_a_folder_is_restored_once(photos: Path, tmp_path: Path) -> None:
         restore_folder(restorer, tmp_path / "none", tmp_path / "other")
 
 
+def test_several_folders_and_files_are_restored(photos: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "more", 1)
+    sources = [photos / "0.png", str(tmp_path / "more")]
+    outcomes = restore_folder(Restorer(zero_network()), sources, tmp_path / "out")
+    assert states(outcomes) == ["done", "done"]
+    for name in ("in/0.png", "more/0.png"):
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), read(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("restorer", "settings"),
     [

@@ -1,4 +1,4 @@
-"""What the documents promise: links that lead somewhere, names that exist, versions that agree."""
+"""The documents keep their promises: links lead somewhere, names exist, versions agree."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from helpers import restormer
 
+from restormer_cli.evaluation.metrics import METRICS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """What links can name in a page, as GitHub makes them from headings."""
+    """The anchors of a page, as GitHub makes them from headings."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
@@ -52,7 +54,7 @@ def test_hooks_check_with_the_version_that_the_tests_use() -> None:
 
 
 def tree(page: Path) -> dict[str, bool]:
-    """What the first code block of a page names, by its path, and whether as a folder.
+    """The paths in the first code block of a page, with True for folders.
 
     A line is indented by two blanks a level, and holds names, then two blanks and what is there.
     """
@@ -114,4 +116,12 @@ def test_recipes_name_what_stands_in_the_code() -> None:
 def sources() -> list[Path]:
     return [
         p for folder in ("restormer_cli", "scripts", "tests") for p in (ROOT / folder).rglob("*.py")
+    ]
+
+
+def test_evaluation_page_describes_every_metric() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \|.*\| (higher|lower) \|$", page, flags=re.M)
+    assert [(label, key, better == "higher") for label, key, better in rows] == [
+        (metric.label, key, metric.higher_is_better) for key, metric in METRICS.items()
     ]

@@ -1,4 +1,4 @@
-"""What importing the package costs and changes: nothing that the host program would notice."""
+"""Importing the package changes nothing in the host program, and does not load PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the batch runner asks of a network, and nothing else that it knows of one."""
+"""The protocol by which the batch runner calls a network. It knows nothing else of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from restormer_cli.images.codecs.base import Pixels
 
-#: Called with the fraction of the work that is done, 0 to 1. What it raises stops the work.
+#: Called with the fraction of the work that is done, 0 to 1. An exception stops the work.
 Progress = Callable[[float], None]
 #: uint8 or uint16 ``(H, W, C)`` to the same.
 Function = Callable[..., Pixels]
@@ -22,22 +22,22 @@ class ImageRestorer(Protocol):
         """Restore one image, from one view or a left and a right one."""
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ImageError for a size that memory can never suffice for."""
+        """Raise ImageError if an image of this size can never fit into memory."""
 
     def room_for(self, height: int, width: int) -> tuple[int, int]:
-        """Main memory that may be taken now, and what an image of this size takes; in bytes."""
+        """Bytes of main memory that are available now, and that an image of this size needs."""
 
     def images_together(self, height: int, width: int, channels: int) -> int:
-        """How many images of this size are best restored together."""
+        """Number of images of this size that are best restored together."""
 
     def restore_together(
         self, batch: Sequence[tuple[Pixels, ...]], *, bit_depth: int | None, progress: Progress
     ) -> list[Pixels]:
-        """Restore as many images of one size as :meth:`images_together` says at most."""
+        """Restore up to :meth:`images_together` images of one size."""
 
 
 class FunctionRestorer:
-    """Makes an :class:`ImageRestorer` of a function that restores one image."""
+    """Adapts a function that restores one image to :class:`ImageRestorer`."""
 
     def __init__(self, function: Function) -> None:
         self._function = function
@@ -46,7 +46,7 @@ class FunctionRestorer:
         return self._function(*views, bit_depth=bit_depth, progress=progress)
 
     def check_size(self, height: int, width: int) -> None:
-        """Any size will do."""
+        """Accept any size."""
 
     def room_for(self, height: int, width: int) -> tuple[int, int]:
         return sys.maxsize, 0
@@ -61,5 +61,5 @@ class FunctionRestorer:
 
 
 def as_image_restorer(restorer: ImageRestorer | Function) -> ImageRestorer:
-    """The same, or what makes one of a plain function."""
+    """Return a restorer as it is, or wrap a plain function."""
     return restorer if isinstance(restorer, ImageRestorer) else FunctionRestorer(restorer)

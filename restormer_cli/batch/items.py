@@ -1,4 +1,4 @@
-"""What a run has to do: the images that were found, and what becomes of each."""
+"""Images of a run: candidates as they are found, items to restore, the work of a run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ natural_key = natsort_keygen(alg=ns.IGNORECASE | ns.PATH)
 
 
 def in_order(path: PurePath) -> tuple[Any, str]:
-    """Key that sorts paths in natural order, the same way whatever order they came in."""
+    """Sort key for the natural order of paths; no two paths are equal."""
     text = path.as_posix()
     return natural_key(text), text  # the latter where names differ in case alone
 
 
 class Candidate(NamedTuple):
-    """The files of one image. All that a shard leaves to others is held as well: mere strings."""
+    """The files of one image, as strings, since a shard holds those of all others too."""
 
     files: tuple[str, ...]
     name: str
-    """What its result is named after, with ``/``."""
+    """Path that its result is named after, with ``/``."""
     key: str
-    """What decides on its shard, with ``/``."""
+    """Path that its shard is computed from, with ``/``."""
     linked: bool
     """True if one of the files is a symbolic link."""
 
@@ -45,20 +45,24 @@ class Item:
 
     @property
     def source(self) -> Path:
-        """The file that stands for the image in messages and reports."""
+        """The file that names the image in messages and reports."""
         return self.sources[0]
 
 
 Problems = list[tuple[Path, str]]
-"""Files that cannot become results, each with one sentence that says why."""
+"""Files that cannot be restored, each with the reason as a sentence."""
 Origins = Callable[[Path, Iterable[Path]], Mapping[Path, str]]
-"""Which of these files in a result folder, named first, are results, and of which input each."""
+"""Takes a result folder and files in it; returns the input of each file that is a result."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that a run found to do."""
+    """All images of a run, with problems and notices."""
 
     items: list[Item]
     problems: Problems = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    unpaired: Problems = field(default_factory=list)
+    """Views whose partners may still come, where a folder is watched."""
+    folders: list[Path] = field(default_factory=list)
+    """That were looked into."""

@@ -1,85 +1,72 @@
-"""What a result folder knows of its results: which inputs, weights and settings they came from.
+"""The journal of a result folder: the inputs, weights and settings of its results.
 
-The record is a journal of JSON lines, ``.restormer/NAME.jsonl`` in the result folder, that is
-only ever appended to. Why no database: SQLite's WAL mode shares memory between processes, which
+A journal is a file of JSON lines, ``.restormer/NAME.jsonl`` in the result folder, that is only
+appended to. A database does not do: SQLite's WAL mode shares memory between processes, which
 network file systems do not offer, and its other modes rely on byte-range locks that many of them
-get wrong. A journal needs neither. Its one writer holds the lock of the same name, so parts of a
-run that share a folder have a journal each, and whoever reads takes all of them together. Workers
-of one run have journals of their own, too, which are put into that of the run when it ends, or
-when the next one begins. A line that a crash has cut off, anywhere, is no valid JSON and is passed
-over. A hundred thousand lines are read in under a second, and lines that later ones replace are
-dropped now and then.
+get wrong. The one writer of a journal holds the lock of the same name. So shards of a run that
+share a folder have a journal each, and a reader takes all of them together. Workers of one run
+have their own journals, too, which are appended to that of the run when it ends, or when the next
+one begins. A line that was cut off by a crash is no valid JSON and is passed over. A hundred
+thousand lines are read in under a second. Lines that later ones replace are dropped when they are
+many.
 
-A line is either a header, the settings of all that follows, or an entry::
-
-    {"settings": {"task": "derain", "weights": "225e…", …}, "version": "0.1.0"}
-    ["a.png", [size, mtime], [["/photos/a.jpg", size, mtime, digest]]]
-
-An entry is written before its result gets its name, and holds size and time of the file that is
-about to be there. So every result is known, and an entry counts only for the very file that it
-speaks of: a result that a person has changed, or put there, is not ours and is never replaced
-unasked. The record can be deleted at any time: then all results count as put there by a person.
+An entry is written before its result is renamed, and holds size and time of that file. So every
+result is known, and an entry counts only for that very file: a result that a person has changed,
+or put there, is not ours and is never replaced unasked. The journals can be deleted at any time.
+Then all results count as put there by a person.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import json
 import os
 import threading
 import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from restormer_cli.batch.items import Item
+from restormer_cli.batch.journal_lines import (
+    JournalEntry,
+    entry_line,
+    header_line,
+    key_of,
+    parse_line,
+)
 from restormer_cli.batch.shards import WHOLE, is_shard
 from restormer_cli.settings import Settings
 from restormer_cli.system import json_lines
 from restormer_cli.system.atomic import atomic_file, sweep, sync_file, sync_folder
-from restormer_cli.system.files import Stamp, check_regular, open_regular
+from restormer_cli.system.files import Stamp, absolute_path, check_regular, open_regular
 from restormer_cli.system.locks import is_at, try_lock
-from restormer_cli.version import __version__
 
 #: Folder inside the result folder; hidden, so that no run takes it for input.
 FOLDER = ".restormer"
-#: Between the name of a run's journal and what tells its workers apart.
+#: Between the name of a run's journal and the identifier of a worker.
 WORKER = "-worker-"
 #: File systems round times, to two seconds at the coarsest (FAT).
 TIME_TOLERANCE = 2 * 10**9
 #: Seconds between two flushes to the disk.
 SYNC_EVERY = 5.0
 SUFFIX = ".jsonl"
-#: So many journals of shards are left as they are.
+#: Most journals of shards that are not gathered.
 SPARE_JOURNALS = 16
-#: So many lines that count for nothing are kept before the journal is written anew.
+#: Replaced lines that are kept before the journal is rewritten.
 SPARE_LINES = 1000
 
 
-_SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
-
-
-class JournalEntry(NamedTuple):
-    """One result as it was written."""
-
-    size: int
-    mtime: int
-    sources: tuple[tuple[str, Stamp], ...]
-    settings: Settings
-
-
 class Journal:
-    """The record of a result folder: what is in it, and what this run adds.
+    """The journals of a result folder: reads all, writes that of this run.
 
     Parameters
     ----------
     settings
-        Of this run.
+        Settings of this run.
     name
-        Of this run's journal.
+        Name of this run's journal.
     """
 
     def __init__(self, result_dir: Path, settings: Settings, name: str = WHOLE) -> None:
@@ -98,21 +85,20 @@ class Journal:
 
     @classmethod
     def of_worker(cls, result_dir: Path, settings: Settings, name: str) -> Journal:
-        """The record as a worker of the run ``name`` writes it, in a journal of its own."""
+        """The journal that a worker of the run ``name`` writes."""
         return cls(result_dir, settings, _worker_journal(name).removesuffix(SUFFIX))
 
     # Reading
 
     def load(self, results: Iterable[Path] | None = None) -> None:
-        """Read all journals of the folder; what is not there or not readable is not known.
+        """Read all journals of the folder, as far as they can be read.
 
         Parameters
         ----------
         results
-            Keep only what is said of these, so that one of many shards need not hold what the
-            others have done.
+            Keep only entries of these, so that a shard need not hold those of all others.
         """
-        wanted = None if results is None else {_key(self._name(path)) for path in results}
+        wanted = None if results is None else {key_of(self._name(path)) for path in results}
         with contextlib.suppress(OSError):
             # The one that others are put into comes last, lest a move between them be missed.
             paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem == WHOLE)
@@ -136,18 +122,18 @@ class Journal:
                 elsewhere = wanted is not None and key is not None and key not in wanted
                 if elsewhere and b"\0" not in line and b"\\" not in (key or b""):
                     continue
-                settings, made = _understand(line, settings)
-                if made is not None and (wanted is None or _key(made[0]) in wanted):
+                settings, made = parse_line(line, settings)
+                if made is not None and (wanted is None or key_of(made[0]) in wanted):
                     self.entries.setdefault(made[0], []).append(made[1])
         if own:
             self._lines, self._results = count, len(names)
 
     def forget(self) -> None:
-        """Let go of what was loaded, which may be much, when all has been judged."""
+        """Drop the entries that were loaded, which may be many."""
         self.entries = {}
 
     def entry_of(self, result: Path) -> JournalEntry | None:
-        """The entry that speaks of a result as it is now, if it is there and ours."""
+        """The entry of a result as it is now; None if it is not there or not ours."""
         if self._name(result) not in self.entries:
             return None
         try:
@@ -156,7 +142,7 @@ class Journal:
             return None
 
     def entry_at(self, result: Path, there: os.stat_result) -> JournalEntry | None:
-        """The entry that speaks of the file that is there; of several the nearest in time."""
+        """The entry of a file with this size and time; of several the nearest in time."""
         best, least = None, TIME_TOLERANCE
         for entry in self.entries.get(self._name(result), []):
             distance = abs(entry.mtime - there.st_mtime_ns)
@@ -170,11 +156,11 @@ class Journal:
     # Writing
 
     def gather(self) -> None:
-        """Put what workers have noted into this journal, which must not be open, and end theirs.
+        """Append the journals of workers to this one, which must not be open, and remove them.
 
-        Those of workers that live are locked, and left for the next time; so are all where files
-        cannot be locked, since any may be alive. Whoever calls this holds the lock of the run;
-        that of a run which is not split excludes shards, so their workers are looked for, too.
+        Journals of live workers are locked, and left for the next time. Where files cannot be
+        locked, all are left. The caller holds the lock of the run. That of a run which is not
+        split excludes shards, so the journals of their workers are gathered, too.
 
         Raises
         ------
@@ -199,7 +185,7 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def _append_journal(self, theirs: IO[bytes]) -> bool:
-        """Put all of a journal behind this one; False if it cannot be read."""
+        """Append a journal to this one; False if it cannot be read."""
         with self.path.open("ab") as ours:
             before = ours.tell()
             try:
@@ -224,10 +210,10 @@ class Journal:
         return True
 
     def gather_shards(self) -> None:
-        """Put the journals of shards into that of this run, if there are many of them.
+        """Append the journals of shards to that of this run, if they are many.
 
-        Only for a run that works in the folder alone. Cut off at any moment, it loses nothing:
-        what is in two journals counts once.
+        Only for a run that works in the folder alone. An interruption loses nothing: an entry
+        that is in two journals counts once.
         """
         with contextlib.suppress(OSError):
             parts = [path for path in sorted(self.folder.glob(f"*{SUFFIX}")) if is_shard(path.stem)]
@@ -241,11 +227,11 @@ class Journal:
                     path.unlink()
 
     def compact(self) -> None:
-        """Write this journal anew if most of its lines count for nothing; :meth:`load` told.
+        """Rewrite this journal if most of its lines were replaced, as :meth:`load` has counted.
 
-        Only for a run that holds its lock. The old journal is there until the new one is whole.
-        Of each result the last two entries stay: the last may not have become a file. They are
-        copied as they stand, so what is held meanwhile is a few numbers of each result.
+        Only for a run that holds its lock. The old journal stays until the new one is whole. Of
+        each result the last two entries are kept, since the last may not have become a file. They
+        are copied as they stand, so only a few numbers of each result are held meanwhile.
         """
         if self._lines <= 2 * self._results + SPARE_LINES:
             return
@@ -257,13 +243,13 @@ class Journal:
             latest: dict[int, list[tuple[int, int, int, int]]] = {}
             settings: Settings | None = None
             for offset, line in json_lines.lines(old):
-                settings, made = _understand(line, settings)
+                settings, made = parse_line(line, settings)
                 if made is None or settings is None:
                     continue
                 name, entry = made
                 if settings is not of_these:
                     of_these = settings
-                    header = _header(settings)
+                    header = header_line(settings)
                     number = numbers.setdefault(header, len(numbers))
                 several = latest.setdefault(hash(name), [])
                 # Of those that speak of one file the last counts, and no other is needed.
@@ -285,14 +271,14 @@ class Journal:
             self._lines = 0
 
     def open(self, settings: Settings) -> None:
-        """Begin to write; ``settings`` are those of this run with nothing left open.
+        """Begin to write, with the settings that this run uses in the end.
 
         Raises
         ------
         OSError
             If the folder cannot be written to.
         """
-        self._header = _header(settings)
+        self._header = header_line(settings)
         self._begin()
 
     def _begin(self) -> None:
@@ -315,16 +301,18 @@ class Journal:
         self._append(("\n" if self._size else "") + self._header)
 
     def add(self, item: Item, stamps: Iterable[Stamp], size: int, mtime: int) -> None:
-        """Note a result that is about to be there.
+        """Append the entry of a result that is about to be renamed.
 
         Raises
         ------
         OSError
-            If the line cannot be written, then none of it is; or if the record is closed.
+            If the line cannot be written, of which nothing then stays, or the journal is closed.
         """
-        paths = [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+        paths = map(absolute_path, item.sources)
         sources = tuple(zip(paths, stamps, strict=True))
-        line = _line(self._name(item.result), JournalEntry(size, mtime, sources, self.settings))
+        line = entry_line(
+            self._name(item.result), JournalEntry(size, mtime, sources, self.settings)
+        )
         with self._lock:
             self._stay()
             self._append(line)
@@ -333,12 +321,12 @@ class Journal:
                 self._sync(self._descriptor)
 
     def close(self) -> None:
-        """Flush what was written to the disk; nothing can be noted any more.
+        """Flush the journal to the disk and close it.
 
         Raises
         ------
         OSError
-            If the disk does not take it.
+            If it cannot be flushed.
         """
         with self._lock:
             if self._descriptor is not None:
@@ -349,9 +337,9 @@ class Journal:
                     os.close(descriptor)
 
     def _stay(self) -> None:
-        """See that what is written can be found: the file may have been removed or replaced.
+        """Begin the file again if it was removed or replaced, so that entries can be found.
 
-        It is begun again then; not its folder, which takes the whole record with it.
+        The folder is not made again, since all journals are gone with it.
         """
         old = self._descriptor
         if old is None or is_at(old, self.path):
@@ -388,7 +376,7 @@ class Journal:
 
 
 def known_origins(result_dir: Path, results: Iterable[Path]) -> dict[Path, str]:
-    """Which of these files are results as they were written, and of which (first) input each."""
+    """Find the first input of each of these files that is a result as it was written."""
     results = list(results)
     journal = Journal(result_dir, Settings())
     journal.load(results)
@@ -397,72 +385,14 @@ def known_origins(result_dir: Path, results: Iterable[Path]) -> dict[Path, str]:
 
 
 def _worker_journal(name: str) -> str:
-    """The file name of a new journal of a worker, from the name of the run or of another one."""
+    """A new file name for the journal of a worker, from the name of any journal of its run."""
     return f"{name.partition(WORKER)[0]}{WORKER}{uuid.uuid4().hex}{SUFFIX}"
 
 
-def _understand(
-    line: bytes, settings: Settings | None
-) -> tuple[Settings | None, tuple[str, JournalEntry] | None]:
-    """What a line says under the header before it: the header from now on, and an entry if any.
-
-    Nothing that is not sound in every part is believed. If it may have been a header, what
-    follows is not known either.
-    """
-    doubtful = line.startswith(b"{") or b"\0" in line
-    try:
-        parsed = json_lines.parse(line)
-    except ValueError:
-        return None if doubtful else settings, None
-    if isinstance(parsed, dict):
-        return _settings_of(parsed.get("settings")), None
-    made = None if settings is None else _entry_of_line(parsed, settings)
-    return None if doubtful else settings, made
-
-
-def _settings_of(values: object) -> Settings | None:
-    if not isinstance(values, dict) or not values.keys() <= _SETTINGS:
-        return None
-    if not all(isinstance(value, str) or value is None for value in values.values()):
-        return None
-    return Settings(**values)
-
-
-def _entry_of_line(parsed: Any, settings: Settings) -> tuple[str, JournalEntry] | None:
-    try:
-        name, (size, mtime), parts = parsed
-        sources = tuple((path, Stamp(*stamp)) for path, *stamp in parts)
-    except (TypeError, ValueError):
-        return None
-    sound = json_lines.is_name_inside(name) and json_lines.is_whole(size)
-    if not (sound and json_lines.is_whole(mtime) and sources):
-        return None
-    for path, stamp in sources:
-        sound = json_lines.is_path(path) and isinstance(stamp.digest, str)
-        if not (sound and json_lines.is_whole(stamp.size) and json_lines.is_whole(stamp.mtime)):
-            return None
-    return name, JournalEntry(size, mtime, sources, settings)
-
-
 def _line_at(journal: IO[bytes], offset: int) -> bytes:
-    """A line of a journal, which is then read on where it was."""
+    """Read a line of a journal, and return to the place before."""
     before = journal.tell()
     journal.seek(offset)
     line = journal.readline(json_lines.LONGEST_LINE)
     journal.seek(before)
     return line
-
-
-def _key(name: str) -> bytes:
-    """How the line of a result begins, up to the end of its name."""
-    return b"[" + json.dumps(name)[:-1].encode("ascii")
-
-
-def _header(settings: Settings) -> str:
-    return json.dumps({"settings": dataclasses.asdict(settings), "version": __version__})
-
-
-def _line(name: str, entry: JournalEntry) -> str:
-    """An entry as it stands in a journal; its settings are those of the header above it."""
-    sources = [[path, *dataclasses.astuple(stamp)] for path, stamp in entry.sources]
-    return json.dumps([name, [entry.size, entry.mtime], sources])

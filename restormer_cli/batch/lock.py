@@ -1,13 +1,12 @@
 """One run at a time in a result folder.
 
-The lock is that of the operating system (``flock``, on Windows ``msvcrt.locking``), which ends
-with the process that holds it, however that ends: a dead holder blocks nobody, and no process
-number has to be judged. Linux passes it on to the server of a network file system, so it holds
-between machines. Where a file system has no locks, the run goes on and says so.
+The lock is that of the operating system (``flock``, on Windows ``msvcrt.locking``). It ends with
+the process that holds it, even if that crashes. On Linux it also holds between machines that share
+a network file system. If a file system has no locks, the run goes on and says so.
 
-A lock has a name, so that parts of one run that share a folder can each have their own. Which
-names exclude each other is for the caller to say. Whoever takes a lock holds another one, the
-gate, while he looks at those of the others, so no two begin at once without seeing each other.
+Each lock has a name, so that shards of one run can share a folder. The caller decides which names
+exclude each other. A run that takes a lock holds another one, the gate, while it checks the locks
+of others, so that two runs that start at once see each other.
 """
 
 from __future__ import annotations
@@ -17,28 +16,22 @@ import json
 import os
 import random
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from restormer_cli.errors import BusyError
 from restormer_cli.system import json_lines
-
-if sys.platform == "win32":
-    pass
-else:
-    pass
 from restormer_cli.system.locks import is_at, try_lock
 
 _SUFFIX = ".lock"
-#: The lock that whoever takes another one holds meanwhile.
+#: Held while another lock is taken.
 _GATE = "gate"
-#: Seconds between two looks at a lock that somebody else holds.
+#: Seconds between two attempts to take a lock.
 POLL = 0.5
-#: Seconds between two looks at the gate, in the mean.
+#: Mean seconds between two attempts to take the gate.
 GATE_POLL = 0.02
-#: Seconds after which somebody is told that the gate is shut.
+#: Seconds of waiting for the gate after which a notice says so.
 GATE_PATIENCE = 5.0
 
 
@@ -51,23 +44,23 @@ def folder_lock(
     notice: Callable[[str], None] = lambda text: None,
     excludes: Callable[[str], bool] = lambda other: False,
 ) -> Iterator[bool]:
-    """Hold the lock ``name`` of a folder, which exists; its file is removed in the end.
+    """Hold the lock ``name`` of an existing folder; its file is removed at the end.
 
-    Gives whether it is held: not where the file system has no locks.
+    Yields True, or False if the file system has no locks.
 
     Parameters
     ----------
     wait
         Wait until it is free.
     notice
-        Called with a sentence for people: who is waited for, or that there can be no lock.
+        Called with a sentence for people: the run that is waited for, or the lack of locks.
     excludes
-        Says of the name of another lock whether it must be free, too.
+        True for the name of another lock that must be free, too.
 
     Raises
     ------
     BusyError
-        If somebody else has it, or one that excludes it, and ``wait`` is not set.
+        If another process holds it, or one that excludes it, and ``wait`` is not set.
     OSError
         If the folder cannot be written to.
     """
@@ -110,7 +103,7 @@ def folder_lock(
 
 @contextlib.contextmanager
 def _gate(folder: Path, notice: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock that is only ever held for moments; wait for it."""
+    """Wait for the gate, which is only held for moments, and hold it."""
     path = folder / f"{_GATE}{_SUFFIX}"
     patient_until = time.monotonic() + GATE_PATIENCE
     while True:
@@ -130,7 +123,7 @@ def _gate(folder: Path, notice: Callable[[str], None]) -> Iterator[None]:
 
 
 def _holder_of_another(folder: Path, own: Path, excludes: Callable[[str], bool]) -> str | None:
-    """Who holds a lock that excludes ours; files that dead holders have left are removed."""
+    """Describe the holder of a lock that excludes ours; remove lock files without a holder."""
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         if path == own or not excludes(path.name.removesuffix(_SUFFIX)):
             continue
@@ -157,7 +150,7 @@ def _holder_of_another(folder: Path, own: Path, excludes: Callable[[str], bool])
 
 
 def _try_file(path: Path, notice: Callable[[str], None]) -> tuple[int | None, str | None]:
-    """Lock the file of a lock, which is made if need be: it, open, or else who holds it."""
+    """Create and lock a lock file. Return its descriptor, or else describe its holder."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -199,7 +192,7 @@ def _try_lock_or_say(descriptor: int, path: Path, notice: Callable[[str], None])
 
 
 def _sign(descriptor: int) -> None:
-    """Say in the file who holds the lock. On a full disk nobody learns it, but it is held."""
+    """Write into the file who holds the lock. On a full disk it is held without that."""
     holder = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -211,7 +204,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _describe(descriptor: int, path: Path) -> str:
-    """Who holds a lock, as the file says."""
+    """Describe the holder of a lock from its file."""
     name = path.name.removesuffix(_SUFFIX)
     part = "" if name == "run" else f"{name}, "
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What results are called, so that none takes the place of another, or of an input."""
+"""Names results so that none overwrites another, or an input."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 
 from restormer_cli.batch.items import Candidate, Item, Origins, Work, in_order
 from restormer_cli.batch.shards import Shard
-from restormer_cli.system.files import real_path
+from restormer_cli.images.formats import result_suffixes
+from restormer_cli.system.files import absolute_path, real_path
 
-RESULT_SUFFIX = ".png"
-#: Of a name, in the units that the system counts: bytes, or those of UTF-16.
+#: Length of a name in the units of the system: bytes, or UTF-16 code units.
 LONGEST_NAME = 255
 
 
 def without_results(found: list[Candidate], result_dir: Path, origins: Origins) -> list[Candidate]:
-    """Leave out what earlier runs made, where inputs and results share a folder."""
+    """Leave out results of earlier runs, if inputs and results share a folder."""
     base = real_path(result_dir)
+    suffixes = result_suffixes()
     within: dict[str, Path | None] = {}
     """Folders of inputs, and where in the result folder they lie."""
     places: dict[int, Path] = {}
@@ -31,7 +32,7 @@ def without_results(found: list[Candidate], result_dir: Path, origins: Origins) 
             inside = folder.is_relative_to(base)
             within[head] = result_dir / folder.relative_to(base) if inside else None
         place = within[head]
-        if place is not None and tail.endswith(RESULT_SUFFIX):
+        if place is not None and tail.endswith(suffixes):
             places[index] = place / tail
     results = origins(result_dir, places.values()) if places else {}
     return [image for index, image in enumerate(found) if places.get(index) not in results]
@@ -40,43 +41,53 @@ def without_results(found: list[Candidate], result_dir: Path, origins: Origins) 
 def name_results(
     found: list[Candidate],
     result_dir: Path,
+    suffix: str,
     shard: Shard | None,
     origins: Origins,
     *,
     ordered: bool,
 ) -> Work:
-    """Call each result ``NAME.png``, or ``NAME.jpg.png`` where two would share that.
+    """Name each result ``NAME.png``, or ``NAME.jpg.png`` if two would be equal.
 
-    Of these, one that has the shorter name from an earlier run keeps it, and so does the first
-    of those for which the longer one would be too long. What is too long all the same is cut, and
-    a hash of the whole name is put behind. Names that differ in case or Unicode form alone are
-    taken for equal, as some file systems do.
+    A result that has the shorter name from an earlier run keeps it, and so does the first of
+    those whose longer name would be too long. A name that is still too long is cut, and a hash of
+    the whole name is appended. Names that differ only in case or Unicode form count as equal, as
+    on some file systems.
 
-    All names decide on each, whatever the shard; then only its own are looked at on the disk, and
-    what would have the same name.
+    All images decide on the names, whatever the shard. Only those of the shard are looked up on
+    the disk.
 
     Parameters
     ----------
+    suffix
+        Of results, such as ``.png``.
     ordered
-        Leave the images in their order, not in that of their names.
+        Keep the order of the images; by default they are sorted by name.
+
+    Returns
+    -------
+    Work
+        The images of the shard, without those that would overwrite an input or each other.
     """
 
     def place_of(index: int) -> Any:
         return index if ordered else in_order(PurePath(found[index].files[0]))
 
-    folded = [_folded(_with_suffix(image.stem)) for image in found]
+    folded = [_folded(_with_suffix(image.stem, suffix)) for image in found]
     clashes = _clashes(folded)
     shared = {
-        index: result_dir / _with_suffix(found[index].stem) for clash in clashes for index in clash
+        index: result_dir / _with_suffix(found[index].stem, suffix)
+        for clash in clashes
+        for index in clash
     }
     owners = origins(result_dir, shared.values()) if shared else {}
     settled = {
         index
         for index, result in shared.items()
-        if owners.get(result) == os.path.abspath(found[index].files[0])  # noqa: PTH100 - as recorded
+        if owners.get(result) == absolute_path(found[index].files[0])
     }
     for clash in clashes:
-        too_long = [index for index in clash if _is_long(PurePath(found[index].name))]
+        too_long = [index for index in clash if _is_long(PurePath(found[index].name), suffix)]
         if too_long and settled.isdisjoint(clash):
             settled.add(min(too_long, key=place_of))
     renamed: set[int] = set()
@@ -87,7 +98,7 @@ def name_results(
         if index not in settled and found[index].stem != PurePath(found[index].name)
     ]:
         for index in fixable:
-            folded[index] = _folded(_with_suffix(PurePath(found[index].name)))
+            folded[index] = _folded(_with_suffix(PurePath(found[index].name), suffix))
         renamed.update(fixable)
         settled.update(fixable)
         clashes = _clashes(folded)
@@ -105,14 +116,14 @@ def name_results(
     for index in sorted(chosen, key=place_of):
         sources = tuple(map(Path, found[index].files))
         name = found[index].name
-        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem)
+        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem, suffix)
         result = result_dir / place
         if index in renamed:
             work.notices.append(
                 f"{name}: its result is called {place}, "
                 "since another image would share the shorter name"
             )
-        elif _is_long(found[index].stem):
+        elif _is_long(found[index].stem, suffix):
             work.notices.append(
                 f"{name}: its result is called {place}, since names may not be "
                 f"longer than {LONGEST_NAME}"
@@ -129,19 +140,19 @@ def name_results(
     return work
 
 
-def _with_suffix(stem: PurePath) -> PurePath:
-    """The name of a result, cut if it were too long for a file."""
+def _with_suffix(stem: PurePath, suffix: str) -> PurePath:
+    """Append the suffix of results; cut a name that is too long for a file."""
     name = stem.name
-    if _length(name) + len(RESULT_SUFFIX) > LONGEST_NAME:
+    if _is_long(stem, suffix):
         mark = "~" + hashlib.sha256(os.fsencode(name)).hexdigest()[:10]
-        while _length(name) + len(mark) + len(RESULT_SUFFIX) > LONGEST_NAME:
+        while _length(name) + len(mark) + len(suffix) > LONGEST_NAME:
             name = name[:-1]
         name += mark
-    return stem.with_name(name + RESULT_SUFFIX)
+    return stem.with_name(name + suffix)
 
 
-def _is_long(stem: PurePath) -> bool:
-    return _length(stem.name) + len(RESULT_SUFFIX) > LONGEST_NAME
+def _is_long(stem: PurePath, suffix: str) -> bool:
+    return _length(stem.name) + len(suffix) > LONGEST_NAME
 
 
 def _length(name: str) -> int:
@@ -151,7 +162,7 @@ def _length(name: str) -> int:
 
 
 def _clashes(names: list[str]) -> list[list[int]]:
-    """Which names are the same, by their places in the list."""
+    """Groups of equal names, by their places in the list."""
     first: dict[str, int] = {}
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
@@ -162,7 +173,7 @@ def _clashes(names: list[str]) -> list[list[int]]:
 
 
 def _inputs_below(target: Path, found: list[Candidate]) -> set[str]:
-    """Those inputs that lie in the result folder, or link into it, relative to it and folded."""
+    """Inputs that lie in the result folder or link into it: relative to it, folded."""
     base = PurePath(_folded(target))
     folders: dict[str, PurePath] = {}
     inputs: set[str] = set()

@@ -10,7 +10,7 @@ Status = Literal["done", "skipped", "failed", "planned"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What every outcome of a run says of how it was made."""
+    """Facts that are the same for all outcomes of a run."""
 
     weights: str | None = None
     device: str | None = None
@@ -23,7 +23,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image; the fields of a line of ``--json``."""
+    """The outcome of one image; the fields of a line of ``--json``."""
 
     input: str
     result: str
@@ -54,9 +54,10 @@ class Summary:
     megapixels: float = 0.0
     seconds: float = 0.0
     peak_memory: int = 0
-    """Bytes of main memory that a process which restores has held at most."""
+    """Peak main memory of a restoring process, in bytes."""
 
     def count(self, outcome: Outcome) -> None:
+        """Add an outcome to the totals."""
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
         self.left -= 1
         if outcome.status == "done" and outcome.width and outcome.height:
@@ -86,23 +87,26 @@ class Observer(Protocol):
     """Callbacks for the progress of a run, all called in the main thread."""
 
     def begin(self, images: int, megapixels: float) -> None:
-        """Work begins on so many images that are not yet done."""
+        """Called when work begins, with the number and size of images to restore."""
 
     def expect(self, megapixels: float) -> None:
-        """All of them together have so many megapixels, as far as is known by now."""
+        """Called with a new estimate of the megapixels of all images."""
 
-    def notice(self, text: str) -> None: ...
+    def notice(self, text: str) -> None:
+        """Called with a sentence for people."""
+
     def start(self, name: str) -> None:
-        """An image is in the network; others may be, too."""
+        """Called when an image enters the network, where others may be, too."""
 
     def advance(self, megapixels: float) -> None:
-        """So much has come out of the network; negative if it was lost."""
+        """Called with the megapixels restored since the last call; negative if lost again."""
 
-    def finish(self, outcome: Outcome) -> None: ...
+    def finish(self, outcome: Outcome) -> None:
+        """Called once for each image."""
 
 
 class Collector:
-    """An observer that only collects."""
+    """An observer that collects outcomes and ignores the rest."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []

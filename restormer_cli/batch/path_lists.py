@@ -1,7 +1,7 @@
 """Lists of paths on standard input: one a line, or each ended by NUL.
 
-A path means just what it says: blanks, quotation marks and ``~`` belong to it. What a program
-writes around a list does not: a byte-order mark, line ends of Windows, the UTF-16 of PowerShell.
+A path is taken literally: blanks, quotation marks and ``~`` belong to it. A byte-order mark, line
+ends of Windows and the UTF-16 of PowerShell are understood.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import IO
 
 from restormer_cli.batch.items import Candidate, Problems
 from restormer_cli.errors import UsageError
+from restormer_cli.system.files import absolute_path
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
 def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Candidate]:
-    """The files that a list names, each once, in its order.
+    """Read a list of files, each once, in its order.
 
-    What cannot be an image is added to ``problems``.
+    Paths that cannot be images are added to ``problems``.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
     Raises
     ------
     UsageError
-        If the stream cannot be read, or is no text where it says that it is.
+        If the stream cannot be read, or its UTF-16 or UTF-32 is damaged.
     """
     seen: set[str] = set()
     folders: dict[str, str] = {}
@@ -47,7 +48,7 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         if nul:
             problems.append((path, "is followed by NUL; for paths that end in it there is --null"))
             continue
-        place = _place(path, folders)
+        place = place_of(path, folders)
         if place in seen:
             continue
         seen.add(place)
@@ -67,9 +68,12 @@ def read_list(stream: IO[bytes], null: bool, problems: Problems) -> Iterator[Can
         yield Candidate((str(path),), path.name, path.as_posix(), linked)
 
 
-def _place(path: Path, folders: dict[str, str]) -> str:
-    """Where a path leads: through links to folders, but a link to a file is one of its own."""
-    head, tail = os.path.split(os.path.abspath(path))  # noqa: PTH100 - as said
+def place_of(path: Path, folders: dict[str, str]) -> str:
+    """Resolve links to folders, but not a link to a file.
+
+    ``folders`` keeps the results for folders.
+    """
+    head, tail = os.path.split(absolute_path(path))
     if head not in folders:
         folders[head] = os.path.realpath(head)
     return os.path.join(folders[head], tail)  # noqa: PTH118 - there may be millions
@@ -95,7 +99,7 @@ def _split(stream: IO[bytes], null: bool) -> list[bytes]:
 
 
 def _hint(typed: str) -> str:
-    """What may be wrong with a path that names nothing, for people; "" if nothing is known."""
+    """Guess why a path names nothing, for people; "" without a guess."""
     bare = typed.strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
         return "paths in a list stand without quotation marks"

@@ -1,4 +1,4 @@
-"""Progress of a run: how much is done of how much, what became of each image."""
+"""Counts the progress of a run and passes it to an observer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ SAMPLED_SIZES = 256
 
 
 class ProgressTracker:
-    """Counts a run and tells an observer; implements :class:`restormer_cli.batch.worker.Listener`.
+    """Counts outcomes and calls an observer; a :class:`restormer_cli.batch.worker.Listener`.
 
-    An observer that fails, since nobody reads its output, say, is told nothing more, and what it
-    raised comes out of :meth:`check`: it must not be taken for an error of what was just done,
-    and everything else is still counted.
+    If the observer raises an exception, because nobody reads its output, say, it is not called
+    again, and :meth:`check` raises the exception: it is no error of the image at hand, and
+    outcomes are still counted.
     """
 
     def __init__(self, summary: Summary, observer: Observer) -> None:
         self.summary, self.observer = summary, observer
-        self._started = time.monotonic()
+        self._started: float | None = time.monotonic()
         self._known: dict[Item, float] = {}
         self._mean = self._total = 0.0
         self._failure: Exception | None = None
 
     def begin(self, items: Sequence[Item]) -> None:
-        """These are to be restored. The headers of some are read, to know how long it takes."""
+        """Begin with these images. Reads the headers of some, to estimate the time."""
+        self._take_time()
+        self._started = time.monotonic()
+        self._known = {}
         for item in items[:: max(1, len(items) // SAMPLED_SIZES)]:
             size = image_size(item.source)
             if size is not None:
@@ -41,7 +44,7 @@ class ProgressTracker:
         self._tell(self.observer.begin, len(items), self._total)
 
     def megapixels(self, item: Item) -> float:
-        """Size of an image, as far as it is known by now."""
+        """Size of an image; the mean size of others while it is not known."""
         return self._known.get(item, self._mean)
 
     def notice(self, text: str, item: Item | None = None) -> None:
@@ -60,23 +63,35 @@ class ProgressTracker:
         self.finish(outcome)
 
     def finish(self, outcome: Outcome) -> None:
-        """Count and tell what became of an image that is not among those to be restored, too."""
+        """Count and report an outcome, also of an image that is not to be restored."""
         with stopping.uninterrupted():
             self.summary.count(outcome)
-            self.summary.seconds = time.monotonic() - self._started
+            self._take_time()
             self._tell(self.observer.finish, outcome)
 
     def check(self) -> None:
-        """Raise what should end the run: a signal, or an error of the observer."""
+        """Raise a pending stop signal or error of the observer."""
         if self._failure is not None:
             raise self._failure
         stopping.check(now=True)
 
+    def pause(self) -> None:
+        """Nothing is to be done until :meth:`begin`: the time does not count."""
+        self._take_time()
+        self._started = None
+        self._known = {}
+
     def close(self) -> None:
-        """Take the time, and raise what the observer raised."""
-        self.summary.seconds = time.monotonic() - self._started
+        """Take the time; raise the error of the observer, if any."""
+        self._take_time()
         if self._failure is not None:
             raise self._failure
+
+    def _take_time(self) -> None:
+        if self._started is not None:
+            now = time.monotonic()
+            self.summary.seconds += now - self._started
+            self._started = now
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         if self._failure is None:

@@ -1,12 +1,11 @@
-"""What is still to be done: restore an image, skip it since it is done, or refuse it.
+"""Decides which images are still to be restored: restore, skip or refuse.
 
-A result counts as done if the journal knows it as it is, and its inputs, weights and settings are
-those of this run.
+A result is done if the journal has an entry for the file as it is, with the inputs, weights and
+settings of this run.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,16 @@ from typing import Literal
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
 from restormer_cli.errors import ImageError
-from restormer_cli.system.files import Stamp, read_file
+from restormer_cli.system.files import Stamp, absolute_path, read_file
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about an image."""
+    """The decision about an image."""
 
     action: Literal["restore", "skip", "refuse"]
     reason: str = ""
-    """For people: why it is done again, kept or refused; "" where that goes without saying."""
+    """The reason, for people; "" if it is obvious."""
 
 
 RESTORE, DONE = Decision("restore"), Decision("skip")
@@ -33,7 +32,7 @@ RESTORE, DONE = Decision("restore"), Decision("skip")
 def decide(
     journal: Journal, item: Item, *, checksum: bool = False, overwrite: bool = False
 ) -> Decision:
-    """What is to be done about an image.
+    """Decide about an image.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ def decide(
     if entry.settings.task != journal.settings.task:
         return Decision("skip", f"made by {entry.settings.task}")
     others = [path for path, _ in entry.sources]
-    moved = others != [os.path.abspath(path) for path in item.sources]  # noqa: PTH100 - links stay
+    moved = others != [absolute_path(path) for path in item.sources]
     # Where both files are there, size and time may be the same by chance: frames of a scanner,
     # files of an archive.
     twins = moved and any(map(_both_there, item.sources, others))

@@ -1,4 +1,4 @@
-"""A folder in, a folder out: skip what is done, have the rest restored, count and report."""
+"""Runs a batch: skip images that are done, have the rest restored, count and report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from restormer_cli.batch import worker
@@ -24,12 +25,14 @@ SISTERS_SECONDS = 600.0
 
 
 class Executor(Protocol):
-    """What restores images: this process, several, or a cluster."""
+    """Restores the images of a run: in this process, in several, or on a cluster."""
 
     def restore(
         self, options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
-        """Restore images, note them in a journal of the record's folder, report their progress.
+        """Restore images, record them in a journal, report their progress.
+
+        May be called again with others until it is closed.
 
         Raises
         ------
@@ -37,8 +40,11 @@ class Executor(Protocol):
             If the work cannot begin: the network does not load, or nothing can be written.
         """
 
+    def close(self, tracker: ProgressTracker) -> None:
+        """Let go of all workers; what they have restored by now is written and reported."""
+
     def peak_memory(self) -> int:
-        """Bytes of main memory that a process which restores has held at most."""
+        """Peak main memory of a restoring process, in bytes."""
 
 
 def run(
@@ -48,11 +54,21 @@ def run(
     observer: Observer,
     summary: Summary | None = None,
 ) -> Summary:
-    """Restore all that ``work`` holds and is not done, holding the lock of the result folder.
+    """Restore the images of ``work`` that are not done, holding the lock of the result folder.
 
-    ``start`` gives what restores; it is called only once there is an image to restore. One image
-    that fails costs no other its result. Totals are counted in ``summary``, if one is given, so
-    that they are known of a run that is stopped.
+    One image that fails costs no other its result.
+
+    Parameters
+    ----------
+    start
+        Makes the executor; called only if there is an image to restore.
+    summary
+        Counts the totals, so that they are known of a run that is stopped.
+
+    Returns
+    -------
+    Summary
+        The totals.
 
     Raises
     ------
@@ -63,6 +79,16 @@ def run(
     """
     summary = Summary() if summary is None else summary
     summary.left = len(work.items) + len(work.problems)
+    with begin(options, start, observer, summary) as begun:
+        begun.restore(work, part=options.shard is not None)
+    return summary
+
+
+@contextlib.contextmanager
+def begin(
+    options: RunOptions, start: Callable[[], Executor], observer: Observer, summary: Summary
+) -> Iterator[Run]:
+    """Hold the result folder for a run; raises as :func:`run`."""
     tracker = ProgressTracker(summary, observer)
     with contextlib.ExitStack() as stack:
         obstacle, alone = None, False
@@ -76,35 +102,99 @@ def run(
                     journal.gather_shards()
             except OSError as error:
                 obstacle = error
+        begun = Run(options, start, journal, tracker, alone=alone, obstacle=obstacle)
+        try:
+            yield begun
+        finally:
+            begun.close()
+    tracker.close()
+
+
+class Run:
+    """A run that holds its result folder, until it is closed.
+
+    Parameters
+    ----------
+    alone
+        Nobody else can work there; where there are no locks, another run may be writing to the
+        journals.
+    obstacle
+        Why nothing can be written there, if so.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        start: Callable[[], Executor],
+        journal: Journal,
+        tracker: ProgressTracker,
+        *,
+        alone: bool,
+        obstacle: OSError | None,
+    ) -> None:
+        self.options, self.tracker = options, tracker
+        self._start, self._journal = start, journal
+        self._alone, self._obstacle = alone, obstacle
+        self._executor: Executor | None = None
+        self._swept: set[Path] = set()
+
+    def restore(self, work: Work, *, part: bool) -> None:
+        """Restore what is not done. The summary has counted it as left.
+
+        Parameters
+        ----------
+        part
+            These are a few of many images, so of the record no more is held than is said of them.
+
+        Raises
+        ------
+        UsageError
+            If there is something to do and the result folder cannot be written to.
+        """
+        try:
+            self._restore(work, part)
+        finally:
+            self.tracker.pause()
+
+    def _restore(self, work: Work, part: bool) -> None:
+        options, journal, tracker = self.options, self._journal, self.tracker
+        if not options.dry_run:
+            folders = {item.result.parent for item in work.items} - self._swept
             # Sister shards write to the same folders.
-            spare = 0.0 if options.shard is None else SISTERS_SECONDS
-            sweep({item.result.parent for item in work.items}, spare)
-        journal.load(None if options.shard is None else [item.result for item in work.items])
+            sweep(folders, 0.0 if options.shard is None else SISTERS_SECONDS)
+            self._swept |= folders
+        journal.load([item.result for item in work.items] if part else None)
         todo = _survey(options, work, journal, tracker)
         journal.forget()
-        if alone:  # where there are no locks, another run may be writing to the journals
+        if self._alone:
             journal.compact()
-        if todo:
-            if obstacle is not None:
-                raise worker.unwritable(options, obstacle) from obstacle
-            executor = start()
-            tracker.begin(todo)
-            try:
-                executor.restore(options, journal, todo, tracker)
-            finally:
-                summary.peak_memory = executor.peak_memory()
-                if alone:
-                    with contextlib.suppress(OSError):  # the next run tries again
-                        journal.gather()
-    tracker.close()
-    return summary
+        if not todo:
+            return
+        if self._obstacle is not None:
+            raise worker.unwritable(options, self._obstacle) from self._obstacle
+        if self._executor is None:
+            self._executor = self._start()
+        tracker.begin(todo)
+        self._executor.restore(options, journal, todo, tracker)
+
+    def close(self) -> None:
+        """End what restores, and put what its workers have noted into the journal of the run."""
+        if self._executor is None:
+            return
+        try:
+            self._executor.close(self.tracker)
+        finally:
+            self.tracker.summary.peak_memory = self._executor.peak_memory()
+            if self._alone:
+                with contextlib.suppress(OSError):  # the next run tries again
+                    self._journal.gather()
 
 
 @contextlib.contextmanager
 def _occupy(options: RunOptions, notice: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the result folder; folders that were made for nothing are removed in the end.
+    """Hold the lock of the result folder; remove folders that were made for nothing.
 
-    Gives whether nobody else can work there: where there are no locks, one may.
+    Yields True, or False if the file system has no locks, so that another run may work there.
     """
     folder = options.result_dir / FOLDER
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -124,7 +214,7 @@ def _occupy(options: RunOptions, notice: Callable[[str], None]) -> Iterator[bool
 def _survey(
     options: RunOptions, work: Work, journal: Journal, tracker: ProgressTracker
 ) -> list[Item]:
-    """What is to be restored; the rest is reported."""
+    """Return the images to restore; report the outcome of all others."""
     for text in work.notices:
         tracker.notice(text)
     for path, reason in work.problems:

@@ -1,7 +1,7 @@
-"""Parts of a run that know nothing of each other: which images each takes, and who may run when.
+"""Shards, the independent parts of a run: which images each takes, which may run together.
 
-A shard takes the images whose path hashes to its number, so any number of machines can split a
-folder without a word between them, and the split is the same today and next year.
+A shard takes the images whose path hashes to its number. So any number of machines can split a
+folder without talking to each other, and the split never changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 from restormer_cli.errors import UsageError
 
-#: What the journal and the lock of a run are called that is not split.
+#: Name of the journal and the lock of a run that is not split.
 WHOLE = "run"
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
 
@@ -46,7 +46,7 @@ class Shard:
         Raises
         ------
         UsageError
-            If it is no such text, or there is no such part.
+            If the text has another form, or there is no such part.
         """
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match is None:
@@ -55,29 +55,29 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of its journal and its lock."""
+        """Name of its journal and its lock."""
         return f"shard-{self.index}-of-{self.count}"
 
     def takes(self, path: PurePath) -> bool:
         """True if an image is one of this shard.
 
-        It depends on the bytes of the path alone, with ``/`` between its parts. These are hashed
-        with BLAKE2b to 64 bits, big-endian, modulo ``count``. That must never change: a folder
-        that is half done would be split anew.
+        The bytes of the path, with ``/`` between its parts, are hashed with BLAKE2b to 64 bits,
+        big-endian, modulo ``count``. This must never change: a folder that is half done would be
+        split differently.
         """
         digest = hashlib.blake2b(os.fsencode(path.as_posix()), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.index
 
 
 def is_shard(name: str) -> bool:
-    """True if a journal or lock is that of a shard."""
+    """True if a name is that of a shard."""
     return _NAME.fullmatch(name) is not None
 
 
 def exclude_each_other(name: str, other: str) -> bool:
     """True if two runs, by the names of their locks, must not work in one folder at once.
 
-    Shards of one split go together. A run that is not split goes with none, and neither do
+    Shards of one split can run together. A run that is not split excludes all others, and so do
     shards of different splits: both would restore the same images.
     """
     one, two = _NAME.fullmatch(name), _NAME.fullmatch(other)

@@ -1,7 +1,7 @@
-"""Work ahead and behind: a thread that prepares what comes next, and one that puts results away.
+"""Two threads: one loads the next values ahead, one writes results in the background.
 
 Both are bounded by the bytes they hold. The threads are daemons: a run that is stopped does not
-wait for a disk. Nothing here knows of images.
+wait for a disk. This module knows nothing of images.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Token = TypeVar("Token")
 _TICK = 0.5
 #: And this often where there may be something to do meanwhile.
 _IDLE = 0.05
-#: How long the end of a run waits for what is being loaded, in seconds.
+#: Seconds that the end of a run waits for the value that is being loaded.
 CLOSING_SECONDS = 5.0
-#: What is loaded with fewer bytes than this is not worth a look at the memory.
+#: Values of fewer bytes are loaded without a look at the free memory.
 SMALL_BYTES = 1 << 22
 
 
 class Closed(BaseException):
-    """Nobody waits for this work any more. No error, so no handler of errors may eat it."""
+    """The work was given up. A BaseException, so that handlers of errors let it through."""
 
 
 class Prefetcher(Generic[Source, Loaded]):
@@ -40,12 +40,12 @@ class Prefetcher(Generic[Source, Loaded]):
     size
         Bytes that a loaded value holds.
     budget
-        Nothing is loaded while what is waiting holds more bytes than this, so that together it
-        is never more than this and one value.
+        Nothing is loaded while the waiting values hold more bytes than this. So they hold at most
+        this and one value.
     idle
-        Called now and then by the iteration while there is nothing to give.
+        Called regularly while the iteration waits for a value.
 
-    Iterate once; that raises UsageError if the system allows no further thread.
+    Iterate once. The iteration raises UsageError if the system allows no further thread.
     """
 
     def __init__(
@@ -96,15 +96,15 @@ class Prefetcher(Generic[Source, Loaded]):
     # Memory that loading takes
 
     def reserve(self, size: int) -> None:
-        """To be called by ``load`` before it takes so many bytes; waits until there is room.
+        """Wait until there is room for so many bytes; ``load`` calls it before it takes them.
 
-        There always is once whoever iterates waits for this very value: what was given before
-        is done then, so a large value is loaded alone, however large.
+        There is always room once the iteration waits for this very value: the values before it
+        are done then. So a large value is loaded alone, however large.
 
         Raises
         ------
         Closed
-            If nobody waits for the value any more.
+            If the prefetcher was closed.
         """
         with self._state:
             self._blocked = True
@@ -125,9 +125,9 @@ class Prefetcher(Generic[Source, Loaded]):
         return self._room is not None and self._room(self._taken + size)
 
     def allow(self, room: Callable[[int], bool]) -> None:
-        """Say what may be loaded from now on: ``room`` tells of a number of bytes.
+        """Set the limit for loading from now on: ``room`` is True for a number of bytes that fits.
 
-        That holds until a large value is given: then nothing is begun before the next word.
+        It holds until a large value is taken. Then no load begins before the next call.
         """
         with self._state:
             self._room, self._taken = room, 0
@@ -135,19 +135,19 @@ class Prefetcher(Generic[Source, Loaded]):
 
     @property
     def reserved(self) -> int:
-        """Bytes that the value which is being loaded takes at most."""
+        """Most bytes that the value which is being loaded needs."""
         return self._reserved
 
     def finish_loading(self) -> None:
-        """Wait for the value that is being loaded, if there was room for it."""
+        """Wait until the value that is being loaded is there, if there was room for it."""
         with self._state:
             while self._reserved and not (self._blocked or self._ended):
                 self._state.wait(_TICK)
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
-        """Load nothing more; what is being loaded is dropped.
+        """Load nothing more; drop the value that is being loaded.
 
-        Waits so long for it to end: Python's own end would abort a thread inside a decoder.
+        Waits up to ``seconds`` for it, since Python's end would abort a thread inside a decoder.
         """
         with self._state:
             self._closed = True
@@ -183,9 +183,12 @@ class Prefetcher(Generic[Source, Loaded]):
 
 
 class BackgroundWriter(Generic[Token]):
-    """Run jobs in order in a thread of its own and give back how they ended, in order.
+    """Run jobs in order in a thread of its own, and return in order how they ended.
 
-    ``budget`` bounds the bytes of the jobs that wait: :meth:`put` then waits as well.
+    Parameters
+    ----------
+    budget
+        Most bytes that waiting jobs hold; :meth:`put` waits for room.
 
     Raises
     ------
@@ -204,7 +207,7 @@ class BackgroundWriter(Generic[Token]):
 
     @property
     def bytes(self) -> int:
-        """Held by the jobs that have not ended."""
+        """Bytes that unfinished jobs hold."""
         return self._bytes
 
     def put(self, token: Token, size: int, job: Callable[[], None]) -> None:
@@ -217,12 +220,12 @@ class BackgroundWriter(Generic[Token]):
             self._state.notify_all()
 
     def commit(self) -> None:
-        """To be called by a job before what it cannot undo: it will have ended in :meth:`finished`.
+        """Called by a job before a step that it cannot undo: :meth:`finished` will report it.
 
         Raises
         ------
         Closed
-            If nobody asks how it ends any more.
+            If the writer was closed.
         """
         with self._state:
             if self._closed:
@@ -230,12 +233,12 @@ class BackgroundWriter(Generic[Token]):
             self._committed = True
 
     def finished(self) -> Iterator[tuple[Token, BaseException | None]]:
-        """Jobs that have ended since the last call, with what they raised; does not wait."""
+        """Jobs that have ended since the last call, each with its exception; does not wait."""
         while self._done:
             yield self._done.popleft()
 
     def drain(self, seconds: float | None = None) -> Iterator[tuple[Token, BaseException | None]]:
-        """All that is left, waiting for at most ``seconds``."""
+        """Wait for all jobs, up to ``seconds``, and yield them as :meth:`finished` does."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             yield from self.finished()
@@ -249,10 +252,10 @@ class BackgroundWriter(Generic[Token]):
                 self._state.wait(_TICK if until is None else min(_TICK, until - time.monotonic()))
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
-        """Begin no more jobs, and let none that has begun commit.
+        """Begin no more jobs; let no job commit that has not.
 
-        One that has is waited for, so long at most: what :meth:`finished` gives afterwards is
-        all that has been done and ever will be.
+        Waits up to ``seconds`` for a job that has committed. Afterwards :meth:`finished` yields
+        the last of all jobs that will ever be done.
         """
         with self._state:
             self._closed = True

@@ -1,30 +1,41 @@
-"""Walking folders: which files are images to restore, and which are passed over with a word.
+"""Walks folders: finds images by suffix, and counts the files that are passed over.
 
-What a name says is settled by its suffix, as a folder gives names without opening files. Only
-those whose names say nothing, or two things (``a.png.bak``), are opened.
+Files are recognised by suffix, since listing a folder opens no files. Only files with no suffix or
+an ambiguous one (``a.png.bak``) are opened.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
 from restormer_cli.errors import UsageError
-from restormer_cli.system.files import why_no_file
+from restormer_cli.images.codecs import CODECS, HEAD_BYTES, is_image
+from restormer_cli.images.codecs.base import Extra
+from restormer_cli.images.formats import result_suffixes
+from restormer_cli.system.files import UNFINISHED, why_no_file
 
-#: Suffixes of PNG, JPEG, BMP, TIFF and WebP; a file's content decides which of them it is.
-SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"}
-    | {".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".webp"}
+#: Suffixes of formats whose library is missing, and what brings it.
+EXTRAS = {
+    suffix: codec.extra
+    for codec in CODECS
+    if codec.extra is not None and not codec.extra.installed()
+    for suffix in codec.suffixes.split()
+}
+#: Formats whose library, if they need one, is installed.
+READABLE = tuple(codec for codec in CODECS if EXTRAS.keys().isdisjoint(codec.suffixes.split()))
+#: Suffixes of those, and of results; a file's content decides what it is.
+SUFFIXES = frozenset(suffix for codec in READABLE for suffix in codec.suffixes.split()).union(
+    result_suffixes()
 )
 _OTHER_IMAGES = (
     # for the web and phones
-    "gif heic heif heics heifs hif avif avifs avci jxl webp2 wp2 mpo jps pns mng jng svg svgz "
+    "gif webp2 wp2 mpo jps pns mng jng svg svgz "
     # JPEG 2000, JPEG XR
     "jp2 j2k jpf jpx jpm j2c jpc jph jhc jxr wdp hdp "
     # plain pixels, and high dynamic range
@@ -33,30 +44,29 @@ _OTHER_IMAGES = (
     "ktx ktx2 fits fit fts dcm dicom ico cur icns emf wmf "
     # documents of editors
     "psd psb xcf kra ora clip afphoto "
-    # raw files of cameras
-    "dng raw cr2 cr3 crw nef nrw arw srf sr2 arq orf ori raf rw2 rwl pef ptx srw x3f 3fr fff "
-    "iiq eip mef mos mrw erf kdc dcr dcs dc2 k25 gpr bay cine rwz mdc ari"
+    # rare raw files of cameras, and plain samples
+    "raw ptx eip dcs dc2 cine rwz mdc ari"
 )
-#: Images of kinds that are not read. Whoever has them should know that they were passed over.
+#: Image formats that are passed over with a notice.
 OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_IMAGES.split())
 #: Folders in which systems keep thumbnails, deleted files and copies.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
     | {"system volume information", "lost+found", "__macosx"}
 )
-#: What a folder of results holds: the record of runs, and what begins so, reports on them.
+#: In a folder of results: the journals of runs, and how reports begin.
 RECORD_FOLDER = ".restormer"
 REPORT_MARK = b"restormer-cli report"
-#: Suffixes of what other programs keep beside an image, such as ``a.jpg.xmp``.
+#: Suffixes of files that other programs keep beside an image, such as ``a.jpg.xmp``.
 _SIDECARS = frozenset(
     {".xmp", ".json", ".txt", ".xml", ".pp3", ".dop", ".cos", ".md5", ".sha1", ".sha256", ".yml"}
     | {".yaml", ".html", ".aae", ".arp", ".on1"}
 )
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
-#: Folders, and entries in each, that are looked into for images that a run does not take.
+#: Most folders, and entries in each, that are searched for images in sub-folders.
 _PEEKS, _PEEKED_ENTRIES = 1000, 10_000
-#: Names that a notice gives, and pages in a folder that are looked at as reports.
+#: Names in a notice, and HTML pages of a folder that are checked for being reports.
 _NAMED, _PAGES = 3, 20
 
 BELOW = "sub-folders hold images as well; --recursive takes them"
@@ -64,22 +74,28 @@ BELOW = "sub-folders hold images as well; --recursive takes them"
 
 @dataclass
 class PassedOver:
-    """What a walk found and did not take."""
+    """Images and folders that a walk passed over."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """Images that are not read, by suffix."""
+    """Number of images that are not read, by suffix."""
+    extras: dict[Extra, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """The same of images whose library is missing."""
     unnamed: list[str] = field(default_factory=list)
-    """Images whose names do not end as those of images do."""
+    """Images without the suffix of an image."""
+    unfinished: list[str] = field(default_factory=list)
+    """Images that are still being written, as their names say."""
     links: list[str] = field(default_factory=list)
     """Links to folders."""
     system: Counter[str] = field(default_factory=Counter)
-    """Folders of the system, by name."""
+    """Number of folders of the system, by name."""
     reports: list[str] = field(default_factory=list)
     """Contact sheets and pictures of reports."""
     below: bool = False
-    """True if sub-folders that are not walked hold images."""
+    """True if there are images in sub-folders that are not walked."""
     result_folders: list[Path] = field(default_factory=list)
-    """Sub-folders that other runs wrote results to; these are in what was found."""
+    """Sub-folders with results of other runs, which are among the images found."""
+    walked: list[Path] = field(default_factory=list)
+    """Folders that were walked, which are not passed over."""
 
     def notices(self) -> Iterator[str]:
         """A sentence for each kind."""
@@ -88,11 +104,15 @@ class PassedOver:
                 f"passed over, since they are not read: {_counted(self.kinds)}; "
                 "convert them to PNG or TIFF"
             )
+        for extra, kinds in self.extras.items():
+            yield f"passed over: {_counted(kinds)}; to read such files, {extra.remedy}"
         if self.unnamed:
             yield (
                 f"passed over, since their names do not end as those of images: "
                 f"{_named(self.unnamed)}; rename them, or give a list with --input-dir -"
             )
+        if self.unfinished:
+            yield f"passed over, since they are not finished: {_named(self.unfinished)}"
         if self.links:
             count = "1 link to a folder is" if len(self.links) == 1 else (
                 f"{len(self.links)} links to folders are"
@@ -123,11 +143,19 @@ def find_images(
     problems: Problems | None = None,
     passed_over: PassedOver | None = None,
 ) -> list[Path]:
-    """Image files of a folder in natural order; hidden ones and ``excluded`` are passed over.
+    """Find the image files of a folder, in natural order.
 
-    Symbolic links to files are followed, those to folders are not, so there are no loops. What
-    is called like an image and is no file (a pipe, a link to nothing), and sub-folders that
-    cannot be read, are added to ``problems``.
+    Symbolic links to files are followed, those to folders are not, so there are no loops.
+
+    Parameters
+    ----------
+    excluded
+        A folder to pass over; so are hidden files and folders.
+    problems
+        Gets entries named like images that are no files (a pipe, a broken link), and sub-folders
+        that cannot be read.
+    passed_over
+        Gets the images and folders that are passed over.
 
     Raises
     ------
@@ -147,7 +175,13 @@ def walk(
     problems: Problems,
     passed_over: PassedOver,
 ) -> Iterator[tuple[str, bool]]:
-    """What :func:`find_images` finds, as it comes, and whether it is a link."""
+    """Find images as :func:`find_images` does, without an order; each with True if it is a link.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be read.
+    """
     walked = _Walk(folder, excluded, problems, passed_over)
     try:
         yield from walked.images(folder)
@@ -167,7 +201,7 @@ def walk(
 
 
 class _Place:
-    """A folder on its way to be walked."""
+    """A folder that is to be walked."""
 
     __slots__ = ("identity", "parent", "path")
 
@@ -185,7 +219,7 @@ class _Place:
 
 
 class _Walk:
-    """The state of a walk: what is still to be walked, and what must not be."""
+    """The state of a walk."""
 
     def __init__(
         self, root: Path, excluded: Path | None, problems: Problems, passed_over: PassedOver
@@ -193,13 +227,13 @@ class _Walk:
         self.problems, self.passed_over = problems, passed_over
         self.pending: list[_Place] = []
         self._here = _Place(root, None)
-        self._here.identity = _identity(root)
-        self._excluded = None if excluded is None else _identity(excluded)
+        self._here.identity = identity(root)
+        self._excluded = None if excluded is None else identity(excluded)
         if self._excluded == self._here.identity:
             self._excluded = None
 
     def enter(self, place: _Place) -> bool:
-        """Go into a folder, unless it is excluded or holds itself, as a bind mount can."""
+        """Enter a folder, unless it is excluded or contains itself, as a bind mount can."""
         facts = os.stat(place.path)  # noqa: PTH116 - DirEntry.stat has no inode on Windows
         identity = (facts.st_dev, facts.st_ino)
         if identity == self._excluded:
@@ -212,8 +246,9 @@ class _Walk:
         return True
 
     def images(self, folder: Path) -> Iterator[tuple[str, bool]]:
-        """The images right in a folder; its sub-folders become pending."""
+        """Images directly in a folder; its sub-folders become pending."""
         here = self._here
+        self.passed_over.walked.append(folder)
         files: list[tuple[str, bool]] = []
         folders: list[str] = []
         pages: list[str] = []
@@ -226,7 +261,7 @@ class _Walk:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_symlink() and _is_folder(entry):
-                    if _identity(Path(entry.path)) != self._excluded:
+                    if identity(Path(entry.path)) != self._excluded:
                         self.passed_over.links.append(name)
                 elif self._is_image(entry):
                     files.append((entry.path, entry.is_symlink()))
@@ -253,8 +288,13 @@ class _Walk:
             if trouble := why_no_file(path, "an image file"):
                 self.problems.append((path, trouble))
             return not trouble
-        if suffix in OTHER_IMAGES:
+        if suffix in EXTRAS:
+            self.passed_over.extras[EXTRAS[suffix]][suffix] += 1
+        elif suffix in OTHER_IMAGES:
             self.passed_over.kinds[suffix] += 1
+        elif suffix in UNFINISHED:
+            if _INNER_SUFFIX.search(entry.name.lower()):
+                self.passed_over.unfinished.append(entry.name)
         elif _may_be_an_image(entry.name, suffix) and _holds_an_image(entry):
             self.passed_over.unnamed.append(entry.name)
         return False
@@ -262,7 +302,7 @@ class _Walk:
     def _without_reports(
         self, reports: list[str], folders: list[str], files: list[tuple[str, bool]]
     ) -> tuple[list[str], list[tuple[str, bool]]]:
-        """Leave out the contact sheets beside reports, and the folders of their pictures."""
+        """Leave out contact sheets beside reports, and the folders of their pictures."""
         pictures = {f"{Path(name).stem}-files" for name in reports}
         sheets = {
             file
@@ -277,7 +317,7 @@ class _Walk:
         )
 
     def holds_images(self) -> bool:
-        """True if there is an image in pending folders, as far as a look tells."""
+        """True if a short search finds an image in pending folders."""
         peeks = 0
         while self.pending and peeks < _PEEKS:
             place = self.pending.pop()
@@ -299,7 +339,8 @@ class _Walk:
         return False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None if it cannot be looked at."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - as above
     except OSError:
@@ -315,7 +356,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_an_image(name: str, suffix: str) -> bool:
-    """True if a name leaves it open: it has no suffix, or that of an image and something more."""
+    """True if a name has no suffix, or that of an image before another one."""
     if suffix in _SIDECARS:
         return False
     return not _PLAIN_SUFFIX.fullmatch(suffix) or bool(_INNER_SUFFIX.search(name.lower()))
@@ -326,32 +367,10 @@ def _holds_an_image(entry: os.DirEntry[str]) -> bool:
         if not entry.is_file():
             return False
         with open(entry.path, "rb") as file:  # noqa: PTH123 - of a DirEntry
-            head = file.read(32)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
-    starts = (
-        b"\x89PNG\r\n\x1a\n",
-        b"\xff\xd8\xff",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"MM\0+",
-        b"GIF8",
-    )
-    if head.startswith(starts):
-        return True
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    if head[4:8] == b"ftyp":
-        return head[8:12] in {b"heic", b"heix", b"mif1", b"avif", b"avis"}
-    return head[:2] == b"BM" and head[14:15] in {
-        b"\x0c",
-        b"\x28",
-        b"\x34",
-        b"\x38",
-        b"\x6c",
-        b"\x7c",
-    }
+    return is_image(head)
 
 
 def _begins_with_mark(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What one worker does, wherever it runs: read ahead, restore, write behind, keep a journal."""
+"""One worker: reads ahead, restores, writes in the background, keeps a journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.reading import load_image
 from restormer_cli.images.transparency import fill_invisible, with_alpha
-from restormer_cli.images.writing import write_png
+from restormer_cli.images.writing import write_image
 from restormer_cli.system.files import Stamp, file_size
 from restormer_cli.system.memory import return_freed_memory
 from restormer_cli.system.stopping import interruptible, uninterrupted
@@ -37,38 +37,48 @@ from restormer_cli.system.stopping import interruptible, uninterrupted
 AHEAD_BYTES = 64 * 2**20
 #: Bytes that decoding takes for each pixel at most, with 16 bit and alpha (measured: 17).
 DECODING_BYTES = 24
-#: Times its pixels that an image holds while it is encoded: copies, and the file.
-ENCODING_COPIES = 4
-#: What an image holds beside its pixels, at least: those that cannot be read count, too.
+#: Bytes that an image holds beside its pixels, also one that cannot be read.
 LOADED_BYTES = 1 << 12
-#: Results in a row that a full disk, say, refuses before the run stops.
+#: Results in a row that cannot be written, on a full disk, say, before the run stops.
 REFUSED_WRITES = 2
-#: Images in a row that the network fails on for no fault of theirs before the run stops.
+#: Failures of the network in a row, for no fault of the image, before the run stops.
 FAULTS = 3
-#: Seconds that a run which is stopped gives to what is being written.
+#: Seconds that a run which is stopped waits for results that are being written.
 LAST_WRITE_SECONDS = 10.0
 #: Why a run stops that is asked to.
 FAIL_FAST = "--fail-fast stops at the first failure"
 
 
 class Listener(Protocol):
-    """Callbacks for what becomes of images, all called in the thread that restores them.
+    """Callbacks for the progress of images, all called in the thread that restores.
 
-    Being told raises nothing; what should end the work comes out of :meth:`check`.
+    None raises an exception, except :meth:`check`, which ends the work.
     """
 
     def check(self) -> None:
-        """Raise what should end the work; called between images and inside the network."""
+        """Raise an exception to end the work; called between images and inside the network."""
 
-    def notice(self, text: str, item: Item | None = None) -> None: ...
+    def notice(self, text: str, item: Item | None = None) -> None:
+        """Called with a sentence for people, and its image if there is one."""
+
     def start(self, item: Item, megapixels: float) -> None:
-        """It has been read, is so large, and goes through the network."""
+        """Called when an image enters the network."""
 
     def advance(self, megapixels: float) -> None:
-        """So much has come out of the network since the last call."""
+        """Called with the megapixels restored since the last call."""
 
     def settle(self, item: Item, outcome: Outcome) -> None:
         """Called once for each image with its outcome."""
+
+
+@dataclass
+class Streaks:
+    """What has gone wrong in a row for no fault of an image."""
+
+    refused: int = 0
+    """Results that could not be written."""
+    faults: int = 0
+    """Images that the network failed on."""
 
 
 def work(
@@ -80,8 +90,9 @@ def work(
     listener: Listener,
     *,
     keep_on: bool = True,
+    streaks: Streaks | None = None,
 ) -> str:
-    """Restore images as they come, chunk by chunk, and note them in ``record``.
+    """Restore images chunk by chunk, and record them in ``journal``.
 
     Small images of one size go through the network together within a chunk. One image that
     fails costs no other its result.
@@ -89,14 +100,16 @@ def work(
     Parameters
     ----------
     keep_on
-        Go on when the network fails for a reason that is none of the image: that is then one of
-        those that failed. Else raise it, so that somebody else may try.
+        When the network fails for a reason other than the image, count the image as failed and
+        go on. Else raise the exception, so that another worker may try.
+    streaks
+        Failures in a row of the work before, which this continues.
 
     Returns
     -------
     str
-        Why not all images were processed: a failure if the run fails fast, or a full disk.
-        Empty if they were.
+        The reason if not all images were processed: a failure with ``--fail-fast``, or a full
+        disk. Empty if all were.
 
     Raises
     ------
@@ -113,7 +126,10 @@ def work(
         except OSError as error:
             raise unwritable(options, error) from error
         try:
-            return _Pipeline(options, journal, restorer, provenance, listener, keep_on).run(chunks)
+            pipeline = _Pipeline(
+                options, journal, restorer, provenance, listener, keep_on, streaks or Streaks()
+            )
+            return pipeline.run(chunks)
         finally:
             try:
                 journal.close()
@@ -125,7 +141,7 @@ def work(
 
 
 def unwritable(options: RunOptions, error: OSError) -> UsageError:
-    """What to say of a result folder that takes nothing, or whose record is in the way."""
+    """Make the error for a result folder or journal that cannot be written to."""
     # Read-only, full or closed is the folder, whichever file of ours has met it.
     its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
     path = (its_own and error.filename) or options.result_dir
@@ -138,13 +154,13 @@ class _Loaded:
 
     item: Item
     last: bool
-    """Of its chunk."""
+    """True for the last image of a chunk."""
     pictures: list[Picture] = field(default_factory=list)
     stamps: list[Stamp] = field(default_factory=list)
     error: str | None = None
 
     views: tuple[Pixels, ...] = ()
-    """What the network is given of the pictures."""
+    """The pixels for the network."""
 
     @property
     def bytes(self) -> int:
@@ -154,7 +170,7 @@ class _Loaded:
 
 
 class _Ended(BaseException):
-    """Ends the network from inside its progress; no error, so that it is not taken for one."""
+    """Raised by the progress callback of the network to end it; not an Exception."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(cause)
@@ -172,11 +188,11 @@ class _Pipeline:
         provenance: Provenance,
         listener: Listener,
         keep_on: bool,
+        streaks: Streaks,
     ) -> None:
         self.options, self.journal, self.provenance = options, journal, provenance
         self.restorer, self.listener, self.keep_on = restorer, listener, keep_on
-        self.failed = False
-        self.refused = self.faults = 0
+        self.streaks, self.failed = streaks, False
 
     def run(self, chunks: Iterable[Sequence[Item]]) -> str:
         sources = ((item, item is chunk[-1]) for chunk in chunks for item in chunk)
@@ -211,19 +227,19 @@ class _Pipeline:
             finally:
                 self.writer.close()
                 self._report(self.writer.finished())
-        return ""
+        return self._reason_to_stop()
 
     def _look_up(self) -> None:
-        """Between two steps: say what has been written, and see whether to go on."""
+        """Between two steps, report what was written, and let the listener end the work."""
         self._report(self.writer.finished())
         self.listener.check()
 
     def _reason_to_stop(self) -> str:
         if self.failed and self.options.fail_fast:
             return FAIL_FAST
-        if self.refused >= REFUSED_WRITES:
+        if self.streaks.refused >= REFUSED_WRITES:
             return f"{self.options.result_dir} takes no more results; stopped"
-        if self.faults >= FAULTS:
+        if self.streaks.faults >= FAULTS:
             return f"the network failed {FAULTS} times in a row"
         return ""
 
@@ -235,6 +251,8 @@ class _Pipeline:
             for path in item.sources:
                 check = self._before_decoding(path)
                 picture, stamp = load_image(path, self.options.max_pixels, check)
+                if not loaded.pictures:  # whose metadata the result has
+                    picture = self.options.output.prepare(picture)
                 loaded.pictures.append(picture)
                 loaded.stamps.append(stamp)
             loaded.views = tuple(
@@ -245,11 +263,12 @@ class _Pipeline:
         return loaded
 
     def _before_decoding(self, path: Path) -> Callable[[int, int], None]:
-        """Refuses a size that can never fit, and lets the others wait until there is room."""
+        """Make a check that refuses a size that can never fit, and waits for room for others."""
         waited = False
 
         def check(height: int, width: int) -> None:
             nonlocal waited
+            self.options.output.format.check_size(height, width)
             self.restorer.check_size(height, width)
             if not waited:
                 waited = True
@@ -261,16 +280,17 @@ class _Pipeline:
         return check
 
     def _make_room(self, loaded: _Loaded) -> None:
-        """See that an image fits into memory beside what is being read and written.
+        """Make room in memory for an image beside others that are being read and written.
 
-        Where it does not, that is waited for; and then no more is read beside it than fits.
+        If there is none, wait for those, and limit further reading to the room that is left.
         """
         height, width = loaded.pictures[0].pixels.shape[:2]
         small = DECODING_BYTES * height * width <= SMALL_BYTES
 
         def spare() -> int:
             available, needed = self.restorer.room_for(height, width)
-            beside = self.reader.reserved + ENCODING_COPIES * self.writer.bytes
+            copies = self.options.output.format.encoding_copies
+            beside = self.reader.reserved + copies * self.writer.bytes
             return available - needed - beside
 
         if small:  # of which there are many: the system is asked only for a large one
@@ -284,7 +304,7 @@ class _Pipeline:
         self.reader.allow(lambda size: size <= left)
 
     def _groups(self, reader: Iterable[_Loaded]) -> Iterator[list[_Loaded]]:
-        """Images that go through the network together: neighbours of one size, if small."""
+        """Group images for the network: neighbours of one size, if small."""
         group: list[_Loaded] = []
         for loaded in reader:
             if group and not (len(group) < self._together(group[0]) and _alike(group[0], loaded)):
@@ -321,11 +341,11 @@ class _Pipeline:
         except Exception as error:
             if not self.keep_on:
                 raise
-            self.faults += 1
+            self.streaks.faults += 1
             for loaded in group:
                 self._fail(loaded, _sentence(loaded.item.source, error, "restore"))
             return
-        self.faults = 0
+        self.streaks.faults = 0
         seconds = round((time.monotonic() - started) / len(group), 3)
         for loaded, pixels in zip(group, results, strict=True):
             try:
@@ -338,7 +358,7 @@ class _Pipeline:
             self.writer.put((loaded.item, outcome), pixels.nbytes, write)
 
     def _through_network(self, group: list[_Loaded]) -> Sequence[Pixels]:
-        """The results of a group. What is raised comes from the network, or ends the work."""
+        """Restore a group. Raises errors of the network, or ``_Ended`` to end the work."""
         advance = self._announce(group)
         ended: list[_Ended] = []
 
@@ -352,7 +372,7 @@ class _Pipeline:
 
         try:
             with interruptible():
-                depth = self.options.bit_depth
+                depth = self.options.output.restored_depth
                 batch = [loaded.views for loaded in group]
                 if len(batch) > 1:
                     results = self.restorer.restore_together(
@@ -368,7 +388,7 @@ class _Pipeline:
         return results
 
     def _announce(self, group: list[_Loaded]) -> Callable[[float], None]:
-        """Report what is in the network now; give the callback for the fraction that is done."""
+        """Report the images in the network; return the callback for the fraction done."""
         height, width = group[0].pictures[0].pixels.shape[:2]
         for loaded in group:
             self.listener.start(loaded.item, width * height / 1e6)
@@ -396,7 +416,7 @@ class _Pipeline:
         return Outcome(**facts, **vars(self.provenance))
 
     def _fail(self, loaded: _Loaded, error: str) -> None:
-        """Report a failure behind the results that are still being written."""
+        """Report a failure, after the results that are still being written."""
         self.failed = True
         self.writer.put((loaded.item, self._outcome(loaded, error)), 0, lambda: None)
 
@@ -411,7 +431,7 @@ class _Pipeline:
                     f"({error.strerror or error})"
                 ) from error
 
-        write_png(item.result, picture, self.options.png_compression, note)
+        write_image(item.result, picture, self.options.output, note)
 
     def _report(
         self, finished: Iterable[tuple[tuple[Item, Outcome], BaseException | None]]
@@ -420,15 +440,15 @@ class _Pipeline:
             if error is not None:
                 reason = _sentence(item.result, error, "write")
                 outcome = replace(outcome, status="failed", error=reason)
-                self.refused += isinstance(error, ResultFolderError)
+                self.streaks.refused += isinstance(error, ResultFolderError)
                 self.failed = True
             elif outcome.status == "done":
-                self.refused = 0
+                self.streaks.refused = 0
             self.listener.settle(item, outcome)
 
 
 def _sentence(path: Path, error: BaseException, doing: str) -> str:
-    """What to say of an error that an image has met, whatever it is; it names a file."""
+    """The sentence for any error of an image; it names the file."""
     if isinstance(error, ImageError):
         text = str(error)
         return text if text.startswith(f"{path}: ") else f"{path}: {text}"

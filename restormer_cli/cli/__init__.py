@@ -1,8 +1,8 @@
-"""The command line: words in, lines out, an exit status.
+"""The command line.
 
-A file for each command holds its options, their help and the call. ``options.py`` declares what
-the restoring commands share, ``restore.py`` makes these from the tasks. Only this package prints:
-stdout is data, stderr is for people.
+A file for each command holds its options, their help and the call. ``options.py`` declares
+the options that restoring commands share, ``restore.py`` makes these from the tasks. Only this
+package prints: stdout is data, stderr is for people.
 
 *Console*: shows a run to a person or a pipeline. *Notice*: a line on stderr that is no error.
 

@@ -1,4 +1,4 @@
-"""The process ``restormer``, and ``python -m restormer_cli.cli`` where that is not on the path."""
+"""Entry point of ``restormer``, and of ``python -m restormer_cli.cli``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 
 def main() -> None:
-    """Load the command line and run it; Ctrl-C ends the loading, too, without a traceback."""
+    """Load and run the command line; Ctrl-C while loading causes no traceback either."""
     try:
         from restormer_cli.cli.main import main as command
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a person or a pipeline sees of a run: stdout is data, stderr is for people."""
+"""Shows a run: stdout is data, stderr is for people."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from restormer_cli.system.units import format_seconds
 
 
 def as_json(outcome: Outcome) -> str:
-    """The line of ``--json`` and ``--log-json``."""
+    """Make a line of ``--json`` and ``--log-json``."""
     return harmless_json(json.dumps(asdict(outcome), ensure_ascii=False))
 
 
 def as_text(outcome: Outcome) -> str | None:
-    """The line for stdout without ``--json``: the path of a result, if one is there or planned."""
+    """Make a line for stdout without ``--json``: the path of a result that is done or planned."""
     if outcome.status == "planned":
         return f"{outcome.input} -> {outcome.result}"
     return outcome.result if outcome.status == "done" else None
@@ -36,17 +36,25 @@ class Console:
     json_lines
         Print every outcome as a line of JSON instead of the paths of results.
     quiet
-        Say nothing on stderr but errors.
+        Print only errors on stderr.
     log
-        An open file that gets every outcome as a line of JSON as well.
+        An open file to append every outcome to, as a line of JSON.
+    goes_on
+        The run begins again whenever there is something to do; the bar is shown only meanwhile.
     """
 
     def __init__(
-        self, *, json_lines: bool = False, quiet: bool = False, log: LineFile | None = None
+        self,
+        *,
+        json_lines: bool = False,
+        quiet: bool = False,
+        log: LineFile | None = None,
+        goes_on: bool = False,
     ) -> None:
         self.form = as_json if json_lines else as_text
         self.quiet = quiet
         self.log = log
+        self.goes_on = goes_on
         self.incomplete = False
         """True if the log lacks lines."""
         self.images = self.finished = 0
@@ -57,13 +65,13 @@ class Console:
             quiet=quiet,
             smoothing=0,  # by the mean of the whole run: images differ
             bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}{postfix}]",
-            leave=True,
+            leave=not goes_on,
         )
         encode_stdout(json=json_lines)
 
     def begin(self, images: int, megapixels: float) -> None:
         self.images, self.finished = images, 0
-        self.total = megapixels
+        self.total, self.done = megapixels, 0.0
         self.began = time.monotonic()
         self.progress.begin(megapixels)
 
@@ -94,15 +102,17 @@ class Console:
         if outcome.error is not None:
             self.error(outcome.error)
         self.advance(0.0)
+        if self.goes_on and self.finished >= self.images:
+            self.progress.close()
 
     def close(self, summary: str, left: int = 0) -> None:
-        """End the bar and print the last line; also if quiet, where images are left."""
+        """End the bar and print the last line, also if quiet when images are left."""
         self.progress.close()
         if left or not self.quiet:
             self.say(summary)
 
     def say(self, text: str) -> None:
-        """Print a line for people, in any case."""
+        """Print a line for people, also if quiet."""
         self.progress.say(text)
 
     def _print(self, line: str) -> None:
@@ -118,7 +128,7 @@ class Console:
             ) from error
 
     def _append(self, line: str) -> None:
-        """To the log; without one the images are restored nevertheless, and it is said."""
+        """Append a line to the log; if that fails, say so and go on without it."""
         if self.log is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""``restormer devices``."""
+"""``restormer devices``: the devices of this machine, and the choice among them."""
 
 from __future__ import annotations
 

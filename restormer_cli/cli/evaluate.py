@@ -23,10 +23,11 @@ from restormer_cli.system.terminal import harmless, harmless_json
 from restormer_cli.system.units import json_number
 
 if TYPE_CHECKING:
-    from restormer_cli.evaluation.evaluate import Evaluation
+    from restormer_cli.evaluation.evaluate import Evaluation, Score
 
-COLUMNS = ("name", "psnr", "ssim", "mae")
-MEAN = "mean"
+NAME = "name"
+#: Characters of a column of figures.
+WIDTH = 7
 
 
 def evaluate(
@@ -50,7 +51,7 @@ def evaluate(
     csv: Annotated[Path | None, path_option("Write the figures to this file.")] = None,
     max_memory: MaxMemory = None,
 ) -> None:
-    """Measure results against the true images: PSNR, SSIM, MAE."""
+    """Measure results against the true images: PSNR, SSIM and others."""
     from restormer_cli.evaluation.evaluate import evaluate_folder
     from restormer_cli.evaluation.protocols import choose_protocol
     from restormer_cli.evaluation.run_log import read_run_log
@@ -58,7 +59,7 @@ def evaluate(
     if csv is not None:
         if is_folder(csv):
             raise UsageError(f"{csv}: is a folder; name a file for --csv")
-        header = ",".join(COLUMNS).encode()
+        header = ",".join(_columns()).encode()
         refuse_other_file(csv, header, "exists and is no table of ours; name another for --csv")
     run_log = read_run_log(result_dir, log_json)
     protocol, reason = choose_protocol(protocol, run_log)
@@ -103,7 +104,7 @@ def _write_table(path: Path, text: str) -> None:
 
 
 def as_json_lines(evaluation: Evaluation) -> list[str]:
-    """One JSON object a score, ``{"name","psnr","ssim","mae"}``, and a last one named ``mean``.
+    """Make a JSON object for each score, with its name and metrics, and one named ``mean``.
 
     JSON has no infinity, so an infinite PSNR is the string ``"inf"``: a strict parser reads it,
     and ``float()`` makes a number of it. ``null`` stands only in the line ``mean``, and only if
@@ -113,38 +114,52 @@ def as_json_lines(evaluation: Evaluation) -> list[str]:
 
 
 def as_table(evaluation: Evaluation) -> list[str]:
-    """Aligned lines for people, the mean last."""
-    scores = [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]
-    rows = [(harmless(score.name), score) for score in scores]
+    """Make aligned lines for people, the mean last."""
+    from restormer_cli.evaluation.metrics import METRICS
+
+    rows = [(harmless(score.name), score) for score in _scores(evaluation)]
     width = max((len(name) for name, _ in rows), default=0)
-    lines = [f"{'name':{width}}  {'PSNR':>7}  {'SSIM':>7}  {'MAE':>7}"]
-    lines += [f"{name:{width}}  {s.psnr:7.2f}  {s.ssim:7.4f}  {s.mae:7.4f}" for name, s in rows]
+    labels = [f"{metric.label:>{WIDTH}}" for metric in METRICS.values()]
+    lines = ["  ".join([f"{NAME:{width}}", *labels])]
+    for name, score in rows:
+        figures = [
+            f"{value:{WIDTH}.{METRICS[key].decimals}f}" for key, value in score.figures.items()
+        ]
+        lines.append("  ".join([f"{name:{width}}", *figures]))
     return lines
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """The same as a table with a header; infinite is ``inf``, nothing is empty."""
-    names = dict(zip(COLUMNS, COLUMNS, strict=True))
-    return "".join(_csv_line(row) for row in [names, *_rows(evaluation)])
+    """Make CSV with a header, the mean last; infinite is ``inf``, a missing mean is empty."""
+    header = {column: column for column in _columns()}
+    return "".join(_csv_line(row) for row in [header, *_rows(evaluation)])
 
 
 def _csv_line(row: Mapping[str, Any]) -> str:
     text = io.StringIO()
     # The module quotes what holds a character of the end of line, so for a name with a carriage
     # return that has to be one.
-    csv_module.DictWriter(text, COLUMNS, lineterminator="\r\n").writerow(row)
+    csv_module.writer(text, lineterminator="\r\n").writerow(row.values())
     return text.getvalue()[: -len("\r\n")] + "\n"
 
 
+def _columns() -> list[str]:
+    from restormer_cli.evaluation.metrics import METRICS
+
+    return [NAME, *METRICS]
+
+
 def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The columns of each score and of the mean, which is last."""
+    from restormer_cli.evaluation.evaluate import MEAN
+
     rows: list[dict[str, Any]] = [
-        {"name": s.name, "psnr": json_number(s.psnr), "ssim": s.ssim, "mae": s.mae}
-        for s in evaluation.scores
+        {NAME: score.name, **{key: json_number(value) for key, value in score.figures.items()}}
+        for score in _scores(evaluation)
     ]
-    mean = evaluation.mean
-    rows.append(
-        {"name": MEAN, "psnr": None, "ssim": None, "mae": None}
-        if mean is None
-        else {"name": MEAN, "psnr": json_number(mean.psnr), "ssim": mean.ssim, "mae": mean.mae}
-    )
-    return rows
+    return rows if evaluation.mean else [dict.fromkeys(_columns()) | {NAME: MEAN}]
+
+
+def _scores(evaluation: Evaluation) -> list[Score]:
+    """The scores and their mean, if there is any."""
+    return [*evaluation.scores, *([evaluation.mean] if evaluation.mean else [])]

@@ -1,4 +1,4 @@
-"""What the package logs, on the console: warnings, and more if asked for."""
+"""Prints log records of the package: warnings, and more with ``-v``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGE = "restormer_cli"
 
 
 class _LineHandler(logging.Handler):
-    """Hands each record on as text; those of DEBUG and their tracebacks only if asked for."""
+    """Prints each record as text; tracebacks only with ``-vv``."""
 
     def __init__(self, say: Callable[[str], None], level: int) -> None:
         super().__init__(level)
@@ -31,14 +31,14 @@ class _LineHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_to(say: Callable[[str], None], verbosity: int) -> Iterator[None]:
-    """Print what the package logs meanwhile.
+    """Print log records of the package while the context lasts.
 
     Parameters
     ----------
     say
         Prints a line for people.
     verbosity
-        Number of ``-v``: 0 for warnings, 1 for what is used and why, 2 for all, tracebacks too.
+        Number of ``-v``: 0 for warnings, 1 for device and weights too, 2 for all and tracebacks.
     """
     logger = logging.getLogger(PACKAGE)
     others = [handler for handler in logger.handlers if isinstance(handler, _LineHandler)]

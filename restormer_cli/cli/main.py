@@ -1,4 +1,4 @@
-"""The command ``restormer``: all its commands, and what becomes of an error."""
+"""The command ``restormer``: all its commands; errors become exit statuses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,19 @@ from restormer_cli.system.streams import (
 )
 from restormer_cli.version import __version__
 
+#: Paragraphs, since the lines of one would be joined.
+EXAMPLES = """Examples:
+
+  restormer denoise --input-dir photos --result-dir clean
+
+  restormer deblur --input-dir *.jpg --result-dir sharp --json
+
+  restormer derain --input-dir phone --result-dir clean -r --watch
+"""
+
 app = typer.Typer(
     help="Restore folders of photos with Restormer: rain, noise, motion blur, defocus.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,7 +70,7 @@ def _top(
 
 
 def main() -> None:
-    """Entry point: run a command, turn our errors into one line and an exit status."""
+    """Run a command; turn errors of ours into one line and an exit status."""
     try:
         open_standard_streams()
         forget_unusable_width()
@@ -82,7 +93,7 @@ def main() -> None:
 
 
 def _fail(reason: object, status: int) -> NoReturn:
-    """End with one line. Whoever read our output may have gone, or the disk be full."""
+    """End with one line, even if the reader of our output has gone, or the disk is full."""
     complain(f"error: {reason}")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -91,7 +102,7 @@ def _fail(reason: object, status: int) -> NoReturn:
 
 
 def _end_at_once(status: int) -> NoReturn:
-    """End without Python's own end, which a thread that is inside a decoder would abort."""
+    """End the process at once: Python's end would abort a thread inside a decoder."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -99,7 +110,7 @@ def _end_at_once(status: int) -> NoReturn:
 
 
 def _flush_nowhere() -> None:
-    """Whoever read our output has gone; say nothing more, now or when Python flushes."""
+    """Discard further output, also when Python flushes, since its reader has gone."""
     with contextlib.suppress(OSError):  # no further file may be opened, say
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):

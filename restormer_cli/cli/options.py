@@ -1,4 +1,4 @@
-"""The options that all restoring subcommands share, declared once."""
+"""The options that all restoring commands share, declared once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from restormer_cli.errors import UsageError
+from restormer_cli.images.formats import FORMATS, PNG, bit_depths, find_format
 from restormer_cli.settings import read_window
 from restormer_cli.system.units import parse_bytes
 
-#: PyTorch ends the process where the system does not give it as many as it is told to take.
+#: PyTorch ends the process if the system does not allow as many threads as it is told to use.
 MOST_THREADS = 1024
+AUTO = "auto"
+_DEPTHS = (AUTO, *map(str, bit_depths()))
+_LOSSY = ", ".join(form.title for form in FORMATS if form.quality is not None)
 
 
 class Precision(str, enum.Enum):
+    """Choices of ``--precision``."""
+
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -29,18 +35,20 @@ class Precision(str, enum.Enum):
 
 
 class ExecutorName(str, enum.Enum):
+    """Choices of ``--engine``."""
+
     local = "local"
     ray = "ray"
 
 
-class BitDepth(str, enum.Enum):
-    auto = "auto"
-    eight = "8"
-    sixteen = "16"
-
-
 def memory_size(text: str) -> int:
-    """Read ``--max-memory``."""
+    """Parse ``--max-memory``.
+
+    Raises
+    ------
+    BadParameter
+        If it is no size.
+    """
     try:
         return parse_bytes(text)
     except ValueError as error:
@@ -55,12 +63,30 @@ def window_size(text: str | int) -> int | str:
         raise typer.BadParameter(str(error).removeprefix("--window ")) from None
 
 
+def sample_depth(text: str) -> str:
+    """Read ``--bit-depth``."""
+    if text not in _DEPTHS:
+        raise typer.BadParameter(f"{text!r} is none; choose {', '.join(_DEPTHS)}")
+    return text
+
+
+def format_name(text: str) -> str:
+    """Read ``--format``: also a suffix of it, such as ``jpg``."""
+    try:
+        return find_format(text).name
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def typed_path(text: str | Path) -> Path:
     """Read the path of a folder or file that a person types.
 
-    What is typed by mistake rather than meant is refused: nothing, as an unset variable of the
-    shell leaves; ``-``, which is no stream here; and a ``~`` that the shell has left, since it
-    does so in ``--option=~/x``, and a folder of that name is dangerous to remove.
+    Raises
+    ------
+    BadParameter
+        If the path is probably a mistake: empty, as from an unset variable of the shell; ``-``,
+        which is no stream here; or with a ``~`` that the shell did not expand, as in
+        ``--option=~/x``, since a folder of that name is dangerous to remove.
     """
     text = str(text)
     if not text:
@@ -76,7 +102,7 @@ def typed_path(text: str | Path) -> Path:
 
 
 def path_option(help: str, *names: str) -> Any:
-    """An option that takes a path."""
+    """Declare an option that takes a path; without names it is called as its parameter."""
     return typer.Option(*names, parser=typed_path, metavar="PATH", help=help)
 
 
@@ -100,17 +126,40 @@ Window = Annotated[
     ),
 ]
 
+#: How help groups the options of a command, those of its task included.
+PANELS = {
+    "Input and output": (
+        *("input_dir", "result_dir", "recursive", "left", "right", "watch", "null"),
+        *("overwrite", "checksum", "wait", "fail_fast"),
+        *("format", "quality", "bit_depth", "png_compression", "strip", "max_megapixels"),
+    ),
+    "Weights": (
+        *("kind", "sigma", "weights", "options", "window", "self_ensemble"),
+        *("tile", "tile_overlap"),
+    ),
+    "Machine": ("device", "precision", "max_memory", "workers", "cpus_per_worker"),
+    "Several machines": ("shard", "engine", "ray_address", "gpus_per_worker"),
+    "What is printed": ("json_lines", "log_json", "dry_run", "quiet", "verbose"),
+}
+
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What they are set to."""
+    """The values of the common options."""
 
     input_dir: Annotated[
-        str, typer.Option(help="A folder, an image file, or - for paths from standard input.")
+        list[str],
+        typer.Option(
+            metavar="PATH...",
+            help="Folders and image files, or - for paths from standard input.",
+        ),
     ]
-    result_dir: Annotated[Path, path_option("Where results go, as NAME.png.")]
+    result_dir: Annotated[Path, path_option("Where results go, called as their images.")]
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Walk sub-folders and mirror them.")
+    ] = False
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and restore what arrives in the folders.")
     ] = False
     weights: Annotated[
         str,
@@ -168,12 +217,33 @@ class CommonOptions:
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run works in the result folder.")
     ] = False
-    bit_depth: Annotated[BitDepth, typer.Option(help="Of results; auto: as the input.")] = (
-        BitDepth.auto
-    )
+    format: Annotated[
+        str,
+        typer.Option(
+            parser=format_name,
+            metavar="NAME",
+            help=f"Of results: {', '.join(form.name for form in FORMATS)}.",
+        ),
+    ] = PNG.name
+    quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help=f"Of {_LOSSY}; at 100 they lose least, or nothing."),
+    ] = None
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Leave out place, camera, names, texts and thumbnails."),
+    ] = False
+    bit_depth: Annotated[
+        str,
+        typer.Option(
+            parser=sample_depth,
+            metavar=f"[{'|'.join(_DEPTHS)}]",
+            help="Of results; auto: as the input, as far as the format goes.",
+        ),
+    ] = AUTO
     png_compression: Annotated[
         int | None,
-        typer.Option(min=0, max=9, help="Of results, 0 to 9; by default what is quick."),
+        typer.Option(min=0, max=9, help="Of PNG results, 0 to 9; by default what is quick."),
     ] = None
     max_megapixels: Annotated[
         float | None,
@@ -204,6 +274,7 @@ class CommonOptions:
             "--verbose",
             "-v",
             count=True,
+            show_default=False,
             help="Say which device and weights are used, and why; -vv: all that helps to find a "
             "fault.",
         ),
@@ -211,7 +282,7 @@ class CommonOptions:
 
 
 def common_parameters() -> list[inspect.Parameter]:
-    """The options of :class:`CommonOptions` as parameters of a command."""
+    """Make parameters of a command from the fields of :class:`CommonOptions`."""
     hints = get_type_hints(CommonOptions, include_extras=True)
     return [
         inspect.Parameter(
@@ -227,13 +298,13 @@ def common_parameters() -> list[inspect.Parameter]:
 
 
 def take_common(values: dict[str, Any]) -> CommonOptions:
-    """Take the shared options out of all that a command was given."""
+    """Take the common options out of the values of a command."""
     fields = dataclasses.fields(CommonOptions)
     return CommonOptions(**{field.name: values.pop(field.name) for field in fields})
 
 
 def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Parameter:
-    """One option as a parameter of a command."""
+    """Make a parameter of a command for one option."""
     annotation = Annotated[kind, typer.Option(**words)]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
@@ -243,7 +314,17 @@ def option(name: str, kind: Any, default: Any, **words: Any) -> inspect.Paramete
 def with_signature(
     command: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Have Typer read these parameters as those of a command that takes any."""
+    """Declare these parameters to Typer for a command that takes any keywords, in their panels."""
+    place = {name: (panel, i) for panel in PANELS for i, name in enumerate(PANELS[panel])}
+    panels = list(PANELS)
+    for parameter in parameters:
+        if parameter.name in place:
+            (info,) = parameter.annotation.__metadata__
+            info.rich_help_panel = place[parameter.name][0]
+    parameters = sorted(
+        parameters,
+        key=lambda p: (panels.index(place[p.name][0]), place[p.name][1]) if p.name in place else (),
+    )
     # setattr, since no type says that a function has one.
     setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010 - see above
     command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, elsewhere a line now and then."""
+"""Shows progress: a bar on a terminal, else a line a minute."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from restormer_cli.cli.stderr import complain
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: Without a terminal there is no bar, but a line this often, in seconds.
+#: Seconds between two lines without a terminal.
 LINE_EVERY = 60.0
 
 
 class Progress:
-    """Shows how far a command is, on stderr.
+    """Shows the progress of a command on stderr.
 
     Parameters
     ----------
     line
-        Gives what to print now and then where stderr is no terminal; by default nothing is.
+        Returns the line to print each minute if stderr is no terminal; by default none is printed.
     quiet
-        Show nothing, but print what :meth:`say` is given.
+        Show no progress; :meth:`say` still prints.
     bar
-        How :class:`tqdm.tqdm` is to look.
+        Options of :class:`tqdm.tqdm`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Progress:
         self._spoke = time.monotonic()
 
     def begin(self, total: float | None, *, done: float = 0, description: str = "") -> None:
-        """Begin to count, or begin anew; ``done`` is what was there before and took no time."""
+        """Begin to count, or begin again; an amount done before does not count for speed."""
         self.close()
         self._begun = True
         self._spoke = time.monotonic()
@@ -49,7 +49,7 @@ class Progress:
             self._bar = tqdm(total=total, initial=done, desc=description or None, **options)
 
     def show(self, done: float, total: float | None, description: str = "") -> None:
-        """Show so much done of a total; begins to count where that has not begun."""
+        """Show an amount done of a total; begins to count at the first call."""
         if not self._begun:
             # What was there before counts as done, not as fast.
             self.begin(total, done=done, description=description)
@@ -64,14 +64,14 @@ class Progress:
             self._bar.total = max(total, self._bar.n)
 
     def describe(self, description: str, postfix: str = "") -> None:
-        """Say what is in hand, and further figures; shown with the next step."""
+        """Set the description and further figures, which the next step shows."""
         if self._bar is not None:
             if description:
                 self._bar.set_description(description, refresh=False)
             self._bar.set_postfix_str(postfix, refresh=False)
 
     def advance(self, amount: float) -> None:
-        """Count a step; a negative one if something was lost."""
+        """Count a step; a negative one takes back."""
         if self._bar is not None:
             self._bar.update(amount)
         elif self._line is not None and not self._quiet:

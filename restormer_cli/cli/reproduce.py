@@ -1,4 +1,4 @@
-"""``restormer reproduce``: the papers' tables, measured again, beside the published figures."""
+"""``restormer reproduce``: measures the papers' tables again, beside the published figures."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ from restormer_cli.system.units import json_number
 from restormer_cli.tasks import Variant
 
 if TYPE_CHECKING:
+    from restormer_cli.evaluation.metrics import Metric
     from restormer_cli.evaluation.reproduce import Restore
     from restormer_cli.weights.selection import WeightsFile
 
 OFFICIAL = "official"
 #: Widths of columns: a data set with its part or noise, a figure.
 LABEL_WIDTH, FIGURE_WIDTH = 26, 9
-#: What is compared, in the order of the columns, with its decimals: ours, and the paper's.
-_FIGURES = {"psnr": ("PSNR", 2, 2), "ssim": ("SSIM", 4, 3), "mae": ("MAE", 4, 3)}
 
 
 def as_list() -> list[str]:
-    """A line a table: number, name, and the data sets in it."""
+    """Make a line for each table: number, name, and its data sets."""
     lines = []
     for table in tables():
         sets = ", ".join(dict.fromkeys(s.name for s in table.sets))
@@ -50,10 +49,10 @@ def as_list() -> list[str]:
 
 
 def as_heading(table: Table) -> list[str]:
-    """The lines above the rows of a table."""
-    names = [_FIGURES[key][0] for key in _compared(table)]
+    """Make the lines above the rows of a table."""
     columns = "".join(
-        f"{name:>{FIGURE_WIDTH}}{'paper':>{FIGURE_WIDTH}}{'Δ':>{FIGURE_WIDTH}}" for name in names
+        f"{metric.label:>{FIGURE_WIDTH}}{'paper':>{FIGURE_WIDTH}}{'Δ':>{FIGURE_WIDTH}}"
+        for metric in _compared(table).values()
     )
     return [
         f"Table {table.number}: {table.title}",
@@ -62,28 +61,31 @@ def as_heading(table: Table) -> list[str]:
 
 
 def as_line(row: Row, table: Table) -> str:
-    """Our figures, the paper's and the difference; a dash where there is none."""
+    """Make a line of our figures, the paper's and the difference; a dash for none."""
     line = f"{row.label:{LABEL_WIDTH}}{row.images or '-':>7}"
-    for key in _compared(table):
-        _, decimals, published = _FIGURES[key]
+    for key, metric in _compared(table).items():
         ours, paper = row.ours.get(key), row.paper.get(key)
         difference = None if ours is None or paper is None else ours - paper
-        line += _aligned(ours, f".{decimals}f") + _aligned(paper, f".{published}f")
-        line += _aligned(difference, f"+.{decimals}f")
+        line += _aligned(ours, f".{metric.decimals}f")
+        line += _aligned(paper, f".{metric.paper_decimals}f")
+        line += _aligned(difference, f"+.{metric.decimals}f")
     return harmless(f"{line}  {row.note}" if row.note else line)
 
 
 def as_json(row: Row, table: Table, weights: str | None, window: int | None = None) -> str:
-    """A JSON object on one line; an infinite figure is the string ``"inf"``."""
+    """Make a JSON object on one line; an infinite figure is the string ``"inf"``."""
     ours = {key: json_number(value) for key, value in row.ours.items()}
     made = {"weights": weights, "window": window, "ours": ours}
     values = {"table": table.name, **asdict(row), **made}
     return harmless_json(json.dumps(values, ensure_ascii=False))
 
 
-def _compared(table: Table) -> list[str]:
+def _compared(table: Table) -> dict[str, Metric]:
+    """The metrics that the paper reports in a table."""
+    from restormer_cli.evaluation.metrics import METRICS
+
     known = {key for s in table.sets for f in (s.paper, *s.parts.values()) for key in f}
-    return [key for key in _FIGURES if key in known]
+    return {key: metric for key, metric in METRICS.items() if key in known}
 
 
 def _aligned(value: float | None, form: str) -> str:
@@ -183,7 +185,7 @@ def _networks(
     precision: str,
     max_memory: int | None,
 ) -> Callable[[Variant], Restore]:
-    """What restores for each variant, without rounding."""
+    """Return a function that loads the network of a variant, which restores unrounded."""
 
     def network(variant: Variant) -> Restore:
         from restormer_cli.network import devices
@@ -207,7 +209,7 @@ def _networks(
 def _find_weights(
     sets: Sequence[DataSet], weights: str, options: Path | None
 ) -> dict[str, WeightsFile]:
-    """The weights of every network that ``sets`` need, by the variant's name."""
+    """Find the weights of all networks for ``sets``, by the variant's name."""
     from restormer_cli.weights.selection import find_weights
 
     found: dict[str, WeightsFile] = {}

@@ -1,4 +1,4 @@
-"""One run of a restoring command: its options become a run, its progress goes to the console."""
+"""Runs a restoring command: turns its options into a run, shows progress on the console."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from restormer_cli.batch.options import RunOptions
 from restormer_cli.batch.outcomes import Summary
 from restormer_cli.batch.run import Executor, run
 from restormer_cli.batch.shards import Shard
+from restormer_cli.batch.watch import check as check_watch
+from restormer_cli.batch.watch import watch
 from restormer_cli.cli.console import Console
 from restormer_cli.cli.logs import log_to
-from restormer_cli.cli.options import BitDepth, CommonOptions
-from restormer_cli.errors import RestormerError, Stopped, UsageError
+from restormer_cli.cli.options import AUTO, CommonOptions
+from restormer_cli.errors import RestormerError, Stopped, UsageError, WatchError
 from restormer_cli.executors.launch import ExecutorOptions, start
+from restormer_cli.images.formats import find_format
 from restormer_cli.images.reading import MAX_PIXELS
+from restormer_cli.images.writing import OutputOptions
 from restormer_cli.loading import RestorerSpec
 from restormer_cli.system.files import refuse_other_file
 from restormer_cli.system.line_file import LineFile
@@ -26,12 +30,21 @@ from restormer_cli.weights.selection import ignored_notice, notice
 
 
 def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = ()) -> Summary:
-    """Do what a restoring command does.
+    """Restore images as a restoring command does.
 
     Parameters
     ----------
+    variant
+        The variant that was asked for.
+    options
+        The options of the command.
     sides
-        Sub-folders that hold one view of each image, for variants that take several.
+        Sub-folders that hold one view of each image, for variants with several views.
+
+    Returns
+    -------
+    Summary
+        The totals; a log that could not be written counts as a failure.
 
     Raises
     ------
@@ -47,12 +60,16 @@ def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = (
             b'{"input": ',
             "exists and is no report; name another file for --log-json",
         )
-    work = run_options.find_work()
+    if options.watch:
+        check_watch(run_options)
+    work = None if options.watch else run_options.find_work()
     with contextlib.ExitStack() as stack:
         log = _open_log(options, stack)
         if not options.verbose:
             stack.enter_context(quiet_libraries())
-        console = Console(json_lines=options.json_lines, quiet=options.quiet, log=log)
+        console = Console(
+            json_lines=options.json_lines, quiet=options.quiet, log=log, goes_on=options.watch
+        )
         stack.enter_context(log_to(console.notice, options.verbose))
 
         def executor() -> Executor:
@@ -65,9 +82,15 @@ def restore(variant: Variant, options: CommonOptions, sides: tuple[str, ...] = (
         stack.enter_context(signals_stop())
         summary = Summary()
         try:
-            run(run_options, work, executor, console, summary)
+            if work is None:
+                watch(run_options, executor, console, summary)
+                if not summary.left:  # else it is said below
+                    console.say(f"stopped: {summary.reason}")
+            else:
+                run(run_options, work, executor, console, summary)
         except BaseException as error:
-            if isinstance(error, Stopped) or (summary.left and (summary.done or summary.failed)):
+            told = summary.left and (summary.done or summary.failed)
+            if told or isinstance(error, (Stopped, WatchError)):
                 console.close(f"stopped {_cause(error)}: {summary}{_peak(summary)}", summary.left)
             raise
         if summary.left:
@@ -105,10 +128,16 @@ def _spec(variant: Variant, options: CommonOptions) -> RestorerSpec:
 
 
 def _run_options(options: CommonOptions, spec: RestorerSpec, sides: tuple[str, ...]) -> RunOptions:
-    bit_depth = None if options.bit_depth is BitDepth.auto else int(options.bit_depth.value)
+    output = OutputOptions(
+        find_format(options.format),
+        options.quality,
+        None if options.bit_depth == AUTO else int(options.bit_depth),
+        options.png_compression,
+        options.strip,
+    )
     megapixels = options.max_megapixels
     return RunOptions(
-        source=options.input_dir,
+        sources=tuple(options.input_dir),
         result_dir=options.result_dir,
         recursive=options.recursive,
         sides=sides,
@@ -116,13 +145,12 @@ def _run_options(options: CommonOptions, spec: RestorerSpec, sides: tuple[str, .
         overwrite=options.overwrite,
         checksum=options.checksum,
         wait=options.wait,
-        bit_depth=bit_depth,
-        png_compression=options.png_compression,
+        output=output,
         dry_run=options.dry_run,
         fail_fast=options.fail_fast,
         max_pixels=MAX_PIXELS if megapixels is None else int(megapixels * 1e6),
         shard=None if options.shard is None else Shard.parse(options.shard),
-        settings=spec.settings().with_bit_depth(bit_depth),
+        settings=output.applied_to(spec.settings()),
     )
 
 
@@ -145,7 +173,7 @@ def _close(log: LineFile) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What has ended a run before its time."""
+    """The cause of an early end of a run, as the end of a sentence."""
     if isinstance(error, Stopped):
         return f"by {signal.Signals(error.signal_number).name}"
     if isinstance(error, BrokenPipeError):

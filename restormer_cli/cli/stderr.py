@@ -1,4 +1,4 @@
-"""Lines for people, on stderr."""
+"""Prints lines for people on stderr."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from restormer_cli.system.terminal import harmless
 
 
 def complain(text: str) -> None:
-    """Print a line for people on stderr; work counts, not what is said of it."""
+    """Print a line for people on stderr; if that fails, go on."""
     with contextlib.suppress(OSError):
         print(harmless(text), file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from restormer_cli.cli.stderr import complain
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.system.files import is_file
 from restormer_cli.system.limits import check_address_space
-from restormer_cli.system.terminal import harmless, shown_on
+from restormer_cli.system.terminal import harmless, short, shown_on
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import (
@@ -38,7 +38,8 @@ def list_weights() -> None:
     """List all official and embedded files: size, hash, licence, task, and where they are."""
     if os.environ.get("RESTORMER_HOME"):
         home()  # says so if it names no folder; having none at all is no obstacle
-    rows = [("NAME", "SIZE", "HASH", "LICENCE", "WHERE", "TASK")]
+    rows = [("NAME", "SIZE", "HASH", "LICENCE")]
+    below: list[list[str]] = [["tasks, and where it is"]]
     for known in known_files():
         path = known.find()
         size = known.size if path is None else path.stat().st_size
@@ -48,14 +49,15 @@ def list_weights() -> None:
                 "?" if size is None else format_bytes(size),
                 _hash_state(known, path),
                 known.licence,
-                "not here" if path is None else str(path),
-                ", ".join(known.labels),
             )
         )
+        below.append([*known.labels, "not here" if path is None else short(path)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    for row, lines in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
+        for line in lines:
+            print(shown_on(sys.stdout, f"    {line}"))
 
 
 def _hash_state(known: KnownFile, path: Path | None) -> str:
@@ -120,7 +122,7 @@ def _choose(names: Sequence[str], everything: bool) -> list[KnownFile]:
 
 
 def _elsewhere(known: KnownFile) -> Path | None:
-    """A right file in a place that downloads do not go to, such as a checkout."""
+    """Find a right file outside the download folder, in a checkout, say."""
     path = known.find()
     if path is None:
         return None
@@ -132,10 +134,10 @@ def _elsewhere(known: KnownFile) -> Path | None:
 
 
 class _DownloadConsole(Progress):
-    """Shows how downloads go: a :class:`restormer_cli.weights.download.Listener`."""
+    """Shows downloads: a :class:`restormer_cli.weights.download.Listener`."""
 
     def __init__(self) -> None:
-        super().__init__(self._last_line, unit="B", unit_scale=True)
+        super().__init__(lambda: self._text, unit="B", unit_scale=True)
         self._file = ""
         self._text = ""
 
@@ -150,9 +152,6 @@ class _DownloadConsole(Progress):
             self.close()
             self._file = name
         self.show(done, total, name)
-
-    def _last_line(self) -> str:
-        return self._text
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""How good results are: metrics, protocols, the papers' tables.
+"""Measures results: metrics, protocols, the papers' tables.
 
-*Metric*: PSNR, SSIM or MAE of a result against its target. *Protocol*: how a paper measures, that
-is in which colours, with which window and border. *Pairing*: which target belongs to a result.
-*Run log*: what ``--log-json`` wrote when the results were made. *Table*: data sets of a paper with
-its published figures, as YAML in ``papers``.
+*Metric*: a number for the closeness of a result to its target, such as PSNR. *Protocol*: the way a
+paper measures: colours, window and border. *Pairing*: the targets that belong to the results. *Run
+log*: the lines that ``--log-json`` wrote when the results were made. *Table*: data sets of a paper
+with its published figures, as YAML in ``papers``.
 
 May import api, executors and all below, but not report. Prints nothing.
 """

@@ -1,16 +1,15 @@
-"""How close a folder of results is to its targets: a score an image, and their mean."""
+"""Evaluates a folder of results against their targets: a score for each image, and the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 from restormer_cli.batch.discovery import Listing, list_images
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, in_order
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import Metrics, mean_metrics
 from restormer_cli.evaluation.pairing import pair_names
 from restormer_cli.evaluation.protocols import find_protocol
 from restormer_cli.images.reading import read_image
@@ -20,38 +19,33 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Score:
-    """The metrics of one image, or of all in the mean."""
+class Score(Metrics):
+    """The metrics of one image, or the mean of all."""
 
     name: str
-    psnr: float
-    ssim: float
-    mae: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of comparing two folders."""
+    """The result of comparing two folders."""
 
     protocol: str
     scores: list[Score] = field(default_factory=list)
-    """One an image, in natural order of their names."""
+    """One for each image, in natural order of their names."""
     errors: dict[str, str] = field(default_factory=dict)
-    """Results that could not be compared, and a sentence each."""
+    """Results that could not be compared, each with the reason."""
     unmatched_results: list[str] = field(default_factory=list)
     """Results without a target."""
     unmatched_targets: list[str] = field(default_factory=list)
     """Targets without a result."""
     notices: list[str] = field(default_factory=list)
-    """What else lies in the folders and a person should know of."""
+    """Sentences on other contents of the folders."""
 
     @property
     def mean(self) -> Score | None:
-        """The mean of each metric over all scores; None if there are none.
-
-        One infinite PSNR makes the mean infinite, as in the papers' scripts.
-        """
-        return mean_score(self.scores)
+        """The mean of all scores, as :func:`mean_metrics`; None if there are none."""
+        mean = mean_metrics(self.scores)
+        return None if mean is None else Score(**mean.figures, name=MEAN)
 
     @property
     def complete(self) -> bool:
@@ -68,16 +62,6 @@ class Evaluation:
         ]
 
 
-def mean_score(scores: Iterable[Score]) -> Score | None:
-    """The mean of each metric; None of nothing."""
-    rows = list(scores)
-    if not rows:
-        return None
-    return Score(
-        MEAN, fmean(s.psnr for s in rows), fmean(s.ssim for s in rows), fmean(s.mae for s in rows)
-    )
-
-
 def evaluate_folder(
     result_dir: Path,
     target_dir: Path,
@@ -92,20 +76,20 @@ def evaluate_folder(
     Parameters
     ----------
     protocol
-        A name in :data:`PROTOCOLS`.
+        A name in :data:`restormer_cli.evaluation.protocols.PROTOCOLS`.
     recursive
         Walk sub-folders, which must have the same names on both sides.
     max_memory
-        Bytes that the peak of this process must stay under; by default most of what is free may
-        be taken. It decides how many pairs are measured together.
+        Most bytes of main memory that this process may take; by default most of the free memory.
+        It decides how many pairs are measured together.
     progress
-        Called with the number of results dealt with and that of all.
+        Called with the number of results that are done and of all.
 
     Raises
     ------
     UsageError
-        If a folder does not exist or holds no image, or there is no such protocol. What is wrong
-        with one image is in ``errors``.
+        If a folder does not exist or holds no image, or there is no such protocol. Errors of
+        single images are in :attr:`Evaluation.errors`.
     """
     method = find_protocol(protocol)
     result_dir, target_dir = Path(result_dir), Path(target_dir)
@@ -136,7 +120,7 @@ def evaluate_folder(
         if isinstance(found, ImageError):
             evaluation.errors[pair[0]] = str(found)
         else:
-            evaluation.scores.append(Score(pair[0], *astuple(found)))
+            evaluation.scores.append(Score(**found.figures, name=pair[0]))
         if progress is not None:
             progress(number, len(pairing.pairs))
     return evaluation

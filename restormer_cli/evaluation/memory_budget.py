@@ -1,8 +1,7 @@
-"""How many images may be looked at together: threads, and the memory that they share.
+"""Threads that read images together, within a budget of memory.
 
-What an image takes is told from its header, before it is read. A :class:`MemoryBudget` lets as
-many threads work as what they take fits into, so one large pair is measured alone and many small
-ones together.
+The memory for an image is computed from its header, before it is read. A :class:`MemoryBudget` lets
+threads work while their images fit, so a large pair is measured alone and many small ones together.
 """
 
 from __future__ import annotations
@@ -30,27 +29,24 @@ Value = TypeVar("Value")
 
 #: Reading and comparing release the interpreter's lock; more threads would mostly take memory.
 WORKERS = min(4, os.cpu_count() or 1)
-#: Libraries that are loaded at the first image, and what allocators keep for each thread.
+#: Bytes of libraries that are loaded at the first image, and of allocators for each thread.
 OVERHEAD_BYTES = 128 * 2**20
-#: Bytes a sample that decoding takes at most for a moment: the decoders' buffers and the copies
-#: that turn colours, bits and the picture to where they belong.
+#: Most bytes for each sample while an image is decoded: buffers, and copies that convert colours
+#: and depth and turn the picture upright.
 DECODING_COPIES = 5
 SAMPLES = 3
 PNG_BIT_DEPTH = 24
-#: Formats of 8 bit.
-SHALLOW = frozenset({"WebP", "BMP", "GIF", "AVIF"})
 #: ``cv::Error::StsNoMem``, whose name in Python depends on the version.
 OPENCV_NO_MEMORY = -4
 
 
 class MemoryBudget:
-    """The memory that all images at hand may take together.
+    """The memory that all images may take together.
 
     Parameters
     ----------
     max_memory
-        Bytes that the peak of this process must stay under; by default most of what is free now
-        may be taken.
+        Most bytes of main memory that this process may take; by default most of the free memory.
     """
 
     def __init__(self, max_memory: int | None = None) -> None:
@@ -66,12 +62,12 @@ class MemoryBudget:
         self._change = threading.Condition()
 
     def check(self, needed: int) -> None:
-        """Refuse what can never fit.
+        """Check that so many bytes can ever fit.
 
         Raises
         ------
         ImageError
-            If it is more than all there is.
+            If they are more than the whole budget.
         """
         if needed > self.total:
             least = format_bytes(needed + self._taken)
@@ -79,12 +75,12 @@ class MemoryBudget:
 
     @contextlib.contextmanager
     def take(self, needed: int) -> Iterator[None]:
-        """Wait until so many bytes are left, and have them for as long as the context lasts.
+        """Wait until so many bytes are left, and take them until the context ends.
 
         Raises
         ------
         ImageError
-            As :meth:`check`, and if memory runs out all the same.
+            As :meth:`check`, and if memory runs out nevertheless.
         """
         self.check(needed)
         with self._change:
@@ -108,7 +104,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class Claim:
-    """What an image file will take in memory, as its header claims."""
+    """The memory for an image, by the header of its file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,15 +119,15 @@ class Claim:
             header = header_of(file)
             codec = find_codec(header)
             self.height, self.width = codec.measure(header)
-            shallow = codec.name in SHALLOW
+            deep = codec.deep
             if codec.name == "PNG":
                 file.seek(PNG_BIT_DEPTH)
-                shallow = file.read(1) <= b"\x08"
-            self.sample_bytes = 1 if shallow else 2
+                deep = file.read(1) > b"\x08"
+            self.sample_bytes = 2 if deep else 1
 
     @property
     def samples(self) -> int:
-        """Pixels times channels, at most."""
+        """Most samples: pixels times channels."""
         return self.height * self.width * SAMPLES
 
     @property
@@ -141,20 +137,21 @@ class Claim:
 
     @property
     def decoding(self) -> int:
-        """Bytes that reading takes at most beside the pixels that come of it."""
+        """Most bytes that decoding needs beside the pixels."""
         return self.file_bytes + DECODING_COPIES * self.held
 
 
 def comparison_bytes(
     paths: Iterable[Path], compare: Callable[[int, int], int] | None = None
 ) -> int:
-    """What it takes to look at some images: one decoded at a time, at most two held.
+    """Bytes to read images one after the other, hold two of them, and compare these.
 
     Parameters
     ----------
+    paths
+        The images.
     compare
-        Gives, for height and width, the bytes that comparing two images takes beside their
-        pixels.
+        Returns the bytes to compare two images of a height and width, beside their pixels.
     """
     claims = [Claim(path) for path in paths]
     held = sum(sorted((claim.held for claim in claims), reverse=True)[:2])
@@ -166,7 +163,7 @@ def comparison_bytes(
 def in_order(
     function: Callable[[Item], Value], items: Iterable[Item], workers: int = WORKERS
 ) -> Iterator[Value]:
-    """What comes of each item, in their order, by threads that are a few items ahead."""
+    """Call a function for each item, in threads that are a few items ahead; results in order."""
     ahead: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

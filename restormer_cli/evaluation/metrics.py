@@ -1,23 +1,20 @@
-"""What PSNR, SSIM and MAE mean in each paper: planes, formulas and the protocols made of them.
+"""The metrics, :class:`Metrics`: a row for each. How they are computed, strip by strip.
 
-A protocol says which planes of two images are compared and which SSIM is meant. All figures are
-computed in float64 on planes in [0, 1], which changes none of them: the constants of SSIM scale
-with the data range. MAE is the mean of ``|a - b|`` over those planes. Planes exist for strips of
-rows only, with as many rows around them as a window of SSIM looks at; the sums are those of whole
-images.
-
-Where scikit-image and the papers' scripts differ is said at each protocol; the figures there were
-measured on scikit-image's photographs astronaut, chelsea, coffee and rocket, 300×451 to 512×512
-pixels, with noise of σ 3 and 10 (of 255) and with a blur of σ 1.5 pixels.
+A protocol (:mod:`restormer_cli.evaluation.protocols`) says which planes of two images are compared
+and which SSIM is meant. Metrics are computed in float64 on planes in [0, 1]. The data range does
+not change them: the constants of SSIM scale with it. Planes are made for one strip of rows at a
+time, with as many rows around it as a window of SSIM reaches; the sums are those of whole images.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import Annotated, Any, get_type_hints
 
 import cv2
 import numpy as np
@@ -50,20 +47,11 @@ ALIGNMENT_BYTES = 132
 _skimage: Any = skimage.metrics
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """PSNR in dB (infinite where nothing differs), SSIM, and MAE on the scale of [0, 1]."""
-
-    psnr: float
-    ssim: float
-    mae: float
-
-
 # --- the planes that are compared ---------------------------------------------------------------
 
 
 def rgb_planes(pixels: Pixels) -> Planes:
-    """All channels, in [0, 1] whatever the bit depth."""
+    """All channels, in [0, 1] for any bit depth."""
     planes: Planes = pixels / np.float64(np.iinfo(pixels.dtype).max)
     return planes
 
@@ -71,9 +59,9 @@ def rgb_planes(pixels: Pixels) -> Planes:
 def y_plane(pixels: Pixels) -> Planes:
     """Luma of BT.601 in studio range, rounded to the image's own bit depth.
 
-    MATLAB's ``rgb2ycbcr`` gives uint8 for uint8 and uint16 for uint16, so what the deraining
-    script compares has been rounded: 16 to 235 in 8 bit. Halves go up. An image of one channel is
-    taken for luma already, as in that script.
+    MATLAB's ``rgb2ycbcr`` gives uint8 for uint8 and uint16 for uint16, so the deraining script
+    compares rounded values: 16 to 235 in 8 bit. Halves go up. An image of one channel is already
+    luma, as in that script.
     """
     if pixels.shape[2] == 1:
         return rgb_planes(pixels)
@@ -97,7 +85,7 @@ def gray_plane(pixels: Pixels) -> Planes:
 
 @dataclass(frozen=True)
 class Similarity:
-    """One meaning of SSIM: the map of it, and which of its values count."""
+    """A kind of SSIM: its map, and the values of it that count."""
 
     map: Callable[[Planes, Planes], Planes]
     """SSIM at every sample of a result and its target."""
@@ -111,12 +99,12 @@ class Similarity:
         return self.window // 2
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse images that are smaller than the window.
+        """Check that a window fits into an image.
 
         Raises
         ------
         ImageError
-            If none fits.
+            If none does.
         """
         if not self.borders and min(height, width) < self.window:
             raise ImageError(
@@ -125,27 +113,18 @@ class Similarity:
             )
 
 
+def _uniform_map(result: Planes, target: Planes, **options: Any) -> Planes:
+    _, ssim_map = _skimage.structural_similarity(
+        target, result, data_range=1, channel_axis=2, full=True, **options
+    )
+    planes: Planes = ssim_map
+    return planes
+
+
 def _gaussian_map(result: Planes, target: Planes) -> Planes:
-    _, ssim_map = _skimage.structural_similarity(
-        target,
-        result,
-        data_range=1,
-        gaussian_weights=True,
-        sigma=SIGMA,
-        use_sample_covariance=False,
-        channel_axis=2,
-        full=True,
+    return _uniform_map(
+        result, target, gaussian_weights=True, sigma=SIGMA, use_sample_covariance=False
     )
-    planes: Planes = ssim_map
-    return planes
-
-
-def _uniform_map(result: Planes, target: Planes) -> Planes:
-    _, ssim_map = _skimage.structural_similarity(
-        target, result, data_range=1, channel_axis=2, full=True
-    )
-    planes: Planes = ssim_map
-    return planes
 
 
 def _volume_map(result: Planes, target: Planes) -> Planes:
@@ -175,22 +154,123 @@ def _blur_volume(planes: Planes) -> Planes:
 
 
 #: As in Wang's ``ssim_index.m``: a Gaussian window, where it fits whole into the image; the mean
-#: over the planes. scikit-image gives it if asked for this window; what it does by default, the
-#: uniform one, comes out 0.002 lower to 0.03 higher.
+#: over the planes. scikit-image has it as an option; its default, the uniform window, gives 0.002
+#: less to 0.03 more.
 GAUSSIAN = Similarity(_gaussian_map, WINDOW)
 #: As scikit-image computes it by default: a uniform window, sample covariance.
 UNIFORM = Similarity(_uniform_map, UNIFORM_WINDOW)
 #: As MATLAB's own ``ssim`` computes it for an array of H×W×3, which it takes for a volume: the
-#: Gaussian window is 11×11×11, so it runs across the channels too, and whatever lies outside
-#: repeats the nearest sample. Every voxel counts. scikit-image has no such mode (it wants 11
-#: channels).
+#: Gaussian window is 11×11×11, so it runs across the channels too, and samples outside repeat the
+#: nearest one. Every voxel counts. scikit-image cannot do this (it needs 11 channels).
 VOLUME = Similarity(_volume_map, WINDOW, borders=True)
 
 
 # --- metrics, strip by strip --------------------------------------------------------------------
 
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a result and its target, and the rows around them that SSIM needs."""
+
+    result: Planes
+    target: Planes
+    mask: Planes | None
+    """1 where a sample counts, 0 elsewhere; None if all count."""
+    similarity: Similarity
+    own: slice
+    """The rows of the strip itself."""
+    inner: tuple[slice, slice]
+    """Rows and columns of the strip itself at which values of SSIM count."""
+
+    @functools.cached_property
+    def difference(self) -> Planes:
+        """The result minus its target, in the strip's own rows."""
+        return self.result[self.own] - self.target[self.own]
+
+    def total(self, values: Planes, part: slice | tuple[slice, slice]) -> Total:
+        """Sum the values at some rows and columns, as far as the mask lets them count."""
+        if self.mask is None:
+            return float(values.sum()), values.size
+        return float((values * self.mask[part]).sum()), float(self.mask[part].sum())
+
+
+Total = tuple[float, float]
+"""A sum of values, and how many values it has."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table: how a metric is computed, and how it is shown."""
+
+    label: str
+    """In tables and reports."""
+    total: Callable[[Strip], Total]
+    """Computes the metric in one strip. The totals of all strips make one mean."""
+    finish: Callable[[float], float] = float
+    """Turns the mean into the metric."""
+    unit: str = ""
+    decimals: int = 4
+    paper_decimals: int = 3
+    """Of published figures."""
+    higher_is_better: bool = True
+
+
+def _squared_error(strip: Strip) -> Total:
+    return strip.total(np.square(strip.difference), strip.own)
+
+
+def _decibels(error: float) -> float:
+    return 10 * math.log10(1 / error) if error else math.inf
+
+
+def _absolute_error(strip: Strip) -> Total:
+    return strip.total(np.abs(strip.difference), strip.own)
+
+
+def _similarity(strip: Strip) -> Total:
+    values = strip.similarity.map(strip.result, strip.target)
+    return strip.total(values[strip.inner], strip.inner)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How close a result is to its target: the table of all metrics, a row for each.
+
+    The name of a row is its key in JSON, CSV and ``papers/*.yml``. PSNR is infinite where nothing
+    differs. MAE is the mean absolute error of values in [0, 1].
+    """
+
+    psnr: Annotated[
+        float, Metric("PSNR", _squared_error, _decibels, unit="dB", decimals=2, paper_decimals=2)
+    ]
+    ssim: Annotated[float, Metric("SSIM", _similarity)]
+    mae: Annotated[float, Metric("MAE", _absolute_error, higher_is_better=False)]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Each metric by its name."""
+        return {key: getattr(self, key) for key in METRICS}
+
+
+METRICS: Mapping[str, Metric] = {
+    key: hint.__metadata__[0] for key, hint in get_type_hints(Metrics, include_extras=True).items()
+}
+"""The rows of :class:`Metrics`, by name."""
+
+
+def mean_metrics(rows: Iterable[Metrics]) -> Metrics | None:
+    """The mean of each metric over all images; None if there are none.
+
+    One infinite PSNR makes the mean infinite, as in the papers' scripts.
+    """
+    images = [metrics.figures for metrics in rows]
+    if not images:
+        return None
+    return Metrics(**{key: fmean(image[key] for image in images) for key in METRICS})
+
+
 Rows = Callable[[int, int], tuple[Planes, Planes, Planes | None]]
-"""Rows ``[first, last)`` of a result and its target, and a mask of what counts; None: all."""
+"""Gives rows ``[first, last)`` of a result, of its target and of the mask, or None."""
 
 
 def strips(height: int, width: int, channels: int) -> list[tuple[int, int]]:
@@ -204,40 +284,50 @@ def strips(height: int, width: int, channels: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _measure(shape: tuple[int, int, int], rows: Rows, similarity: Similarity) -> Metrics:
-    """All three metrics of planes ``(H, W, C)`` that are made when they are looked at."""
+def measure(shape: tuple[int, int, int], rows: Rows, similarity: Similarity) -> Metrics:
+    """Compute all metrics of two images.
+
+    Parameters
+    ----------
+    shape
+        Height, width and channels of the planes.
+    rows
+        Called for each strip, with the first row and the one after the last.
+    similarity
+        The SSIM that is meant.
+
+    Raises
+    ------
+    ImageError
+        If the images are smaller than the window of SSIM.
+    """
     height, width, _ = shape
     similarity.check_size(height, width)
     halo = similarity.halo
     border = 0 if similarity.borders else halo
-    squared = absolute = covered = similar = weights = 0.0
+    sums, counts = dict.fromkeys(METRICS, 0.0), dict.fromkeys(METRICS, 0.0)
     for a, b in strips(*shape):
         first = max(a - halo, 0)
-        result, target, mask = rows(first, min(b + halo, height))
-        own = slice(a - first, b - first)
-        difference = result[own] - target[own]
-        absolute += float(np.abs(difference).sum())
-        squared += float(np.square(difference, out=difference).sum())
-        covered += difference.size if mask is None else float(mask[own].sum())
-        # Of the strip's own rows those whose window fits.
         inner = slice(max(a, border) - first, min(b, height - border) - first)
-        part = (inner, slice(border, width - border))
-        values = similarity.map(result, target)[part]
-        similar += float(values.sum() if mask is None else (values * mask[part]).sum())
-        weights += values.size if mask is None else float(mask[part].sum())
-    error = squared / covered
-    return Metrics(
-        psnr=10 * math.log10(1 / error) if error else math.inf,
-        ssim=similar / weights,
-        mae=absolute / covered,
-    )
+        strip = Strip(
+            *rows(first, min(b + halo, height)),
+            similarity,
+            own=slice(a - first, b - first),
+            inner=(inner, slice(border, width - border)),
+        )
+        for key, metric in METRICS.items():
+            total, count = metric.total(strip)
+            sums[key] += total
+            counts[key] += count
+    means = {key: sums[key] / counts[key] for key in METRICS}
+    return Metrics(**{key: metric.finish(means[key]) for key, metric in METRICS.items()})
 
 
 # --- alignment ----------------------------------------------------------------------------------
 
 
 def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
-    """Bring a result to where its target is, as the RealBlur benchmark does.
+    """Align a result with its target, as the RealBlur benchmark does.
 
     The result is scaled so that its squared distance to the target is least, then warped by the
     homography that maximises the enhanced correlation coefficient of the gray images
@@ -248,12 +338,12 @@ def align(result: Pixels, target: Pixels) -> tuple[Floats, Floats]:
     ndarray
         The result, float32 ``(H, W, C)``.
     ndarray
-        The mask of where it has pixels, float32 ``(H, W)``.
+        A mask, float32 ``(H, W)``: 1 where the result has pixels.
 
     Raises
     ------
     ImageError
-        If the images cannot be aligned, having nothing in common or no structure at all.
+        If the images cannot be aligned, because they have nothing in common or no structure.
     """
     height, width = target.shape[:2]
     product = power = 0.0

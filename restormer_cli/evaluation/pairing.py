@@ -1,4 +1,4 @@
-"""Which result belongs to which target: by name, with the usual data sets' ways, or in order."""
+"""Pairs results with targets: by name, also as usual data sets name them, or in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from restormer_cli.errors import UsageError
 
-#: Words by which data sets tell an input from its target: ``rain-1`` and ``norain-1`` (Rain100),
+#: Words in data sets that tell inputs from targets: ``rain-1`` and ``norain-1`` (Rain100),
 #: ``1_rain`` and ``1_clean`` (Raindrop), ``scene1_blur_1`` and ``scene1_gt_1`` (RealBlur),
 #: ``0001_NOISY_SRGB_010`` and ``0001_GT_SRGB_010`` (SIDD).
 MARKS = frozenset(
@@ -21,12 +21,12 @@ MARKS = frozenset(
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which files are compared, and which cannot be. Names are relative to their folder."""
+    """Pairs of files, and files without a pair. Names are relative to their folder."""
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     """Result and target."""
     errors: dict[str, str] = field(default_factory=dict)
-    """Results that could belong to several targets, or share one, and a sentence each."""
+    """Results that could belong to several targets, or share one, each with a sentence."""
     unmatched_results: list[str] = field(default_factory=list)
     unmatched_targets: list[str] = field(default_factory=list)
 
@@ -34,9 +34,9 @@ class Pairing:
 def pair_names(results: list[str], targets: list[str]) -> Pairing:
     """Find the target of each result by name.
 
-    The same name but for the suffix is sought first (``a.png`` and ``a.jpg``; also ``a.jpg.png``,
-    as results are called that would share a name). What is left is compared without the words of
-    :data:`MARKS` and without leading zeros. Case does not count.
+    Names that are equal but for the suffix are paired first (``a.png`` and ``a.jpg``; also
+    ``a.jpg.png``, the name of a result that would share its own). The others are compared without
+    the words of :data:`MARKS` and without leading zeros. Case is ignored.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def _unmarked(name: str) -> str:
 
 
 def pair_in_order(results: list[str], targets: list[str]) -> Pairing:
-    """The first result with the first target and so on, as the authors' scripts do.
+    """Pair the first result with the first target and so on, as the authors' scripts do.
 
     Raises
     ------
     UsageError
-        If there are not as many of the one as of the other.
+        If there are more of one than of the other.
     """
     if len(results) != len(targets):
         raise UsageError(

@@ -1,7 +1,6 @@
-"""The paper's tables: which data sets, which network restores them, and the published figures.
+"""The paper's tables: data sets, the networks that restore them, and the published figures.
 
-What a table holds and how it is measured is data: ``papers/<table>.yml``, with these keys, of which
-a set may override the table's.
+A table is data: ``papers/<table>.yml``, with these keys, of which a set may override the table's.
 
 ``network``
     The variant that restores, by its name in :mod:`restormer_cli.tasks`.
@@ -13,9 +12,9 @@ a set may override the table's.
 ``read``
     ``color8`` (the default; of 16 bit the upper 8 count, as in OpenCV), ``color16`` or ``gray8``.
 ``sigma``
-    Of the noise to add, in units of 1/255.
+    Standard deviation of the noise to add, in units of 1/255.
 ``protocol``, ``rounded``
-    How to compare, and whether the result is rounded to 8 bit first, as the authors do who save it.
+    How to compare; and true if the result is rounded to 8 bit first, as it is when it is saved.
 ``paper`` or ``parts``
     The published figures, of the whole set or of parts of it.
 ``windows``
@@ -113,14 +112,14 @@ class Row:
     variant: str | None
     images: int
     ours: Mapping[str, float]
-    """``psnr``, ``ssim`` and ``mae``; empty if not measured."""
+    """By the names of metrics; empty if not measured."""
     paper: Mapping[str, float]
     """Those that the paper reports, and for DPDD ``lpips``, which is not measured here."""
     note: str | None = None
 
     @property
     def label(self) -> str:
-        """How a line of a table begins, such as ``Set12 σ 15 blind``."""
+        """The beginning of a line of a table, such as ``Set12 σ 15 blind``."""
         noise = None if self.sigma is None else f"σ {self.sigma}"
         return " ".join(filter(None, (self.dataset, self.part, noise, self.group)))
 
@@ -163,12 +162,12 @@ def _read_table(path: Path) -> Table:
 
 
 def choose_sets(table: Table, only: Sequence[str], sigmas: Sequence[int]) -> list[DataSet]:
-    """The data sets of a table that a person asks for; all of them if nothing is said.
+    """The data sets of a table that a person asks for; by default all.
 
     Raises
     ------
     UsageError
-        If ``only`` names a set that the table lacks, or nothing is left.
+        If ``only`` names a set that the table lacks, or no set is left.
     """
     names = {name.casefold() for name in only}
     known = {dataset.name.casefold(): dataset.name for dataset in table.sets}

@@ -1,9 +1,9 @@
-"""The paper's tables, measured again with data sets in the authors' layout."""
+"""Measures the paper's tables again, with data sets in the authors' layout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +13,8 @@ import numpy as np
 
 from restormer_cli.batch.discovery import list_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import Metrics, mean_metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_in_order, pair_names
 from restormer_cli.evaluation.paper_tables import (
     AVERAGE,
@@ -49,19 +48,19 @@ def reproduce(
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
-    """Restore the data sets of a table, compare, and give each row as soon as it is known.
+    """Restore the data sets of a table, compare, and yield each row as soon as it is known.
 
-    Whatever is missing is found before work begins.
+    Missing files are found before work begins.
 
     Parameters
     ----------
     table
-        Name or number.
+        Name or number of the table.
     data_dir
         The authors' ``Datasets/test``, or a folder that holds it.
     network
-        Gives what restores for a variant. Called whenever a row needs another variant than the
-        one before it.
+        Returns the function that restores for a variant. Called whenever a row needs another
+        variant than the one before.
     only
         Names of data sets, in any case; by default all of the table.
     sigmas
@@ -70,16 +69,16 @@ def reproduce(
         Pixels of the local windows that ``network`` restores with, by the variant's name: published
         figures are then those for such windows.
     max_memory
-        Bytes that the peak of this process must stay under; by default most of what is free may
-        be taken. An image that reading and comparing cannot fit is refused.
+        Most bytes of main memory that this process may take; by default most of the free memory.
+        An image that does not fit is refused.
     progress
-        Called with the data set and the numbers of its images dealt with and of all.
+        Called with the data set and the numbers of its images that are done and of all.
 
     Returns
     -------
     iterator of Row
-        The data sets in the table's order, then their average if the paper has it and none
-        is left out.
+        The data sets in the table's order, then their average if the paper has it and all were
+        measured.
 
     Raises
     ------
@@ -105,8 +104,8 @@ def _rows(
 ) -> Iterator[Row]:
     restore: Restore | None = None
     before: Variant | None = None
-    means: list[Score] = []
-    counts: list[int] = []
+    means: list[Metrics] = []
+    count = 0
     for dataset, place in work:
         if place is None:
             yield _row(dataset, None, dataset.paper, [])
@@ -121,11 +120,12 @@ def _rows(
             numbers = labels.get(part) if part else None
             chosen = scores if numbers is None else _part(scores, numbers, place, part)
             yield _row(noted, part, figures, chosen)
-        means.append(_mean(scores))
-        counts.append(len(scores))
+        count += len(scores)
+        mean = mean_metrics(scores)
+        if mean is not None:
+            means.append(mean)
     if table.average is not None and len(means) == len(table.sets):
-        ours = _figures(_mean(means))
-        yield Row(AVERAGE, None, None, None, None, sum(counts), ours, table.average)
+        yield Row(AVERAGE, None, None, None, None, count, _figures(means), table.average)
 
 
 # --- where the images are -----------------------------------------------------------------------
@@ -142,7 +142,7 @@ COMBINED = "combined"
 
 
 def _locate(dataset: DataSet, data_dir: Path) -> Path | None:
-    """The folder of a data set with all in it that will be read; None if it is not measured."""
+    """Find the folder of a data set and check its files; None if it is not measured."""
     if dataset.layout == "none":
         return None
     candidates = [data_dir / above / _folder(dataset) for above in ("", "test", "Datasets/test")]
@@ -178,7 +178,7 @@ def _expected(dataset: DataSet) -> str:
 
 @dataclass(frozen=True)
 class _Sample:
-    """One image to restore: float32 ``(H, W, C)``, and what should come of it."""
+    """One image to restore, float32 ``(H, W, C)``, and its target."""
 
     name: str
     image: Floats
@@ -192,8 +192,8 @@ def _measure(
     budget: MemoryBudget,
     notes: list[str],
     progress: Progress | None,
-) -> list[Score]:
-    """Scores in the data set's order; ``notes`` gets what was passed over."""
+) -> list[Metrics]:
+    """Metrics in the data set's order; ``notes`` gets sentences on files that are passed over."""
     scores = []
     if dataset.layout == "blocks":
         count, samples = _blocks(place)
@@ -201,12 +201,11 @@ def _measure(
         count, samples = _files(dataset, place, budget, notes)
     for number, sample in enumerate(samples, start=1):
         try:
-            metrics = _compare(dataset, restore(sample.image), sample.target)
+            scores.append(_compare(dataset, restore(sample.image), sample.target))
         except MemoryError as error:
             raise ImageError(f"{sample.name}: memory ran out") from error
         except ImageError as error:
             raise ImageError(f"{sample.name}: {error}") from error
-        scores.append(Score(sample.name, *astuple(metrics)))
         if progress is not None:
             progress(dataset, number, count)
     return scores
@@ -259,7 +258,7 @@ def _files(
 
 
 def _sample_bytes(dataset: DataSet, paths: list[Path]) -> int:
-    """What reading and comparing take: pixels, float32 of what is restored, and of the result."""
+    """Bytes to read, restore and compare: pixels, and float32 of inputs and result."""
     floats = max(Claim(path).samples for path in paths) * np.dtype(np.float32).itemsize
     compared = comparison_bytes(paths, find_protocol(dataset.protocol).memory)
     # The result, and two that quantising it makes.
@@ -276,7 +275,7 @@ def _names(folder: Path, notes: list[str]) -> list[str]:
 
 
 def _pair(place: Path, inputs: list[str], targets: list[str]) -> Pairing:
-    """By name where that explains every file, else in natural order, as the authors do."""
+    """Pair by name if that pairs every file, else in natural order, as the authors do."""
     pairing = pair_names(inputs, targets)
     if len(pairing.pairs) == len(inputs) == len(targets):
         return pairing
@@ -309,7 +308,7 @@ def _read(path: Path, kind: str) -> Pixels:
 
 
 def add_noise(image: Floats, sigma: float) -> Floats:
-    """The authors' noise: normal, of σ / 255, from the seed 0 anew for each image; not clipped.
+    """Add the authors' noise: normal, of σ / 255, from the seed 0 for each image; not clipped.
 
     Parameters
     ----------
@@ -325,7 +324,7 @@ def add_noise(image: Floats, sigma: float) -> Floats:
 
 
 def _blocks(place: Path) -> tuple[int, Iterator[_Sample]]:
-    """SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
+    """Read SIDD's validation blocks: uint8 ``(40, 32, 256, 256, 3)``, noisy and clean."""
     noisy, clean = (_load_blocks(place / name) for name in BLOCKS.values())
     if noisy.shape != clean.shape:
         raise UsageError(f"{place}: the noisy blocks are {noisy.shape}, the clean {clean.shape}")
@@ -357,7 +356,7 @@ def _load_blocks(path: Path) -> Any:
 
 
 def _numbers(place: Path, part: str) -> list[int]:
-    """Which scenes are indoor or outdoor ones: DPDD's files hold their numbers."""
+    """Numbers of the indoor or outdoor scenes, from a file of DPDD."""
     path = place / LABELS.format(part)
     try:
         if not is_file(path):
@@ -371,25 +370,22 @@ def _no_numbers(path: Path, part: str) -> str:
     return f"{path}: does not hold the numbers of the {part} scenes"
 
 
-def _part(scores: list[Score], numbers: list[int], place: Path, part: str | None) -> list[Score]:
+def _part(
+    scores: list[Metrics], numbers: list[int], place: Path, part: str | None
+) -> list[Metrics]:
     """The scores of the scenes with these numbers, which count from 1."""
     if not numbers or not all(1 <= number <= len(scores) for number in numbers):
         raise UsageError(_no_numbers(place / LABELS.format(part), part or ""))
     return [scores[number - 1] for number in numbers]
 
 
-def _mean(scores: list[Score]) -> Score:
-    mean = mean_score(scores)
-    assert mean is not None
-    return mean
-
-
-def _figures(mean: Score) -> dict[str, float]:
-    return {"psnr": mean.psnr, "ssim": mean.ssim, "mae": mean.mae}
+def _figures(scores: list[Metrics]) -> dict[str, float]:
+    mean = mean_metrics(scores)
+    return {} if mean is None else mean.figures
 
 
 def _row(
-    dataset: DataSet, part: str | None, paper: Mapping[str, float], scores: list[Score]
+    dataset: DataSet, part: str | None, paper: Mapping[str, float], scores: list[Metrics]
 ) -> Row:
     return Row(
         dataset.name,
@@ -398,7 +394,7 @@ def _row(
         dataset.sigma,
         dataset.network,
         len(scores),
-        _figures(_mean(scores)) if scores else {},
+        _figures(scores),
         paper,
         dataset.note,
     )

@@ -1,9 +1,7 @@
-"""How the results in a folder were made, as far as it is known.
+"""Reads how the results in a folder were made, as far as it is known.
 
-Known is what the runs said in the lines of ``--log-json FILE``, and a file of such lines that lies
-in the result folder is found by itself. Where there is none, the folder's own record tells which
-inputs and weights the results came from. :func:`read_run_log` is the only door: whoever wants to
-know how results were made asks here.
+The lines of ``--log-json FILE`` tell; a file of such lines among the results is found by itself.
+Without one, the journals of the folder tell the inputs and weights of the results.
 """
 
 from __future__ import annotations
@@ -26,38 +24,38 @@ from restormer_cli.system.files import file_mode, is_file, real_path, why_no_fil
 from restormer_cli.tasks import Variant, variant_of_weights
 
 REPORT_SUFFIX = ".jsonl"
-#: Characters of a line of ours at most: two paths and an error that names one, all escaped.
+#: Most characters of a line: two paths and an error that names one, all escaped.
 LONGEST_LINE = 1 << 20
-#: After so many without a line of ours a file is taken for somebody else's.
+#: Characters without a line of ours after which a file counts as foreign.
 FOREIGN_CHARACTERS = 1 << 26
 
-#: Keys of a line that speak of the one image; all others are settings of the run.
+#: Keys of a line on its image; all others are settings of the run.
 _OF_IMAGE = frozenset({"input", "result", "status", "seconds", "width", "height", "error"})
-#: What such a line says of an image that it did not touch.
+#: Status of images that a run did not restore.
 _NOTHING_NEW = frozenset({"skipped", "planned"})
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """What a run said of one image."""
+    """The line of one image in a run log."""
 
     input: str
     name: str
-    """The result relative to the result folder, with ``/``; empty if it was given none."""
+    """The result relative to the result folder, with ``/``; empty if there is none."""
     failed: bool
     error: str | None
     seconds: float | None
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Weights, device, precision and whatever else the line says, by its keys."""
+    """Weights, device, precision and other values of the line, by its keys."""
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """The last that was said of each image."""
+    """The last line of each image."""
 
     entries: list[RunLine] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    """What might have said more and could not be read."""
+    """Sentences on files that could not be read."""
 
     @property
     def variants(self) -> list[Variant]:
@@ -68,7 +66,7 @@ class RunLog:
 
     @property
     def settings(self) -> dict[str, Counter[str]]:
-        """How many images were made with each value of each setting."""
+        """The number of images for each value of each setting."""
         counts: dict[str, Counter[str]] = {}
         for entry in self.entries:
             for key, value in entry.settings.items():
@@ -77,13 +75,13 @@ class RunLog:
 
 
 def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
-    """Read what is known of a folder of results.
+    """Read the run log of a folder of results.
 
     Parameters
     ----------
     report
-        A file that ``--log-json`` wrote. By default every ``*.jsonl`` in the folder itself that
-        holds such lines.
+        A file that ``--log-json`` wrote; by default every ``*.jsonl`` in the folder itself with
+        such lines.
 
     Raises
     ------
@@ -118,7 +116,7 @@ def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
 
 
 def _read_record(result_dir: Path) -> Iterator[RunLine]:
-    """What the folder's own record says of the results that are still as they were written."""
+    """Read the journals of the folder, for results that are still as they were written."""
     journal = Journal(result_dir, Settings())
     journal.load()
     for name in journal.entries:
@@ -147,7 +145,7 @@ def _age(path: Path) -> float:
 
 
 def _reports_in(folder: Path) -> list[Path]:
-    """What is called like a report; folders are not meant."""
+    """Files named like run logs."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -161,9 +159,7 @@ def _reports_in(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, of which none is longer than a report's can be.
-
-    Ends early where none was ours for long: ``data.jsonl`` of somebody else may be huge.
+    """Read the lines of a text file; longer ones than a run log can have are cut in pieces.
 
     Raises
     ------
@@ -183,6 +179,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _read_lines(path: Path, result_dir: Path) -> Iterator[RunLine]:
+    """Read the lines of a run log; stop early in a foreign file, which may be huge."""
     folder = real_path(result_dir)
     foreign = 0
     for line in _lines(path):
@@ -201,7 +198,7 @@ def _read_lines(path: Path, result_dir: Path) -> Iterator[RunLine]:
 
 
 def _is_ours(values: Any) -> bool:
-    """True if a line looks like one of a report and can be one in every part."""
+    """True if a value can be a line of a run log, in every part."""
     if not (isinstance(values, dict) and values.keys() >= _OF_IMAGE):
         return False
     seconds, error = values["seconds"], values["error"]
@@ -231,7 +228,7 @@ def _entry(values: Mapping[str, Any], folder: Path) -> RunLine:
 
 
 def _name(result: str, folder: Path) -> str:
-    """A result relative to its folder, also where the folder has been moved since."""
+    """The path of a result relative to its folder, also if that was moved since."""
     if not result:
         return ""
     path = real_path(Path(result).parent) / Path(result).name

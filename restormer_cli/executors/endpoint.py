@@ -1,8 +1,8 @@
-"""The end of a worker that runs in another process: chunks of images in, news of them out.
+"""The end of a worker in another process: takes chunks of images, returns events.
 
-The driver asks and this answers, call by call, over whatever connects the two. Between calls the
-worker goes on: :func:`restormer_cli.batch.worker.work` runs in a thread of its own and takes chunks
-from a queue, so that it reads, restores and writes without a gap while there is one left.
+The driver calls and the endpoint replies, over any connection. The worker runs between calls, too:
+:func:`restormer_cli.batch.worker.work` has a thread of its own and takes chunks from a queue, so
+that it never waits while there is one left.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from restormer_cli.system.stopping import STOPPING
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a call waits for news at most.
+#: Most seconds that a call waits for events.
 PATIENCE = 0.25
-#: Seconds in which more of them are gathered once there are some: a fast worker makes hundreds
-#: of images a second, and the driver may have hundreds of workers.
+#: Seconds in which further events are collected after the first: a fast worker makes hundreds of
+#: images a second, and the driver may have hundreds of workers.
 GATHER = 0.05
 
 #: ``starting`` until the network is loaded. ``ended`` as it was asked to. ``halted`` before: the
@@ -40,29 +40,31 @@ GATHER = 0.05
 #: used any more.
 State = Literal["starting", "working", "ended", "halted", "refused", "deviceless", "broken"]
 #: Name of a method of a :class:`~restormer_cli.batch.worker.Listener`, and arguments to call it
-#: with; or ``log``, with level, text and traceback of what is logged here.
+#: with; or ``log``, with level, text and traceback of a log record.
 Event = tuple[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a worker has to say."""
+    """The answer of a worker to a call."""
 
     state: State
     reason: str = ""
     """Why it was halted or refused, has no device, or is broken."""
     events: list[Event] = field(default_factory=list)
-    """Since the last call."""
+    """Events since the last call."""
     peak_memory: int = 0
 
 
 class WorkerEndpoint:
-    """A worker that is told what to do by another process.
+    """A worker that another process controls.
 
     Parameters
     ----------
     run_options
-        With a ``result_dir`` that is the same path wherever this runs.
+        The options of the run; ``result_dir`` must be a path that is valid in this process.
+    spec
+        The weights, device and precision to restore with.
     """
 
     def __init__(self, run_options: RunOptions, spec: RestorerSpec) -> None:
@@ -77,10 +79,16 @@ class WorkerEndpoint:
         threading.Thread(target=self._work, name="worker", daemon=True).start()
 
     def exchange(self, chunks: Sequence[Sequence[Item]], stop: bool) -> Reply:
-        """Take chunks to restore after those that it has; give what has happened meanwhile.
+        """Queue chunks, and return the events since the last call.
 
-        Returns soon, with nothing if need be. With ``stop`` the worker ends as a run does that
-        is stopped: what is restored is written.
+        Returns soon, if need be without an event.
+
+        Parameters
+        ----------
+        chunks
+            Images to restore after those in the queue.
+        stop
+            End the worker as a run that is stopped: images that are restored are written.
         """
         for chunk in chunks:
             self._chunks.put(chunk)
@@ -140,7 +148,7 @@ class WorkerEndpoint:
             self._change.notify_all()
 
     def tell(self, event: Event, *, news: bool) -> None:
-        """Keep something for the next call; ``news`` is what a call that waits answers with."""
+        """Keep an event for the next call; ``news`` ends a call that waits."""
         with self._change:
             if self._events and event[0] == "advance" == self._events[-1][0]:
                 event = ("advance", (self._events.pop()[1][0] + event[1][0],))
@@ -150,13 +158,13 @@ class WorkerEndpoint:
                 self._change.notify_all()
 
     def check(self) -> None:
-        """Stop in the middle of an image if asked to."""
+        """Raise Stopped, also in the middle of an image, if the worker is to stop."""
         if self._stopping:
             raise Stopped(signal.SIGTERM)
 
 
 class _LogForwarder(logging.Handler):
-    """Hands what is logged in this process to the driver, tracebacks as text."""
+    """Passes the log records of this process to the driver, tracebacks as text."""
 
     def __init__(self, endpoint: WorkerEndpoint) -> None:
         super().__init__(logging.DEBUG)
@@ -169,7 +177,7 @@ class _LogForwarder(logging.Handler):
 
 
 class _Listener:
-    """Hands what a worker tells to its endpoint: a :class:`restormer_cli.batch.worker.Listener`."""
+    """Passes events to the endpoint: a :class:`restormer_cli.batch.worker.Listener`."""
 
     def __init__(self, endpoint: WorkerEndpoint) -> None:
         self._endpoint = endpoint
@@ -191,9 +199,9 @@ class _Listener:
 
 
 def serve(connection: Any, run_options: RunOptions, spec: RestorerSpec) -> None:
-    """Be a worker at the other end of a :class:`multiprocessing.connection.Connection`.
+    """Run a worker at the end of a :class:`multiprocessing.connection.Connection`.
 
-    Ends when it has answered that it is through, or soon after the driver has gone.
+    Returns when the worker has replied that it has ended, or soon after the driver has gone.
     """
     # A terminal sends Ctrl-C to workers, too; the driver tells them what to do about it.
     for number in STOPPING:

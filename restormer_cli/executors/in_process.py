@@ -1,4 +1,4 @@
-"""Restoring in this process."""
+"""The executor that restores in this process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ class InProcess:
 
     def __init__(self, restorer: ImageRestorer | Function, provenance: Provenance) -> None:
         self._restorer, self._provenance = as_image_restorer(restorer), provenance
+        self._streaks = worker.Streaks()
 
     def restore(
         self, run_options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
         reason = worker.work(
-            run_options, journal, self._restorer, self._provenance, [items], tracker
+            run_options,
+            journal,
+            self._restorer,
+            self._provenance,
+            [items],
+            tracker,
+            streaks=self._streaks,
         )
         tracker.summary.reason = reason
+
+    def close(self, tracker: ProgressTracker) -> None: ...
 
     def peak_memory(self) -> int:
         return peak_memory()

@@ -1,4 +1,4 @@
-"""Who restores: this process, one for each GPU of this machine, or the workers of a cluster."""
+"""Chooses the executor: this process, a process for each GPU, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
@@ -14,16 +15,17 @@ from restormer_cli.batch.progress import ProgressTracker
 from restormer_cli.batch.run import Executor
 from restormer_cli.errors import DeviceError, UsageError
 from restormer_cli.executors.in_process import InProcess
-from restormer_cli.executors.scheduler import Scheduler, absolute_path
+from restormer_cli.executors.scheduler import Scheduler
 from restormer_cli.loading import RestorerSpec
-from restormer_cli.system.processors import processors, share_the_machine
+from restormer_cli.system.files import absolute_path
+from restormer_cli.system.processors import processors
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Workers as a person asks for them; None where the machine or the cluster decides."""
+    """The workers that a person asks for; None where the machine or the cluster decides."""
 
     engine: str = "local"
     """``local`` or ``ray``."""
@@ -33,12 +35,12 @@ class ExecutorOptions:
     gpus_per_worker: float | None = None
 
     def check(self, device: str) -> None:
-        """See that this can be had, without looking for devices or clusters.
+        """Check that the options fit together, without looking for devices or clusters.
 
         Raises
         ------
         UsageError
-            If it cannot.
+            If they do not, or Ray is not installed.
         """
         if self.engine == "ray":
             if importlib.util.find_spec("ray") is None:
@@ -56,19 +58,19 @@ def start(
     run_options: RunOptions,
     spec: RestorerSpec,
 ) -> Executor:
-    """Make the executor that the options describe; what is used, and why, is logged.
+    """Make the executor that the options describe; log its devices and the reasons.
 
     Raises
     ------
     UsageError
-        If weights, device or cluster are not to be had.
+        If weights, device or cluster are not available.
     """
     # For workers, which may have another working directory.
-    elsewhere = replace(run_options, result_dir=absolute_path(run_options.result_dir))
+    elsewhere = replace(run_options, result_dir=Path(absolute_path(run_options.result_dir)))
     if executor_options.engine == "ray":
         from restormer_cli.executors.ray_cluster import RayCluster
 
-        file = replace(spec.file, path=absolute_path(spec.file.path))
+        file = replace(spec.file, path=Path(absolute_path(spec.file.path)))
         spec = replace(spec, file=file)
         return Scheduler(RayCluster(executor_options, elsewhere, spec))
     specs = share_out(executor_options, spec)
@@ -101,18 +103,21 @@ class _CpuInstead:
             self._executor.restore(run_options, journal, items, tracker)
         except DeviceError as error:  # so no image has been begun
             logger.warning(f"{str(error).partition(';')[0]}; the CPU is used")
+            self._executor.close(tracker)
             self._executor = _in_process(self._on_cpu)
             self._executor.restore(run_options, journal, items, tracker)
+
+    def close(self, tracker: ProgressTracker) -> None:
+        self._executor.close(tracker)
 
     def peak_memory(self) -> int:
         return self._executor.peak_memory()
 
 
 def share_out(executor_options: ExecutorOptions, spec: RestorerSpec) -> list[RestorerSpec]:
-    """A spec for each process of this machine; all devices in turn."""
+    """Make a spec for each process of this machine, with all devices in turn."""
     found = [spec.device]
     if spec.device in {"auto", "cuda"}:
-        share_the_machine()  # before PyTorch is loaded
         from restormer_cli.network.devices import spread
 
         several = spread(spec.device)

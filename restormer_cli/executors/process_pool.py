@@ -25,7 +25,9 @@ class ProcessPool:
 
     Parameters
     ----------
-    recipes
+    run_options
+        The options of the run.
+    specs
         One for each process.
     """
 
@@ -69,7 +71,7 @@ class ProcessPool:
             self._end(worker)
 
     def _end(self, worker: int) -> str:
-        """Be sure that a process is gone; how it ended."""
+        """Make sure that a process is gone; return how it ended."""
         process = self._processes.pop(worker, None)
         if process is None:
             return ""

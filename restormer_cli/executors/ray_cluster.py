@@ -1,9 +1,8 @@
 """Workers on a cluster of Ray, which places them and starts them again when they are lost.
 
-Each worker is an actor around :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`. What it
-had in hand when it was lost goes to any other: Ray itself would keep it for this very actor, which
-may wait for room for hours after its node has gone. So all that this module does is to connect and
-to carry calls.
+Each worker is an actor around :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`. The images
+of a lost worker go to any other: Ray itself would keep them for this very actor, which may wait for
+hours until a node has room. So this module only connects and passes calls.
 """
 
 from __future__ import annotations
@@ -43,6 +42,13 @@ class RayCluster:
 
     Parameters
     ----------
+    executor_options
+        Address, number and size of the workers.
+    run_options
+        The options of the run, with paths that are valid on every node.
+    spec
+        The weights, device and precision to restore with.
+
     Raises
     ------
     UsageError
@@ -130,15 +136,15 @@ class RayCluster:
 
 
 def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many workers fit on a node."""
+    """The number of workers that fit on a node."""
     room = int(node.get("CPU", 0) // cpus)
     return min(room, int(node.get("GPU", 0) / gpus)) if gpus else room
 
 
 def _connect(address: str | None) -> Any:
-    """The module ``ray``, connected to a cluster, or to one that is started here for this run.
+    """Return the module ``ray``, connected to a cluster or to one started for this run.
 
-    Ray would look for a cluster itself, but try for minutes to reach one that is dead.
+    Ray itself would look for a cluster, too, but try for minutes to reach a dead one.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None or address == "auto":
@@ -168,7 +174,7 @@ def _connect(address: str | None) -> Any:
 
 
 def _cluster_of_this_machine() -> str | None:
-    """The address of the cluster that ``ray start`` has made here, if it is up."""
+    """The address of the cluster that ``ray start`` began on this machine, if it is up."""
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     with contextlib.suppress(OSError, ValueError, UsageError):
         address = note.read_text(encoding="utf-8").strip()
@@ -191,7 +197,7 @@ def _see_that_it_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of ours."""
+    """Keep our signal handlers, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -204,5 +210,5 @@ def _own_signals() -> Iterator[None]:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """What an error of Ray says; where it wraps another one, that is the last."""
+    """The lines of an error of Ray; the last is that of an error it wraps."""
     return [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]

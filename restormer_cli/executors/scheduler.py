@@ -1,19 +1,17 @@
-"""Several workers on one run: images go out in chunks, faults are survived, each is told once.
+"""The scheduler: hands chunks of images to several workers, and survives the loss of any.
 
-The driver moves no pixels. It hands each worker two chunks, so that one is there when the other is
-done, and makes them so large that a worker needs a few seconds for one, but smaller towards the
-end, so that all end together. Of a million images no more are under way.
+The driver moves no pixels. Each worker has two chunks, so that one is there when the other is done.
+A chunk takes a few seconds, and less towards the end, so that all workers end together. No other
+images are in the hands of workers, even of a million.
 
-When a worker is lost, what it had in hand is done again. Each of those images is then given to a
-worker alone, since one of them may be the cause: who loses three workers has failed. Results
-appear whole or not at all, so doing an image twice harms nothing; whatever is told of it a second
-time is passed over.
+When a worker is lost, its images are restored again. Each of them is then given to a worker alone,
+since it may be the cause: an image that loses three workers has failed. Results appear whole or
+not at all, so restoring an image twice harms nothing, and its second outcome is ignored.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,52 +28,50 @@ from restormer_cli.batch.worker import FAIL_FAST, LAST_WRITE_SECONDS
 from restormer_cli.errors import DeviceError, UsageError
 from restormer_cli.executors.endpoint import PATIENCE, Reply
 from restormer_cli.system.atomic import sweep
+from restormer_cli.system.files import absolute_path
 from restormer_cli.system.stopping import uninterrupted
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a worker should need for a chunk.
 CHUNK_SECONDS = 2.0
-#: Megapixels of a chunk as long as nobody knows how fast a worker is.
+#: Megapixels of a chunk while the speed of a worker is not known.
 FIRST_CHUNK = 0.25
-#: And at least: eight small images, which go through the network together.
+#: Least megapixels of a chunk: eight small images, which are restored together.
 SMALLEST_CHUNK = 8 * 64 * 64 / 1e6
-#: Images in a chunk at most.
+#: Most images in a chunk.
 LONGEST_CHUNK = 256
 #: Chunks that a worker has at once.
 CHUNKS_AHEAD = 2
-#: So many workers an image may lose before it has failed, and a worker may be lost in a row
-#: before it has begun to work.
+#: Workers that an image may lose before it has failed, and losses in a row of a worker that has not
+#: begun to work.
 LOSSES = 3
-#: Seconds without any worker after which it is said.
+#: Seconds without any worker after which a notice says so.
 LONELY_SECONDS = 10.0
-#: Seconds that a worker may need, when it has written its last result, to say so.
+#: Seconds that a worker may need to reply after its last result.
 LAST_WORD_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What a pool says of a worker that is not there any more."""
+    """The reply of a pool for a worker that was lost."""
 
     reason: str
 
 
 class WorkerPool(Protocol):
-    """Workers somewhere, by their numbers.
-
-    Each has a :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`.
-    """
+    """Workers, by number, each with a :class:`~restormer_cli.executors.endpoint.WorkerEndpoint`."""
 
     size: int
 
     def start(self, worker: int) -> None:
-        """Have a worker made, or made anew after it was lost; does not wait for it."""
+        """Start a worker, also one that was lost; does not wait for it."""
 
     def call(self, worker: int, chunks: Sequence[Sequence[Item]], stop: bool) -> None:
-        """Call ``exchange`` of a worker, which has answered the last call; does not wait."""
+        """Call ``exchange`` of a worker that has replied to the last call; does not wait."""
 
     def replies(self, seconds: float) -> Iterable[tuple[int, Reply | Lost]]:
-        """Answers to calls; waits for one, but no longer than this."""
+        """Wait for a reply, up to ``seconds``, and yield all that are there."""
 
     def close(self) -> None:
         """End all workers at once."""
@@ -83,23 +79,24 @@ class WorkerPool(Protocol):
 
 @dataclass
 class _WorkerState:
-    """What the driver knows of a worker."""
+    """The state of a worker, as the driver knows it."""
 
     chunks: list[set[Item]] = field(default_factory=list)
-    """That it has, without those images that are done."""
+    """Chunks that it has, without images that are done."""
     alone: bool = False
-    """True if it is restoring an image that may have lost others."""
+    """True if it is restoring an image that may have caused the loss of others."""
+    started: bool = False
     ready: bool = False
     waiting: bool = False
-    """True if it owes an answer."""
+    """True if it has not replied to the last call."""
     since: float = 0.0
-    """When it was ready."""
+    """Time at which it was ready."""
     done: float = 0.0
     """Megapixels that it has finished since."""
     begun: float = 0.0
-    """Megapixels that came out of its network and are not yet finished."""
+    """Megapixels of images that are not finished."""
     stillborn: int = 0
-    """How often in a row it was lost before it was ready."""
+    """Losses in a row before it was ready."""
     given_up: bool = False
     deviceless: bool = False
     """True if that is since its device cannot be used."""
@@ -111,6 +108,12 @@ class Scheduler:
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
         self.most_memory = 0
+        self.workers: list[_WorkerState] = []
+        #: Images in the hands of workers, as these know them and as the person typed them.
+        self.open: dict[Item, Item] = {}
+        #: Folders where lost workers may have left temporary files.
+        self.wrecks: set[Path] = set()
+        self.stopping = False
 
     def peak_memory(self) -> int:
         return self.most_memory
@@ -119,38 +122,43 @@ class Scheduler:
         self, run_options: RunOptions, journal: Journal, items: list[Item], tracker: ProgressTracker
     ) -> None:
         self.run_options, self.tracker = run_options, tracker
-        self.workers = [_WorkerState() for _ in range(min(self.pool.size, len(items)))]
         self.fresh = deque(items)
         self.left = sum(map(tracker.megapixels, items))  # of those in fresh
-        #: Images that are under way, as workers know them and as the person typed them.
-        self.open: dict[Item, Item] = {}
-        #: Of those, what each has lost.
+        #: Workers that each open image has lost.
         self.losses: dict[Item, list[int]] = {}
-        #: And those of them that nobody has in hand.
+        #: Those of them that no worker has.
         self.suspects: deque[Item] = deque()
-        #: Where workers that were lost may have left something half-written.
-        self.wrecks: set[Path] = set()
-        self.halted = self.stopping = False
+        self.halted = False
         with uninterrupted():
-            self._run()
-        if run_options.shard is None:  # sister shards may be writing there
-            sweep(self.wrecks)
+            self._run(len(items))
 
-    def _run(self) -> None:
-        self.last_ready = time.monotonic()
-        try:
-            for number in range(len(self.workers)):
-                self.pool.start(number)
-            while (self.fresh or self.open) and not self.halted:
-                self._hand_out()
-                self._listen(PATIENCE)
-                self._see_who_is_there()
-                self.tracker.check()
-        finally:
+    def close(self, tracker: ProgressTracker) -> None:
+        self.tracker = tracker
+        with uninterrupted():
             try:
                 self._stop()
             finally:
                 self.pool.close()
+        if self.wrecks and self.run_options.shard is None:  # sister shards may be writing there
+            sweep(self.wrecks)
+
+    def _run(self, images: int) -> None:
+        self.last_ready = time.monotonic()
+        while len(self.workers) < min(self.pool.size, images):
+            self.workers.append(_WorkerState())
+        for number, worker in enumerate(self.workers):
+            worker.since, worker.done = self.last_ready, 0.0  # it may have had nothing to do
+            if not (worker.started or worker.given_up):
+                self._start(number)
+        while (self.fresh or self.open) and not self.halted:
+            self._hand_out()
+            self._listen(PATIENCE)
+            self._see_who_is_there()
+            self.tracker.check()
+
+    def _start(self, number: int) -> None:
+        self.workers[number].started = True
+        self.pool.start(number)
 
     # Handing out
 
@@ -164,7 +172,7 @@ class Scheduler:
         self.pool.call(number, chunks, stop)
 
     def _chunks(self, number: int) -> Iterator[list[Item]]:
-        """What a worker gets now."""
+        """Chunks for a worker."""
         worker = self.workers[number]
         while len(worker.chunks) < CHUNKS_AHEAD and not worker.alone:
             suspect = self._suspect_for(number)
@@ -182,9 +190,9 @@ class Scheduler:
             yield chunk
 
     def _suspect_for(self, number: int) -> Item | None:
-        """An image that has lost others, but not this worker, if there is another one.
+        """An image that has lost workers other than this one, if there are any.
 
-        A device that is out of order would lose every image else.
+        Else a broken device would fail every image.
         """
         ready = {other for other, worker in enumerate(self.workers) if worker.ready}
         for item in self.suspects:
@@ -282,24 +290,24 @@ class Scheduler:
             self._halt(FAIL_FAST)
 
     def _halt(self, reason: str) -> None:
-        """Begin nothing more; the first reason counts."""
+        """Begin no more images; the first reason counts."""
         self.halted = True
         self.tracker.summary.reason = self.tracker.summary.reason or reason
 
     def _as_typed(self, text: str, item: Item | None) -> str:
-        """A sentence with paths as the person gave them; workers know absolute ones."""
+        """Put paths into a sentence as the person typed them; workers know absolute ones."""
         if item in self.open:
             typed = self.open[item]
             for path, short in zip(_paths(item), _paths(typed), strict=True):
                 text = text.replace(str(path), str(short))
         return text.replace(
-            str(absolute_path(self.run_options.result_dir)), str(self.run_options.result_dir)
+            absolute_path(self.run_options.result_dir), str(self.run_options.result_dir)
         )
 
     # Faults
 
     def _lose(self, number: int, reason: str) -> None:
-        """A worker has gone: what it had in hand is to be done again."""
+        """Handle the loss of a worker: its images are to be restored again."""
         worker = self.workers[number]
         if self.stopping:
             worker.ready = False
@@ -325,14 +333,14 @@ class Scheduler:
         if self.workers[number].given_up:
             self._blame(number, f"it was lost {stillborn} times as it began ({reason})")
         elif self.fresh or self.open:
-            self.pool.start(number)
+            self._start(number)
 
     def _unfinished(self, worker: _WorkerState) -> list[Item]:
-        """Images that a worker has and that are not done."""
+        """Images of a worker that are not done."""
         return [item for chunk in worker.chunks for item in chunk if item in self.open]
 
     def _blame(self, number: int, reason: str) -> None:
-        """A worker is of no use; that is the end if it was the last one."""
+        """Give up a worker; raise UsageError if it was the last one."""
         reason = self._as_typed(reason, None)
         if all(worker.deviceless for worker in self.workers):
             raise DeviceError(reason)
@@ -349,7 +357,7 @@ class Scheduler:
             self.last_ready = float("inf")  # say it once
 
     def _stop(self) -> None:
-        """Have all workers write what they have restored; those that need longer are ended."""
+        """Let all workers write their restored images; end those that need too long."""
         self.stopping = True
         until = time.monotonic() + LAST_WRITE_SECONDS + LAST_WORD_SECONDS
         while any(worker.ready for worker in self.workers) and time.monotonic() < until:
@@ -364,9 +372,6 @@ def _paths(item: Item) -> tuple[Path, ...]:
 
 
 def _absolute(item: Item) -> Item:
-    return Item(tuple(map(absolute_path, item.sources)), absolute_path(item.result))
-
-
-def absolute_path(path: Path) -> Path:
-    """The same file for a process that may work in another folder."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+    """The same image for a process that may work in another folder."""
+    sources = tuple(Path(absolute_path(path)) for path in item.sources)
+    return Item(sources, Path(absolute_path(item.result)))

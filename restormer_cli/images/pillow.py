@@ -18,6 +18,8 @@ def open_image(file: BinaryIO, formats: Collection[str]) -> Any:
 
     Raises
     ------
+    NotImplementedError
+        If this Pillow was built without it.
     ValueError
         If it is none of them; and whatever Pillow's parsers raise for damaged ones.
     """
@@ -25,9 +27,13 @@ def open_image(file: BinaryIO, formats: Collection[str]) -> Any:
     file.seek(0)
     head = file.read(16)
     for name in formats:
+        if name not in PIL.Image.OPEN:
+            raise NotImplementedError(f"this version of Pillow does not know {name}")
         factory, accepts = PIL.Image.OPEN[name]
         accepted = accepts is None or accepts(head)
-        if accepted and not isinstance(accepted, str):  # which says why not
+        if isinstance(accepted, str):
+            raise NotImplementedError(accepted)
+        if accepted:
             file.seek(0)
             return factory(file, "")
     raise ValueError("none of these formats")

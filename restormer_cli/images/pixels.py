@@ -19,7 +19,7 @@ def normalise(pixels: Pixels) -> Floats:
 
 
 def quantise(image: Floats, bit_depth: int) -> Pixels:
-    """Clamp to [0, 1] and round half to even, to uint8 or uint16.
+    """Clamp to [0, 1] and round half to even, to uint8, or to uint16 of so many bits.
 
     Raises
     ------
@@ -29,5 +29,5 @@ def quantise(image: Floats, bit_depth: int) -> Pixels:
     if not np.isfinite(image).all():
         raise ImageError("the network gave values that are no numbers; try --precision float32")
     dtype = np.uint8 if bit_depth == 8 else np.uint16
-    scaled = np.clip(image, 0, 1) * np.float32(np.iinfo(dtype).max)
+    scaled = np.clip(image, 0, 1) * np.float32((1 << bit_depth) - 1)
     return np.ascontiguousarray(np.rint(scaled, out=scaled).astype(dtype))

@@ -17,7 +17,7 @@ import numpy as np
 from restormer_cli.errors import ImageError, fault
 from restormer_cli.images.codecs import Codec, find_codec, header_of
 from restormer_cli.images.codecs.base import CMYK_NOTE
-from restormer_cli.images.metadata import find_metadata
+from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.exif import TRANSPOSED
 from restormer_cli.images.picture import Picture
 from restormer_cli.system.files import Stamp, read_file
@@ -29,8 +29,6 @@ CheckSize = Callable[[int, int], None]
 
 #: More than any camera takes; a file that claims more is taken for a decompression bomb.
 MAX_PIXELS = 1 << 30
-#: What libpng takes in width and in height.
-LARGEST_SIDE = 1_000_000
 #: A file of more bytes than these holds something else than one picture, and is not read.
 EXTRA_BYTES, BYTES_PER_PIXEL = 1 << 28, 64
 #: Bytes of a header that are read only to know how long a run will take.
@@ -53,7 +51,7 @@ def load_image(
 ) -> tuple[Picture, Stamp]:
     """Read an image file once its header has been judged, and stamp it.
 
-    Parameters and exceptions are those of :func:`decode_image`.
+    Parameters and exceptions are those of :func:`decode_image`, but that the file is named.
     """
 
     def judge(file: BinaryIO, size: int) -> None:
@@ -68,7 +66,8 @@ def load_image(
                 )
 
     data, stamp = read_file(path, judge)
-    return decode_image(path, data, max_pixels, check_size), stamp
+    with _blamed(path):
+        return decode_image(data, max_pixels, check_size), stamp
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -83,32 +82,31 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def decode_image(
-    path: Path, data: bytes, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
+    data: bytes, max_pixels: int = MAX_PIXELS, check_size: CheckSize | None = None
 ) -> Picture:
-    """Decode an image file; its content decides the format, not its name.
+    """Decode what an image file holds, of whatever format that is.
 
     Of several pages or frames the first is read.
 
     Parameters
     ----------
-    path
-        For messages.
     check_size
         Called with height and width before they cost memory; raises ImageError to refuse them.
 
     Raises
     ------
     ImageError
-        If it is damaged or cut off, of a kind that cannot be read, or too large.
+        If it is damaged or cut off, of a kind that cannot be read, or too large; the sentence
+        does not name the file.
     """
     if not data:
-        raise ImageError(f"{path}: is empty (0 bytes); copy it again from its source")
-    with _blamed(path):
-        codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
-        decoded = codec.decode(data)
-        if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
-            raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
-        found = find_metadata(data)
+        raise ImageError("is empty (0 bytes); copy it again from its source")
+    codec, size = _measured(io.BytesIO(data), max_pixels, check_size)
+    decoded = codec.decode(data)
+    if math.prod(decoded.pixels.shape[:2]) != math.prod(size):
+        raise ImageError(f"is a damaged {codec.name} file: it is of two sizes at once")
+    found = Found()
+    codec.read_metadata(found, data)
     pixels, alpha = decoded.pixels, decoded.alpha
     orientation = found.orientation if decoded.orientation is None else decoded.orientation
     if orientation != 1:
@@ -123,6 +121,7 @@ def decode_image(
         None if alpha is None else np.ascontiguousarray(alpha),
         metadata,
         decoded.notes + lost,
+        decoded.bits,
     )
 
 
@@ -149,11 +148,6 @@ def _measured(
         raise ImageError(f"is a damaged {codec.name} file: it claims {width}×{height} pixels")
     if width * height > max_pixels:
         raise ImageError(_too_large(width, height, max_pixels))
-    if max(width, height) > LARGEST_SIDE:
-        raise ImageError(
-            f"is {width}×{height} pixels; its result would be a PNG, which takes no more than "
-            f"{LARGEST_SIDE} a side, so cut it into parts"
-        )
     if check_size is not None:
         check_size(height, width)
     return codec, (height, width)

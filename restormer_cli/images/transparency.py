@@ -14,6 +14,9 @@ from restormer_cli.images.pixels import normalise, quantise
 #: Of opacity, one part in so many is the least that counts as visible. Below that, what tools
 #: leave in a pixel is seldom a colour, and nobody sees it.
 LEAST_VISIBLE = 32
+#: Level of a background colour, which has 16 bits.
+WHITE = 65535
+ROWS = 64
 
 
 def fill_invisible(pixels: Pixels, alpha: Pixels | None) -> Pixels:
@@ -55,6 +58,20 @@ def with_alpha(picture: Picture, restored: Pixels) -> Picture:
         restored = restored.copy()
         restored[invisible] = _like(picture.pixels[invisible], restored)
     return replace(picture, pixels=restored, alpha=_like(picture.alpha, restored), notes=())
+
+
+def flatten(picture: Picture) -> Picture:
+    """Lay a picture with alpha over its background colour, or over white, as browsers do."""
+    pixels, alpha = picture.pixels, picture.alpha
+    assert alpha is not None
+    largest = np.float32(np.iinfo(pixels.dtype).max)
+    ground = np.array(picture.metadata.background or (WHITE,) * 3, np.float32) / WHITE * largest
+    flat = np.empty_like(pixels)
+    for top in range(0, len(pixels), ROWS):  # lest floats of a large picture fill the memory
+        rows = slice(top, top + ROWS)
+        share = (alpha[rows] / largest)[..., None]
+        flat[rows] = np.rint(pixels[rows] * share + (1 - share) * ground[: pixels.shape[2]])
+    return replace(picture, pixels=flat, alpha=None)
 
 
 def _invisible(alpha: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -1,79 +1,158 @@
-"""A picture to a PNG file: 8 or 16 bit, with alpha and metadata."""
+"""A picture to a file, in any of the formats of results."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import struct
-import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
-from restormer_cli.errors import ImageError
-from restormer_cli.images.metadata import png_chunk
-from restormer_cli.images.metadata.png import SIGNATURE
+from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.images.codecs.base import Pixels
+from restormer_cli.images.fitting import fitted
+from restormer_cli.images.formats import PNG, Encoding, OutputFormat
 from restormer_cli.images.picture import Picture
+from restormer_cli.images.pixels import normalise, quantise
+from restormer_cli.images.transparency import flatten
+from restormer_cli.settings import Settings
 from restormer_cli.system.atomic import write_file
-
-#: Signature and header chunk.
-PNG_HEADER_END = len(SIGNATURE) + 25
-PNG_GRAY_ALPHA, PNG_FILTER_UP = 4, 2
+from restormer_cli.system.limits import is_memory_message
 
 
-def encode_png(picture: Picture, compression: int | None = None) -> bytes:
-    """Encode as PNG, 8 or 16 bit as the pixels are, with alpha and metadata.
+@dataclass(frozen=True)
+class OutputOptions:
+    """How results are written.
 
-    ``compression`` is zlib's level, 0 to 9; by default OpenCV's choice, which is quick.
+    Raises
+    ------
+    UsageError
+        If the format cannot be written so.
+    """
+
+    format: OutputFormat = PNG
+    quality: int | None = None
+    """1 to 100; None: what is usual for the format."""
+    bit_depth: int | None = None
+    """None: as the input, as far as the format goes."""
+    compression: int | None = None
+    """0 to 9, of PNG; None: what is quick."""
+    strip: bool = False
+    """Leave out metadata that may be personal."""
+
+    def __post_init__(self) -> None:
+        form = self.format
+        if self.quality is not None and form.quality is None:
+            raise UsageError(f"--quality: {form.title} has none, since it loses nothing")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality {self.quality}: is a number from 1 to 100")
+        if self.compression is not None and not form.compressions:
+            raise UsageError(f"--png-compression: is for PNG, not for --format {form.name}")
+        if self.bit_depth is not None and self.bit_depth not in form.bits:
+            bits = " or ".join(map(str, form.bits))
+            raise UsageError(f"--bit-depth {self.bit_depth}: {form.title} has {bits} bit")
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """The same settings for results that are written so."""
+        quality = self.quality or self.format.quality
+        return dataclasses.replace(
+            settings,
+            bit_depth=str(self.bit_depth or "auto"),
+            format=self.format.name,
+            quality=None if quality is None else str(quality),
+            metadata="stripped" if self.strip else None,
+        )
+
+    @property
+    def restored_depth(self) -> int | None:
+        """8 or 16, which a network is to round to; None: as the input."""
+        if self.bit_depth is not None:
+            return 8 if self.bit_depth <= 8 else 16
+        return 8 if self.format.bits[-1] <= 8 else None
+
+    def prepare(self, picture: Picture) -> Picture:
+        """A picture that was read, with metadata as the result holds it; notes say what is lost."""
+        form = self.format
+        notes = list(picture.notes)
+        depth = picture.bit_depth if self.restored_depth is None else self.restored_depth
+        bits = self._bits(depth)
+        if self.bit_depth is None and bits < (picture.file_bits or picture.bit_depth):
+            notes.append(f"becomes {bits} bit, since {form.title} has no more")
+        alpha = picture.alpha
+        if alpha is not None and not form.alpha:
+            if alpha.min() == np.iinfo(alpha.dtype).max:
+                alpha = None
+            else:
+                ground = "white" if picture.metadata.background is None else "its background colour"
+                notes.append(
+                    f"what is transparent shows {ground}, since {form.title} has no transparency"
+                )
+        metadata = picture.metadata.stripped() if self.strip else picture.metadata
+        written = self._mode(picture.pixels.shape[2] == 1, alpha is not None)
+        samples = picture.pixels.shape[0] * picture.pixels.shape[1] * len(written)
+        metadata, lost = fitted(
+            metadata,
+            form,
+            gray=picture.pixels.shape[2] == 1,
+            written_gray=written[0] == "L",
+            sample_bytes=samples * depth // 8,
+        )
+        return replace(picture, alpha=alpha, metadata=metadata, notes=(*notes, *lost))
+
+    def _bits(self, depth: int) -> int:
+        """Of a sample in the file, for pixels of 8 or 16 bit."""
+        if depth == 8:
+            return 8
+        return min(self.bit_depth or depth, self.format.bits[-1])
+
+    def _mode(self, gray: bool, alpha: bool) -> str:
+        """In which a picture is written, if the format has transparency where there is any."""
+        mode = ("L" if gray else "RGB") + ("A" if alpha and self.format.alpha else "")
+        return mode if mode in self.format.modes else mode.replace("L", "RGB")
+
+
+def encode_image(picture: Picture, output: OutputOptions = OutputOptions()) -> bytes:
+    """Encode a picture whose metadata is such as :meth:`OutputOptions.prepare` gives it.
 
     Raises
     ------
     ImageError
         If the encoder refuses.
     """
-    gray = picture.pixels.shape[2] == 1
-    if picture.alpha is None:
-        image: Any = picture.pixels if gray else picture.pixels[..., ::-1]
-    else:
-        image = np.concatenate([picture.pixels[..., ::-1], picture.alpha[..., None]], axis=2)
-    if gray and picture.alpha is not None:
-        png = memoryview(_gray_with_alpha(image, compression))
-    else:
-        parameters = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
-        try:
-            done, data = cv2.imencode(".png", np.ascontiguousarray(image), parameters)
-        except cv2.error:
-            done = False
-        if not done:
-            raise ImageError("cannot be encoded as PNG")
-        png = memoryview(data.data)
-    chunks = picture.metadata.as_png(picture.bit_depth, gray)
-    return b"".join([png[:PNG_HEADER_END], chunks, png[PNG_HEADER_END:]])
+    form = output.format
+    if picture.alpha is not None and not form.alpha:
+        picture = flatten(picture)
+    bits = output._bits(picture.bit_depth)
+    pixels, alpha = picture.pixels, picture.alpha
+    if picture.mode not in form.modes:  # gray that is written as colour
+        pixels = pixels.repeat(3, axis=2)
+    if bits != picture.bit_depth:
+        pixels, alpha = _of_bits(pixels, bits), None if alpha is None else _of_bits(alpha, bits)
+    encoding = Encoding(bits, output.quality or form.quality, output.compression)
+    try:
+        return form.encode(replace(picture, pixels=pixels, alpha=alpha), encoding)
+    except (ImageError, OSError) as error:
+        raise ImageError(f"cannot be encoded as {form.title} ({error})") from error
+    except (RuntimeError, ValueError) as error:
+        if is_memory_message(str(error)):
+            raise MemoryError from error
+        raise
 
 
-def _gray_with_alpha(image: Any, compression: int | None) -> bytes:
-    """A PNG of ``(H, W, 2)``, which no library writes with 16 bit; each row less the one above."""
-    height, width = image.shape[:2]
-    rows = image.astype(image.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
-    filtered = np.full((height, 1 + rows.shape[1]), PNG_FILTER_UP, np.uint8)
-    filtered[:, 1:] = rows
-    filtered[1:, 1:] -= rows[:-1]
-    depth = 8 * image.dtype.itemsize
-    header = struct.pack(">IIBBBBB", width, height, depth, PNG_GRAY_ALPHA, 0, 0, 0)
-    pixels = zlib.compress(filtered.data, 1 if compression is None else compression)
-    body = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
-    return SIGNATURE + b"".join(body)
+def _of_bits(samples: Pixels, bits: int) -> Pixels:
+    """Samples of 16 bit in fewer."""
+    return quantise(normalise(np.arange(1 << 16, dtype=np.uint16)), bits)[samples]
 
 
-def write_png(
+def write_image(
     path: Path,
     picture: Picture,
-    compression: int | None = None,
+    output: OutputOptions = OutputOptions(),
     before_rename: Callable[[os.stat_result], None] | None = None,
 ) -> None:
-    """Write a PNG so that ``path`` holds all of it or what it held before.
+    """Write a picture so that ``path`` holds all of it or what it held before.
 
     ``before_rename`` is called with size and time of the file that is about to be there.
 
@@ -83,7 +162,7 @@ def write_png(
         If it cannot be written.
     """
     try:
-        data = encode_png(picture, compression)
+        data = encode_image(picture, output)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     write_file(path, data, before_rename)

@@ -1,8 +1,8 @@
-"""A folder of results as one HTML file that works without a network, and as a contact sheet.
+"""Shows a folder of results as one HTML file that works without a network, and as contact sheets.
 
-``subjects`` finds what there is to show, ``pictures`` makes thumbnails and keeps them, ``page``
-puts the file together from ``page.html``, ``page.css`` and the scripts, ``contact_sheet`` draws
-the contact sheet, and ``build`` goes the whole way.
+``build`` runs all steps: ``subjects`` finds the files of each image, ``pictures`` makes and keeps
+thumbnails, ``page`` makes the file from ``page.html``, ``page.css`` and the scripts, and
+``contact_sheet`` draws contact sheets.
 
 *Subject*: an image with its views. *View*: its input, result or target. *Store*: pictures inside
 the page while it stays small, else beside it.

@@ -1,4 +1,4 @@
-"""What ``restormer report`` does: subjects → pictures and figures → page and contact sheet."""
+"""Builds a report: subjects → pictures and figures → page and contact sheet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime
 import platform
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.evaluate import Score, mean_score
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
-from restormer_cli.evaluation.metrics import Metrics
+from restormer_cli.evaluation.metrics import METRICS, Metrics, mean_metrics
 from restormer_cli.evaluation.protocols import EvaluationProtocol, choose_protocol, find_protocol
 from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.images.codecs.base import Pixels
@@ -35,21 +34,21 @@ from restormer_cli.report.pictures import (
     type_in_browser,
     url_of_file,
 )
-from restormer_cli.report.subjects import Role, Shown, Subject, View, find_subjects
+from restormer_cli.report.subjects import Role, Subject, View, find_subjects
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
 from restormer_cli.system.files import file_head, file_mode, kind, real_path
 from restormer_cli.system.units import json_number
 from restormer_cli.version import __version__
 
 NAME = "report.html"
-#: Of the page, pictures included, that are in memory at once while it is put together.
+#: Copies of the page, with its pictures, that are in memory while it is made.
 PAGE_COPIES = 8
 PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """The files that were written."""
 
     html: Path
     images: int
@@ -57,7 +56,7 @@ class Report:
     """The folder that has to stay beside the HTML, if there is one."""
     sheets: list[Path]
     notices: list[str]
-    """What was passed over and a person should know of."""
+    """Sentences on files that were passed over."""
 
 
 def write_report(
@@ -79,28 +78,28 @@ def write_report(
     Parameters
     ----------
     input_dir, target_dir
-        Where the results came from, and true images to measure both against.
+        The folders of inputs, and of true images to measure results and inputs against.
     runs
-        What ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
+        A file that ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
     protocol
         As for ``restormer evaluate``.
     output
         By default ``report.html`` among the results.
     contact_sheet
-        A PNG to draw as well; further ones follow its name if there are many images.
+        A PNG to draw as well; for many images further ones with numbers in their names.
     overwrite
         Replace files that are not reports.
     max_memory
         As of :func:`restormer_cli.evaluation.evaluate.evaluate_folder`.
     limit
-        Bytes of pictures that the HTML may hold. First the full-size ones are left where they are,
-        then thumbnails move into a folder beside it. Memory may allow for less.
+        Most bytes of pictures in the HTML. Beyond it, full-size pictures are linked, then
+        thumbnails are written into a folder beside it. Too little memory lowers it.
 
     Raises
     ------
     UsageError
-        If a folder does not exist or there is nothing to show, and if a file cannot be written or
-        would be overwritten. What is wrong with one image is shown in the report.
+        If a folder does not exist or there is nothing to show, or if a file cannot be written or
+        would be overwritten. Errors of single images are shown in the report.
     """
     output = output or result_dir / NAME
     run_log = read_run_log(result_dir, runs)
@@ -130,6 +129,7 @@ def write_report(
             "folders": _folders(result_dir, input_dir, target_dir),
             "settings": {key: list(count.items()) for key, count in run_log.settings.items()},
             "versions": _versions(),
+            "metrics": _metrics(),
             "mean": {
                 "before": _mean(r.before for r in shown),
                 "after": _mean(r.after for r in shown),
@@ -150,7 +150,7 @@ def write_report(
 
 
 def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite: bool) -> None:
-    """Before any work: what is there and is not ours stays, unless a person says otherwise."""
+    """Refuse to overwrite files that are no reports, unless ``overwrite`` is set."""
     for sheet in sheets[:1]:
         if real_path(sheet.parent).is_relative_to(real_path(result_dir)):
             raise UsageError(f"{sheet}: lies among the results and would be taken for one")
@@ -167,8 +167,8 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
 
 def _look_at_all(
     subjects: list[Subject], protocol: EvaluationProtocol, budget: MemoryBudget
-) -> Iterator[Shown]:
-    """All subjects in their order, a few ahead of the one that is asked for."""
+) -> Iterator[Subject]:
+    """Look at all subjects in order, a few of them ahead."""
     looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
     # On a terminal only.
     with tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar:
@@ -177,32 +177,31 @@ def _look_at_all(
             bar.update()
 
 
-def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Shown:
-    """Read the files of one subject; what cannot be read or compared is said of it."""
-    shown = Shown(subject.name, subject.status, subject.reason, subject.seconds)
+def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Subject:
+    """Read and compare the files of one subject; errors become its reason."""
     roles = [role for role in _ROLES if role in subject.files]
     if not roles:
-        return shown
+        return subject
     compare = protocol.memory if "target" in roles else None
     try:
         with budget.take(comparison_bytes(subject.files.values(), compare)):
-            troubles = _fill(shown, subject, protocol)
+            troubles = _fill(subject, protocol)
     except ImageError as error:
         troubles = dict.fromkeys(roles, str(error))
     # That a failed image cannot be read is why it failed.
     for role in ("result", "target", "input"):
-        if role in troubles and shown.reason is None:
-            shown.status = "failed" if role == "result" else "uncompared"
-            shown.reason = troubles[role]
-    return shown
+        if role in troubles and subject.reason is None:
+            subject.status = "failed" if role == "result" else "uncompared"
+            subject.reason = troubles[role]
+    return subject
 
 
-#: The target first: it is compared with each of the others, which then are let go of.
+#: The target first: it is compared with each of the others, which are then dropped.
 _ROLES: tuple[Role, ...] = ("target", "result", "input")
 
 
-def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
-    """Views and figures; a sentence for each file that cannot be read or compared."""
+def _fill(subject: Subject, protocol: EvaluationProtocol) -> dict[Role, str]:
+    """Add views and figures; return a sentence for each file that cannot be read."""
     troubles: dict[Role, str] = {}
     target: Pixels | None = None
     for role in _ROLES:
@@ -211,7 +210,7 @@ def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[
             continue
         try:
             pixels = read_image(path).pixels
-            shown.views[role] = _view(path, pixels)
+            subject.views[role] = _view(path, pixels)
         except ImageError as error:
             troubles[role] = str(error).removeprefix(f"{path}: ")
             continue
@@ -225,16 +224,15 @@ def _fill(shown: Shown, subject: Subject, protocol: EvaluationProtocol) -> dict[
                 metrics = protocol.compare(pixels, target)
             except ImageError as error:
                 if role == "result":
-                    shown.status, shown.reason = "uncompared", str(error)
+                    subject.status, subject.reason = "uncompared", str(error)
                 # A gray input of a colour result, say: nothing is wrong with that.
                 continue
             if role == "result":
-                shown.after = metrics
-            elif shown.after is not None:
-                shown.before = metrics
-    shown.views = {
-        role: shown.views[role] for role in ("result", "target", "input") if role in shown.views
-    }
+                subject.after = metrics
+            elif subject.after is not None:
+                subject.before = metrics
+    order: tuple[Role, ...] = ("result", "target", "input")
+    subject.views = {role: subject.views[role] for role in order if role in subject.views}
     return troubles
 
 
@@ -247,8 +245,8 @@ def _view(path: Path, pixels: Pixels) -> View:
 # --- what the page is given ---------------------------------------------------------------------
 
 
-def _embed(shown: list[Shown], store: Store) -> bool:
-    """True if the full-size pictures are small enough to lie in the HTML as well."""
+def _embed(shown: list[Subject], store: Store) -> bool:
+    """True if the full-size pictures fit into the HTML as well."""
     if store.beside:
         return False
     total = store.size
@@ -259,7 +257,7 @@ def _embed(shown: list[Shown], store: Store) -> bool:
 
 
 def _row(
-    one: Shown, store: Store, base: Path, embedded: bool, budget: MemoryBudget
+    one: Subject, store: Store, base: Path, embedded: bool, budget: MemoryBudget
 ) -> dict[str, Any]:
     return {
         "name": one.name,
@@ -281,7 +279,7 @@ def _row(
 
 
 def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBudget) -> str:
-    """Where the browser finds a picture in full size; its thumbnail where it is gone since."""
+    """The URL of a picture in full size, or of its thumbnail if the file has gone since."""
     if view.media is None:  # read once more rather than held in memory all the time
         claim = Claim(view.path)
         try:
@@ -301,12 +299,25 @@ def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBu
 def _figures(metrics: Metrics | None) -> dict[str, float | str] | None:
     if metrics is None:
         return None
-    return {key: json_number(value) for key, value in asdict(metrics).items()}
+    return {key: json_number(value) for key, value in metrics.figures.items()}
 
 
 def _mean(metrics: Iterable[Metrics | None]) -> dict[str, float | str] | None:
-    mean = mean_score(Score("", m.psnr, m.ssim, m.mae) for m in metrics if m is not None)
-    return None if mean is None else _figures(Metrics(mean.psnr, mean.ssim, mean.mae))
+    return _figures(mean_metrics(filter(None, metrics)))
+
+
+def _metrics() -> list[dict[str, Any]]:
+    """How the page shows each metric."""
+    return [
+        {
+            "key": key,
+            "label": metric.label,
+            "unit": metric.unit,
+            "decimals": metric.decimals,
+            "better": "higher" if metric.higher_is_better else "lower",
+        }
+        for key, metric in METRICS.items()
+    ]
 
 
 def _folders(*folders: Path | None) -> dict[str, str]:

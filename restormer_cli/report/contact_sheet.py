@@ -1,4 +1,4 @@
-"""Contact sheets: all images of a report as PNG, for whoever has no browser at hand."""
+"""Draws contact sheets: all images of a report as PNG, for use without a browser."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from restormer_cli.report.page import MARK
 from restormer_cli.report.pictures import Store
-from restormer_cli.report.subjects import Role, Shown
+from restormer_cli.report.subjects import Role, Subject
 from restormer_cli.system.atomic import atomic_file
 
-#: Images on one sheet; more would make files that no viewer opens with pleasure.
+#: Images on one sheet; with more the file would be too large for many viewers.
 ON_A_SHEET = 40
 COLUMNS = 2
 ROLES: tuple[Role, ...] = ("input", "result", "target")
@@ -27,13 +27,13 @@ PAPER, INK, MUTED, BLANK, BAD = "#ffffff", "#1d1c1a", "#6b6862", "#eeece8", "#a8
 
 
 def sheet_paths(path: Path, images: int) -> list[Path]:
-    """``sheet.png``, ``sheet-2.png`` and so on, as many as the images need."""
+    """The paths of all sheets: ``sheet.png``, ``sheet-2.png`` and so on."""
     count = max(1, math.ceil(images / ON_A_SHEET))
     return [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, count + 1))]
 
 
 def draw_sheets(
-    shown: Sequence[Shown], store: Store, paths: Sequence[Path], title: str
+    shown: Sequence[Subject], store: Store, paths: Sequence[Path], title: str
 ) -> list[Path]:
     """Draw all images on the sheets of :func:`sheet_paths`; none if there are no paths.
 
@@ -58,7 +58,7 @@ def draw_sheets(
 
 
 def _draw(
-    shown: Sequence[Shown], store: Store, roles: Sequence[Role], title: str, facts: str
+    shown: Sequence[Subject], store: Store, roles: Sequence[Role], title: str, facts: str
 ) -> Image.Image:
     wide = max(1, len(roles)) * (TILE[0] + GAP) - GAP
     columns = min(COLUMNS, max(1, len(shown)))
@@ -89,8 +89,8 @@ def _draw(
     return sheet
 
 
-def _tile(one: Shown, role: Role, store: Store) -> Image.Image:
-    """A thumbnail that fills the tile; a blank one where there is no picture."""
+def _tile(one: Subject, role: Role, store: Store) -> Image.Image:
+    """Draw a thumbnail that fills the tile; a blank one without a picture."""
     tile = Image.new("RGB", TILE, BLANK)
     view = one.views.get(role)
     if view is None:
@@ -104,7 +104,7 @@ def _tile(one: Shown, role: Role, store: Store) -> Image.Image:
     return tile
 
 
-def _figures(one: Shown) -> str:
+def _figures(one: Subject) -> str:
     if one.after is None:
         return "" if one.status == "restored" else one.status
     after = f"{one.after.psnr:.2f} dB"
@@ -117,7 +117,7 @@ def _fit(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: float,
 ) -> str:
-    """The text, or its ends around an ellipsis if it is too long; what is no text is replaced."""
+    """Shorten a text in the middle to fit; replace characters that cannot be printed."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if draw.textlength(text, font=font) <= width:
         return text

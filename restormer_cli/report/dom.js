@@ -29,6 +29,8 @@ function segments(fieldset, name, choices, chosen, choose) {
 /** JSON has no infinity; the report writes "inf" where two pictures are equal. */
 const number = (value) => (value === "inf" ? Infinity : value);
 const decibels = (value, digits = 2) => (value === Infinity ? "∞" : value.toFixed(digits));
+/** A metric of some figures, as its row in the table of metrics says. */
+const figureOf = (metric, figures) => decibels(number(figures[metric.key]), metric.decimals);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 

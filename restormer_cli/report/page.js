@@ -9,7 +9,7 @@ function main() {
   failures(rows.filter((row) => row.status === "failed" || row.status === "uncompared"));
   colophon(data);
   theme();
-  const viewer = new Viewer((index) => grid.focus(index));
+  const viewer = new Viewer(data.metrics, (index) => grid.focus(index));
   const grid = new Grid(find("grid"), (index) => viewer.open(grid.rows, index));
   toolbar(rows, counts, (chosen) => {
     grid.show(chosen);
@@ -29,22 +29,24 @@ function masthead(data, rows, counts) {
     weights.length ? weights.join(", ") : null,
     made.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" }),
   ].filter(Boolean).join(" · ");
-  const figure = (term, value, unit, className) =>
+  const figure = (term, value, unit, className, title) =>
     find("figures").append(
-      make("div", { className: className || "" }, make("dt", {}, term), make("dd", {}, value, unit ? make("small", {}, unit) : null)),
+      make("div", { className: className || "", title }, make("dt", {}, term), make("dd", {}, value, unit ? make("small", {}, unit) : null)),
     );
   figure(rows.length === 1 ? "image" : "images", rows.length.toLocaleString("en"));
   if (counts.failed) figure("failed", String(counts.failed), null, "bad");
   if (counts.missing) figure("not restored", String(counts.missing), null, "bad");
   const { before, after } = data.mean;
   if (after) {
-    figure(`mean PSNR, ${data.protocol}`, decibels(number(after.psnr)), "dB");
     const gains = rows.filter((row) => row.gain !== null).map((row) => row.gain);
-    if (before && gains.length) {
-      figure("mean gain", signed(gains.reduce((sum, gain) => sum + gain, 0) / gains.length), "dB");
+    for (const metric of data.metrics) {
+      const leading = metric.key === "psnr";
+      const term = `mean ${metric.label}${leading ? `, ${data.protocol}` : ""}`;
+      figure(term, figureOf(metric, after), metric.unit, "", `${metric.better} is better`);
+      if (leading && before && gains.length) {
+        figure("mean gain", signed(gains.reduce((sum, gain) => sum + gain, 0) / gains.length), "dB");
+      }
     }
-    figure("mean SSIM", after.ssim.toFixed(4));
-    figure("mean MAE", after.mae.toFixed(4));
   }
   const timed = rows.filter((row) => row.seconds !== null && row.views.result);
   const seconds = timed.reduce((sum, row) => sum + row.seconds, 0);

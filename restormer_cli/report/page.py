@@ -1,4 +1,4 @@
-"""One HTML file of a template, a style, scripts and data, none of which can become another."""
+"""Makes one HTML file from a template, a style, scripts and data, safely apart."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from importlib import resources
 from typing import Any
 
 SCRIPTS = ("dom.js", "grid.js", "viewer.js", "page.js")
-#: Stands at the beginning of every file that a report consists of.
+#: At the beginning of every file of a report.
 MARK = b"restormer-cli report"
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def as_html(values: Mapping[str, Any]) -> bytes:
-    """The page for a report's values, in UTF-8.
+    """Make the page for the values of a report, in UTF-8.
 
-    The browser runs and applies nothing but our own script and style, whose hashes the page's
-    security policy names, and asks no server for anything.
+    The page's security policy allows only our own script and style, by their hashes, and no
+    connections.
     """
     script = "\n".join(_text(name) for name in SCRIPTS)
     style = _text("page.css")
@@ -40,7 +40,7 @@ def as_html(values: Mapping[str, Any]) -> bytes:
 
 
 def as_json(values: Mapping[str, Any]) -> str:
-    """JSON that may stand in a ``script`` element: ASCII without ``<``, ``>`` and ``&``."""
+    """Make JSON for a ``script`` element: ASCII without ``<``, ``>`` and ``&``."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -52,6 +52,6 @@ def _text(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a Content-Security-Policy names an inline element."""
+    """The hash of an inline element for a Content-Security-Policy."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,6 +1,6 @@
-"""Thumbnails and full-size pictures of a report: inside the HTML while it stays small, else beside.
+"""Thumbnails and full-size pictures of a report, inside the HTML while it is small, else beside it.
 
-A browser shows PNG, JPEG, WebP and BMP as they are; of anything else a PNG of 8 bit is made.
+A browser shows some formats as they are, as their codecs say. Others become PNG of 8 bit.
 """
 
 from __future__ import annotations
@@ -19,37 +19,32 @@ from urllib.parse import quote, quote_from_bytes
 import cv2
 import numpy as np
 
+from restormer_cli.errors import ImageError
+from restormer_cli.images.codecs import find_codec
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.picture import Picture
-from restormer_cli.images.writing import encode_png
+from restormer_cli.images.writing import encode_image
 
-#: Of the HTML file, in bytes. What is over it goes into a folder beside.
+#: Most bytes of pictures in the HTML file; further ones go into a folder beside it.
 LIMIT = 50_000_000
 #: Longer side of a thumbnail in pixels: sharp at 2 device pixels each on a phone's half screen.
 THUMBNAIL = 480
 QUALITY = 80
 
-#: Suffixes that browsers and servers know and that our own commands do not take for photos.
+#: Suffixes that browsers and servers know, but our own commands do not read as photos.
 JPEG, PNG = (".jpe", "image/jpeg"), (".apng", "image/png")
-
-_SIGNATURES = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"BM"), "image/bmp"),
-)
 _OURS = re.compile(r"[0-9a-f]{24}\.(jpe|apng)")
 
 
 def type_in_browser(path: Path) -> str | None:
     """The media type of a file that browsers show, by its content; None for others."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    return next((media for pattern, media in _SIGNATURES if pattern.match(head)), None)
+    with path.open("rb") as file, contextlib.suppress(ImageError):
+        return find_codec(file).media_type
+    return None
 
 
 def thumbnail(pixels: Pixels) -> bytes:
-    """A JPEG of at most :data:`THUMBNAIL` pixels a side, of uint8 or uint16 ``(H, W, C)``."""
+    """Make a JPEG of at most :data:`THUMBNAIL` pixels a side from ``(H, W, C)``."""
     height, width = pixels.shape[:2]
     scale = min(1.0, THUMBNAIL / max(height, width))
     small: Any = pixels
@@ -63,7 +58,7 @@ def thumbnail(pixels: Pixels) -> bytes:
 
 
 def eight_bit(pixels: Pixels) -> Any:
-    """uint8 as it is; of uint16 the nearest, which is what screens show."""
+    """Round uint16 to uint8, as screens do; leave uint8 as it is."""
     if pixels.dtype == np.uint8:
         return pixels
     shallow = np.empty(pixels.shape, np.uint8)
@@ -73,13 +68,13 @@ def eight_bit(pixels: Pixels) -> Any:
 
 
 def as_png(picture: Picture) -> bytes:
-    """What a browser shows like the file: 8 bit, with its alpha and colour description."""
+    """Encode a picture for browsers: 8 bit, with alpha and colour description."""
     alpha = None if picture.alpha is None else eight_bit(picture.alpha)
-    return encode_png(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
+    return encode_image(replace(picture, pixels=eight_bit(picture.pixels), alpha=alpha))
 
 
 def url_of_file(path: Path, base: Path) -> str:
-    """Relative to the folder ``base`` where that is possible, so that both can move together."""
+    """The URL of a file, relative to the folder ``base`` if possible, so that both can move."""
     absolute = path.parent.resolve() / path.name
     try:
         relative = os.path.relpath(absolute, base.resolve())
@@ -93,20 +88,20 @@ def url_of_file(path: Path, base: Path) -> str:
 
 @dataclass
 class Store:
-    """Pictures made for a report, in memory while they are few, else in a folder beside it.
+    """Stores pictures of a report, in memory while they are few, else in a folder beside it.
 
     Parameters
     ----------
     folder
         The folder beside the report; made when it is needed.
     limit
-        Bytes that may be in memory, and so in the HTML, in base64.
+        Most bytes in memory, and so in the HTML, in base64.
     """
 
     folder: Path
     limit: int
     size: int = 0
-    """Bytes that all pictures in memory take in base64."""
+    """Bytes of all pictures in memory, in base64."""
     _held: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
 
@@ -116,7 +111,7 @@ class Store:
         return bool(self._written)
 
     def add(self, data: bytes, kind: tuple[str, str] = JPEG) -> str:
-        """Keep a picture; the name to ask for it again. Equal pictures are kept once."""
+        """Keep a picture and return its name. Equal pictures are kept once."""
         suffix, media = kind
         name = hashlib.sha256(data).hexdigest()[:24] + suffix
         if self.beside:
@@ -129,29 +124,30 @@ class Store:
         return name
 
     def write_beside(self, data: bytes, kind: tuple[str, str]) -> str:
-        """Keep a picture in the folder in any case; its URL."""
+        """Write a picture into the folder in any case; return its URL."""
         name = hashlib.sha256(data).hexdigest()[:24] + kind[0]
         self._write(name, data)
         return f"./{quote(self.folder.name)}/{name}"
 
     def move_out(self) -> None:
-        """From now on pictures lie in the folder, those there are included."""
+        """Move all pictures into the folder, for later ones too."""
         for name, (data, _) in self._held.items():
             self._write(name, data)
         self._held.clear()
         self.size = 0
 
     def url(self, name: str) -> str:
-        """What an ``img`` of the report takes."""
+        """The URL of a picture for an ``img`` element."""
         if name in self._held:
             return data_url(*self._held[name])
         return f"./{quote(self.folder.name)}/{name}"
 
     def read(self, name: str) -> bytes:
+        """The bytes of a picture."""
         return self._held[name][0] if name in self._held else (self.folder / name).read_bytes()
 
     def sweep(self) -> None:
-        """Remove what an earlier report left in the folder and this one does not use."""
+        """Remove pictures of earlier reports that this one does not use."""
         with contextlib.suppress(OSError):  # the report is whole all the same
             for path in _files(self.folder):
                 if _OURS.fullmatch(path.name) and path.name not in self._written:
@@ -175,8 +171,10 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def size_in_base64(size: int) -> int:
+    """Bytes of a picture of ``size`` bytes in base64."""
     return (size + 2) // 3 * 4
 
 
 def data_url(data: bytes, media: str) -> str:
+    """The URL that holds a picture itself."""
     return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,8 +1,9 @@
-"""What a report shows: which files belong to one image, and what became of it."""
+"""Finds the subjects of a report: the files and the outcome of each image."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,29 +11,16 @@ from typing import Literal
 from restormer_cli.batch.discovery import find_work, list_images
 from restormer_cli.batch.items import natural_key
 from restormer_cli.batch.journal import known_origins
-from restormer_cli.batch.naming import RESULT_SUFFIX
 from restormer_cli.batch.walk import BELOW
 from restormer_cli.errors import UsageError
 from restormer_cli.evaluation.metrics import Metrics
 from restormer_cli.evaluation.pairing import Pairing, pair_names
 from restormer_cli.evaluation.run_log import RunLine, RunLog
+from restormer_cli.images.formats import PNG, result_suffixes
 from restormer_cli.system.files import is_file, is_folder
 
 Role = Literal["input", "result", "target"]
 Status = Literal["restored", "uncompared", "failed", "missing"]
-
-
-@dataclass
-class Subject:
-    """One image of a report."""
-
-    name: str
-    """Of the result, relative to its folder with ``/``; of the input where there is none."""
-    status: Status
-    files: dict[Role, Path] = field(default_factory=dict)
-    reason: str | None = None
-    """Why it failed or could not be compared."""
-    seconds: float | None = None
 
 
 @dataclass
@@ -45,22 +33,27 @@ class View:
     media: str | None
     """None if browsers do not show the file."""
     thumbnail: bytes
-    """JPEG, until it is in the store."""
+    """A JPEG; empty when it is in the store."""
     kept: str = ""
-    """Its name there."""
+    """The name of the thumbnail in the store."""
 
 
 @dataclass
-class Shown:
-    """A subject with all that was made of its files."""
+class Subject:
+    """One image of a report, with its pictures and metrics when its files have been read."""
 
     name: str
+    """Name of the result relative to its folder, with ``/``; without one, of the input."""
     status: Status
-    reason: str | None
-    seconds: float | None
+    files: dict[Role, Path] = field(default_factory=dict)
+    reason: str | None = None
+    """The reason if it failed or could not be compared."""
+    seconds: float | None = None
     views: dict[Role, View] = field(default_factory=dict)
     before: Metrics | None = None
+    """Of the input."""
     after: Metrics | None = None
+    """Of the result."""
 
 
 def find_subjects(
@@ -71,12 +64,14 @@ def find_subjects(
     target_dir: Path | None = None,
     recursive: bool = False,
 ) -> tuple[list[Subject], list[str]]:
-    """All results of a folder, what was to be restored and was not, and what failed.
+    """Find all results of a folder, images that are not restored yet, and failed ones.
 
     Parameters
     ----------
-    history
-        What the runs said; inputs that it names are shown if they are still there.
+    result_dir
+        The folder of results.
+    run_log
+        The lines of the runs; inputs that they name are shown if they are still there.
     input_dir
         The folder that the results came from; of dual pixels that of the left views.
     target_dir
@@ -87,7 +82,7 @@ def find_subjects(
     list of Subject
         In natural order of their names.
     list of str
-        What was passed over and a person should know of.
+        Sentences on files that were passed over.
 
     Raises
     ------
@@ -161,13 +156,15 @@ def _add_inputs(
     recursive: bool,
     notices: list[str],
 ) -> None:
-    """Where a run would have put its results tells which input each came from.
+    """Add inputs to the results that a run would make of them.
 
-    Results that another tool made, ``a.jpg`` of ``a.jpg`` say, are paired as with targets.
+    Results of other tools or of another format than most, ``a.jpg`` of ``a.jpg`` say, are paired
+    by name as with targets.
     """
     # With the dot a folder called "-" is none for standard input.
     source = os.path.join(".", input_dir)  # noqa: PTH118 - Path leaves the dot out
-    work = find_work(source, result_dir, recursive=recursive, origins=known_origins)
+    suffix = _usual_suffix(subjects)
+    work = find_work(source, result_dir, recursive=recursive, suffix=suffix, origins=known_origins)
     notices += [notice for notice in work.notices if notice.startswith("passed over")]
     inputs = {_relative(item.source, input_dir): item.source for item in work.items}
     results = {
@@ -185,5 +182,13 @@ def _add_inputs(
         )
         subject.files["input"] = inputs[name]
     for path, reason in work.problems:
-        name = _relative(path.with_suffix(RESULT_SUFFIX), input_dir)
+        name = _relative(path.with_suffix(suffix), input_dir)
         subjects.setdefault(name, Subject(name, "failed", {"input": path}, reason))
+
+
+def _usual_suffix(subjects: dict[str, Subject]) -> str:
+    """The suffix of most results, if they are of a format that runs write."""
+    results = [name for name, subject in subjects.items() if "result" in subject.files]
+    suffixes = Counter(os.path.splitext(name)[1] for name in results or subjects)  # noqa: PTH122
+    ours = result_suffixes()
+    return next((suffix for suffix, _ in suffixes.most_common() if suffix in ours), PNG.suffix)

@@ -10,7 +10,8 @@ const SIDES = ["left", "right"];
 class Viewer {
   static LARGEST = 32; // device pixels for a pixel of the picture
 
-  constructor(close) {
+  constructor(metrics, close) {
+    this.metrics = metrics;
     this.dialog = find("viewer");
     this.stage = find("stage");
     this.boundary = find("boundary");
@@ -101,9 +102,10 @@ class Viewer {
     const view = row.views.result || Object.values(row.views)[0];
     facts.push(`${view.width} × ${view.height}`);
     if (row.after) {
-      const change = row.before ? `${decibels(number(row.before.psnr))} → ` : "";
-      facts.push(`PSNR ${change}${decibels(row.psnr)} dB`, `SSIM ${row.after.ssim.toFixed(4)}`);
-      facts.push(`MAE ${row.after.mae.toFixed(4)}`);
+      for (const metric of this.metrics) {
+        const change = metric.key === "psnr" && row.before ? `${figureOf(metric, row.before)} → ` : "";
+        facts.push(`${metric.label} ${change}${figureOf(metric, row.after)} ${metric.unit}`.trim());
+      }
     }
     if (row.seconds !== null) facts.push(`${row.seconds.toFixed(1)} s`);
     if (row.status !== "restored") facts.push(row.reason || STATUSES[row.status]);

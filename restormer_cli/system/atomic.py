@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all.
+"""Writes files that appear whole or not at all.
 
 A file is written under a temporary name in its own folder, flushed to the disk, and renamed. While
-it is written it is locked, so that another process can tell the leftovers of a dead one from the
-work of a live one, on whatever machine that is.
+it is written it is locked, so that another process, on any machine, knows it from the leftovers of
+a dead one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from restormer_cli.system.locks import is_at, try_lock
 TEMPORARY_SUFFIX = ".restormer-part"
 
 
-#: Causes that the next result would meet as well.
+#: Errors that the next file would meet as well.
 _LASTING = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN")
     if hasattr(errno, name)  # Windows lacks some
 }
-#: What file systems say that know no flushing.
+#: Errors of file systems that cannot flush.
 _NO_SYNC = {
     getattr(errno, name)
     for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
@@ -42,11 +42,17 @@ _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 def atomic_file(
     path: Path, before_rename: Callable[[os.stat_result], None] | None = None
 ) -> Iterator[io.BufferedWriter]:
-    """A binary file under a temporary name in the same folder, renamed to ``path`` when whole.
+    """Open a binary file under a temporary name in the same folder; rename it when it is whole.
 
-    Who may read and write it is what the system gives to any new file there: by the umask, or by
-    the folder's default access list. A file that is replaced hands down its permissions.
-    ``before_rename`` is called with size and time of the whole file; what it raises undoes all.
+    The file has the usual permissions of new files, by the umask or the folder's default access
+    list, or those of the file that it replaces.
+
+    Parameters
+    ----------
+    path
+        The name of the whole file.
+    before_rename
+        Called with the status of the whole file. If it raises an exception, nothing is renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _locked_temporary(path.parent)
@@ -68,7 +74,7 @@ def atomic_file(
 
 
 def _locked_temporary(folder: Path) -> tuple[int, Path]:
-    """A new file, open and locked; another machine may sweep it before it is locked."""
+    """Create a file and lock it; try again if another machine swept it before it was locked."""
     while True:
         # The name of the result is left out: with it, the temporary one could grow too long.
         path = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
@@ -90,7 +96,7 @@ def _locked_temporary(folder: Path) -> tuple[int, Path]:
 
 
 def _hand_down_permissions(path: Path, descriptor: int) -> None:
-    """Give a new file those of the one that it will replace, if they are others."""
+    """Give a new file the permissions of the file that it replaces, if they differ."""
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):  # nothing to replace, or a file system without any
@@ -103,14 +109,14 @@ def _hand_down_permissions(path: Path, descriptor: int) -> None:
 def write_file(
     path: Path, data: bytes, before_rename: Callable[[os.stat_result], None] | None = None
 ) -> None:
-    """Write a file so that ``path`` holds all of it or what it held before.
+    """Write a file whole, or leave ``path`` as it was; parameters as of :func:`atomic_file`.
 
     Raises
     ------
     ResultFolderError
-        If the folder takes no more files: the disk is full, read-only or gone.
+        If no file can be written there: the disk is full, read-only or gone.
     ImageError
-        If this file alone cannot be written.
+        If this file cannot be written.
     """
     try:
         with atomic_file(path, before_rename) as file:
@@ -125,12 +131,12 @@ def write_file(
 
 
 def sync_file(descriptor: int) -> None:
-    """Flush an open file to the disk, where the system can.
+    """Flush an open file to the disk, if the file system can.
 
     Raises
     ------
     OSError
-        If the disk does not take it.
+        If it cannot be written.
     """
     try:
         os.fsync(descriptor)
@@ -140,7 +146,7 @@ def sync_file(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system can."""
+    """Make renames in a folder survive a power cut, if the file system can."""
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):  # some network file systems do not
@@ -152,16 +158,23 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folders: Iterable[Path], spare: float = 0.0) -> int:
-    """Remove what dead runs have left half-written in folders; how many files.
+    """Remove temporary files of dead runs.
 
-    What a live run is writing is locked (on Windows: open) and stays. What cannot be judged or
-    removed stays as well.
+    Files of live runs are locked (on Windows: open) and stay. Files that cannot be removed stay as
+    well.
 
     Parameters
     ----------
+    folders
+        Folders to look in, without their sub-folders.
     spare
-        Leave alone what has changed in the last so many seconds: for those that have live
-        neighbours, on machines that may not see each other's locks.
+        Keep files that have changed in the last so many seconds. For folders in which other
+        machines are at work, whose locks may not be visible.
+
+    Returns
+    -------
+    int
+        The number of files removed.
     """
     newest = time.time() - spare if spare else float("inf")
     count = 0

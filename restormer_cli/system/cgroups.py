@@ -1,4 +1,4 @@
-"""Control groups: what a container or a service manager leaves to this process (Linux only)."""
+"""Control groups: limits that a container or a service manager sets (Linux only)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def folders(controller: str, root: Path = ROOT) -> Iterator[tuple[Path, bool]]:
-    """The groups around this process, innermost first, that rule over a resource.
+    """Find the groups around this process that limit a resource, innermost first.
 
     Parameters
     ----------
     controller
-        As the kernel calls it: ``memory``, ``cpu``.
+        The kernel's name for the resource: ``memory``, ``cpu``.
 
     Yields
     ------
     Path
-        Where the group's files are.
+        The folder of the group's files.
     bool
-        Whether they are those of version 2.
+        True if they are those of version 2.
     """
     try:
         memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()

@@ -1,8 +1,7 @@
-"""Files read whole and written whole: stable while read, atomic and durable when written.
+"""Reads files whole, and tells kinds of files apart.
 
-A result is written under a temporary name in its own folder, flushed to the disk, and renamed.
-While it is written it is locked, so that another run can tell the leftovers of a dead one from
-the work of a live one, on whatever machine that is.
+Paths come from people and from folders of others. So pipes and devices are not opened, and a folder
+that cannot be accessed is an error with a sentence.
 """
 
 from __future__ import annotations
@@ -25,11 +24,16 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+#: Suffixes of files that browsers and other programs have not finished, such as ``a.jpg.part``.
+UNFINISHED = (
+    ".part", ".partial", ".crdownload", ".opdownload", ".download", ".filepart", ".aria2", ".tmp",
+    ".temp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)  # a record may hold millions
 class Stamp:
-    """What tells a file's content from another one's."""
+    """Identifies the content of a file."""
 
     size: int
     """Bytes."""
@@ -40,22 +44,22 @@ class Stamp:
 
 
 def digest(data: bytes) -> str:
-    """The :attr:`Stamp.digest` of a content."""
+    """Compute :attr:`Stamp.digest` of some content."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def kind(mode: int) -> str:
-    """What a file is that is no regular one, such as ``a pipe``."""
+    """Name the kind of a file that is not regular, such as ``a pipe``."""
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def why_no_file(path: Path, wanted: str) -> str:
-    """Why a name found in a folder is not opened, as a pipe would block; empty if it is a file.
+    """The reason not to open an entry of a folder; empty if it is a regular file.
 
     Parameters
     ----------
     wanted
-        What it should be, such as ``an image file``.
+        The expected kind, such as ``an image file``.
     """
     try:
         mode = path.stat().st_mode
@@ -67,17 +71,22 @@ def why_no_file(path: Path, wanted: str) -> str:
 
 
 def real_path(path: Path) -> Path:
-    """The path free of links, as far as it can be looked at."""
+    """Resolve links in a path, as far as it can be accessed."""
     return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle
 
 
+def absolute_path(path: Path | str) -> str:
+    """The path from the root of the file system; links stay as they are."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+
+
 def file_mode(path: Path) -> int:
-    """What is there, as ``st_mode`` tells it; 0 if nothing is.
+    """The ``st_mode`` of a path; 0 if nothing is there.
 
     Raises
     ------
     UsageError
-        If the path cannot be looked at: its folder is closed, say, or it is too long.
+        If the path cannot be accessed: its folder is closed, say, or it is too long.
     """
     try:
         return path.stat().st_mode
@@ -88,17 +97,17 @@ def file_mode(path: Path) -> int:
 
 
 def is_folder(path: Path) -> bool:
-    """True if a folder is there; raises as :func:`file_mode`."""
+    """True if the path is a folder; raises as :func:`file_mode`."""
     return stat.S_ISDIR(file_mode(path))
 
 
 def is_file(path: Path) -> bool:
-    """True if a file is there that can be looked at: not in a folder that is closed, say."""
+    """True if the path is a file that can be accessed."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file; 0 where that cannot be told, as reading it will say."""
+    """Bytes of a file; 0 if that is not known, since reading it will raise the error."""
     try:
         return path.stat().st_size
     except OSError:
@@ -106,7 +115,7 @@ def file_size(path: Path) -> int:
 
 
 def open_regular(path: Path, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
-    """Open a file that has an end: a pipe or a device may give bytes for ever, or never one.
+    """Open a regular file; a pipe or a device may give bytes for ever, or never one.
 
     Raises
     ------
@@ -118,12 +127,12 @@ def open_regular(path: Path, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
 
 
 def check_regular(mode: int, path: Path) -> None:
-    """See that a mode is that of a regular file.
+    """Check that a mode is that of a regular file.
 
     Raises
     ------
     OSError
-        If not.
+        If it is not.
     """
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, f"is {kind(mode)}, not a file", str(path))
@@ -132,7 +141,7 @@ def check_regular(mode: int, path: Path) -> None:
 def read_file(
     path: Path, judge: Callable[[BinaryIO, int], None] | None = None
 ) -> tuple[bytes, Stamp]:
-    """Read a regular file that nobody writes to meanwhile.
+    """Read a regular file, and make sure that it did not change meanwhile.
 
     Parameters
     ----------
@@ -167,7 +176,7 @@ def read_file(
 
 
 def file_head(path: Path) -> bytes:
-    """The first kilobyte of a file, to see of what kind it is.
+    """Read the first kilobyte of a file.
 
     Raises
     ------
@@ -182,9 +191,9 @@ def file_head(path: Path) -> bytes:
 
 
 def refuse_other_file(path: Path, start: bytes, reason: str) -> None:
-    """Before output is written: a file of the user's, named by mistake, must not be harmed.
+    """Refuse to overwrite a file that is not one of ours.
 
-    What cannot be read is left to the writing.
+    A file that cannot be read passes, since writing it will raise the error.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Lines of JSON that come from outside: a journal, a report of a run, a note of another process.
+"""Reads JSON lines from outside: a journal, a log of a run, a note of another process.
 
-Whoever has written them may have been killed meanwhile, and disks, editors and people change
-files. So a line is taken only if all of it is sound, and anything else is passed over.
+Their writer may have been killed, and disks, editors and people change files. So a line counts only
+if all of it is sound, and others are passed over.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import IO, Any, NoReturn, TypeGuard
 
-#: Bytes of a line at most: no line of ours is nearly as long, and a file may have no line feed.
+#: Most bytes of a line. Lines of ours are far shorter, and a file may have no line feed.
 LONGEST_LINE = 1 << 20
 
 
 def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines of a file with their offsets; those that are too long are left out."""
+    """Lines of a file with their offsets, without those that are too long."""
     offset, cut = 0, False
     while line := file.readline(LONGEST_LINE):
         ends = line.endswith(b"\n")
@@ -29,13 +29,12 @@ def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def parse(line: bytes | str) -> Any:
-    """The value of a line.
+    """Parse a line.
 
     Raises
     ------
     ValueError
-        If it is no JSON in UTF-8, has a key twice, a number that is none, or is nested without
-        end.
+        If it is no JSON in UTF-8, has a key twice or NaN or an infinity, or is nested too deeply.
     """
     try:
         text = line if isinstance(line, str) else line.removeprefix(codecs.BOM_UTF8).decode()
@@ -58,7 +57,7 @@ def is_path(value: object) -> TypeGuard[str]:
 
 
 def is_name_inside(value: object) -> TypeGuard[str]:
-    """True if a value can be the path of a file relative to a folder that it lies in."""
+    """True if a value can be the relative path of a file inside a folder."""
     if not is_path(value) or value.startswith("/"):
         return False
     if ".." not in value and "\\" not in value and ":" not in value:
@@ -68,7 +67,7 @@ def is_name_inside(value: object) -> TypeGuard[str]:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """True if a value is an integer that a file system can mean."""
+    """True if a value is an integer of 64 bits, as file systems use."""
     return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 

@@ -1,4 +1,4 @@
-"""What a machine or its limits refuse to a process: said in one sentence, at the entry point."""
+"""Explains errors of the system, such as a lack of memory, in one sentence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import TracebackType
 from restormer_cli.errors import UsageError
 from restormer_cli.system.units import format_bytes
 
-#: Of address space PyTorch and OpenCV take at least. With less some of their libraries end the
-#: process where they should raise an error (measured: at 0.4 GB).
+#: Least address space for PyTorch and OpenCV. With less some of their libraries end the process
+#: instead of raising an error (measured: at 0.4 GB).
 LEAST_ADDRESS_SPACE = 1 << 30
-#: How the loader, native libraries and Python say that memory is short.
+#: Messages of the loader, native libraries and Python when memory is short.
 _MEMORY = (
     "failed to map segment",
     "cannot allocate memory",
@@ -26,7 +26,7 @@ _THREAD = "can't start new thread"
 
 
 def reason(error: BaseException) -> str | None:
-    """What stood in the way, as a sentence; None if the error is not known for that.
+    """Explain an error as a sentence; None for an error of ours.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def reason(error: BaseException) -> str | None:
 
 
 def is_memory_message(text: str) -> bool:
-    """True if a native library says that memory is short; they have no exception for it."""
+    """True if a message of a native library means that memory is short."""
     return any(words in text.lower() for words in _MEMORY)
 
 
 def is_loading(error: BaseException) -> bool:
-    """True if it happened while a library was being loaded, so before any work."""
+    """True if an error was raised while a library was being loaded, so before any work."""
     return isinstance(error, ImportError) or _passes_import(error.__traceback__)
 
 
@@ -73,7 +73,7 @@ def _passes_import(trace: TracebackType | None) -> bool:
 
 
 def _root(error: BaseException) -> str:
-    """What the first of a chain of errors says, in one line."""
+    """The first line of the first error of a chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -85,7 +85,7 @@ def _in_brackets(text: str) -> str:
 
 
 def address_space() -> int | None:
-    """Bytes that this process may map at most (``ulimit -v``); None if there is no limit."""
+    """Most bytes that this process may map (``ulimit -v``); None without a limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -95,12 +95,12 @@ def address_space() -> int | None:
 
 
 def check_address_space() -> None:
-    """Refuse to load libraries that would not fit; to be called before PyTorch is imported.
+    """Check that PyTorch fits into the address space; call it before importing PyTorch.
 
     Raises
     ------
     UsageError
-        If the system allows too little.
+        If the limit is too low.
     """
     limit = address_space()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:

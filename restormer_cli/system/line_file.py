@@ -9,17 +9,17 @@ from pathlib import Path
 
 from restormer_cli.system.locks import try_lock, unlock
 
-#: Seconds between two looks at a file to which somebody else appends a line.
+#: Seconds between two attempts to lock the file.
 _LINE_POLL = 0.005
-#: Seconds after which the line is appended all the same.
+#: Seconds after which a line is appended without the lock.
 _LINE_PATIENCE = 10.0
 
 
 class LineFile:
     """A file that several processes, on several machines, append whole lines to.
 
-    On one machine the system puts every line at the end. On a network file system the machines
-    disagree about where that is, unless each line is written under a lock.
+    On one machine the system appends every line at the end. On a network file system, machines
+    may disagree about the end, so each line is written under a lock.
 
     Raises
     ------
@@ -33,7 +33,7 @@ class LineFile:
         self._descriptor = os.open(path, flags, 0o666)
 
     def append(self, line: str) -> None:
-        """Write a line; what is no text in it, of a name that is none, is escaped.
+        """Append a line, with characters escaped that UTF-8 cannot encode.
 
         Raises
         ------

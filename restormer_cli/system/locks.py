@@ -14,12 +14,12 @@ else:
 
 
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
-#: Windows locks bytes, and nobody else can read those: one far behind the end is taken.
+#: Windows locks bytes, which others then cannot read. So one far behind the end is locked.
 _LOCKED_BYTE = 1 << 30
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless somebody else has; closing it or the process's end unlocks.
+    """Lock an open file, until it is closed or the process ends; False if another holds it.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Give back what :func:`try_lock` took, and keep the file open."""
+    """Release the lock of :func:`try_lock`, and keep the file open."""
     if sys.platform == "win32":
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
@@ -50,7 +50,7 @@ def unlock(descriptor: int) -> None:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """True if an open file is still the one of this name."""
+    """True if an open file is still the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError as error:

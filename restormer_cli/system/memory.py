@@ -1,4 +1,4 @@
-"""Main memory: what is free for this process, control groups respected, and its peak."""
+"""Main memory that is free for this process, within its control groups, and its peak."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FREE_MEMORY_SHARE = 0.85
 
 
 def peak_memory() -> int:
-    """Bytes of main memory that this process has held at most."""
+    """Peak main memory of this process, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
@@ -29,17 +29,17 @@ def peak_memory() -> int:
 
 
 def return_freed_memory() -> None:
-    """Give what the C library has freed, but holds for later, back to the system.
+    """Return memory to the system that was freed, but is still held by the C library.
 
-    With glibc that can be hundreds of megabytes, in pieces that fit nothing large. Others do it
-    by themselves, or offer no way.
+    With glibc that can be hundreds of megabytes, in pieces that fit nothing large. Other C
+    libraries return it themselves, or cannot.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process can still take, limits of the system respected."""
+    """Bytes of main memory that this process can still take, within all limits."""
     limits = [_available_memory(), *_cgroup_headrooms()]
     if (allowed := address_space()) is not None:
         limits.append(max(0, allowed - held_memory()[1]))
@@ -56,7 +56,7 @@ def _available_memory() -> int:
 
 
 def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
-    """What each control group around this process leaves."""
+    """Bytes that each control group around this process leaves."""
     for folder, unified in cgroups.folders("memory", root):
         if unified:
             names, cache_key = ("memory.max", "memory.current"), "inactive_file"
@@ -74,7 +74,7 @@ def _cgroup_headrooms(root: Path = cgroups.ROOT) -> Iterator[int]:
 
 
 def held_memory() -> tuple[int, int]:
-    """Bytes of main memory that this process holds, and of address space."""
+    """Bytes of main memory and of address space that this process holds."""
     import psutil
 
     try:

@@ -1,9 +1,8 @@
-"""Processors that this process may use, and the threads that share them."""
+"""Processors that this process may use."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from restormer_cli.system import cgroups
 
 
 def processors() -> int:
-    """How many processors this process may keep busy: affinity and control groups respected."""
+    """Number of processors that this process may use, by affinity and control groups."""
     import psutil
 
     try:
@@ -21,42 +20,6 @@ def processors() -> int:
     except (AttributeError, psutil.Error):  # macOS has no affinity; Linux may be without /proc
         count = os.cpu_count() or 1
     return max(1, min([count, *map(math.ceil, _cgroup_quotas())]))
-
-
-def idle_processors(seconds: float = 0.2) -> int:
-    """How many processors of the machine nobody keeps busy, this process sleeping meanwhile."""
-    import psutil
-
-    try:
-        busy = psutil.cpu_percent(interval=seconds) / 100
-    except (psutil.Error, OSError):  # without /proc
-        busy = 0.0
-    return round((psutil.cpu_count() or 1) * (1 - busy))
-
-
-@functools.cache
-def share_the_machine() -> str:
-    """Settle on a number of threads, unless the user has; to be called before PyTorch is loaded.
-
-    Threads of OpenMP wait for each other at the end of every step. If there are more of them
-    than processors that are free, each step takes as long as the scheduler's turn: two threads
-    beside two busy processes took over 20 times as long as one (measured on two cores).
-
-    Returns
-    -------
-    str
-        The number and why, for people.
-    """
-    allowed = processors()
-    if "OMP_NUM_THREADS" in os.environ:
-        return f"{os.environ['OMP_NUM_THREADS']}, as OMP_NUM_THREADS says"
-    free = max(1, min(allowed, idle_processors()))
-    if free < allowed:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # sleep while waiting
-    import torch
-
-    torch.set_num_threads(min(torch.get_num_threads(), free))
-    return f"{torch.get_num_threads()}, since {free} of {allowed} processors are free"
 
 
 def _cgroup_quotas(root: Path = cgroups.ROOT) -> Iterator[float]:

@@ -1,8 +1,8 @@
-"""Signals that stop a run, at moments at which nothing gets lost.
+"""Lets signals stop a run only at moments when nothing gets lost.
 
 Python would raise :class:`~restormer_cli.errors.Stopped` between any two steps of the main thread,
-also between a result and the count of it. So a run works :func:`uninterrupted`, looks for a stop
-where it waits, and is :func:`interruptible` only inside the network, which takes long.
+also between writing a result and counting it. So a run works :func:`uninterrupted`, checks for a
+stop where it waits, and is :func:`interruptible` only inside the network, which takes long.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 
 from restormer_cli.errors import Stopped
 
-#: Of a terminal that is closed; Windows has none.
+#: The signal of a terminal that is closed; Windows has none.
 _HANG_UP: int | None = getattr(signal, "SIGHUP", None)
-#: Ctrl-C, a service manager, and that.
+#: Signals of Ctrl-C, of a service manager, and of a closed terminal.
 STOPPING = [number for number in (signal.SIGINT, signal.SIGTERM, _HANG_UP) if number is not None]
-#: A signal that comes so soon after another one is the same stop.
+#: Seconds in which a further signal is part of the same stop.
 SAME_STOP_SECONDS = 1.0
 
 
 class _Stops:
-    """The one main thread's: whether a stop has to wait, and the one that does."""
+    """State of the main thread: True if a stop has to wait, and the stop that waits."""
 
     held = False
     waiting: Stopped | None = None
@@ -53,20 +53,25 @@ def _holding(held: bool) -> Iterator[None]:
 
 
 def uninterrupted() -> contextlib.AbstractContextManager[None]:
-    """Let a stop wait until this ends, or :func:`check` or :func:`interruptible` come."""
+    """Hold a stop back until the end of the context, :func:`check` or :func:`interruptible`."""
     return _holding(True)
 
 
 def interruptible() -> contextlib.AbstractContextManager[None]:
-    """Let a stop come at any moment, inside of what is uninterrupted."""
+    """Let a stop come at any moment, inside :func:`uninterrupted`."""
     return _holding(False)
 
 
 def check(*, now: bool = False) -> None:
-    """Raise a stop that has waited, if nothing holds it or it is to be raised ``now``."""
+    """Raise a stop that waits, unless it is held back; with ``now`` in any case."""
     if _Stops.waiting is not None and (now or not _Stops.held) and _is_main():
         stop, _Stops.waiting = _Stops.waiting, None
         raise stop
+
+
+def is_waiting() -> bool:
+    """True if a stop has come and is to be raised."""
+    return _Stops.waiting is not None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Standard streams: closed ones, those of native code, and the encoding of names."""
+"""Standard streams: closed ones, output of native code, and the encoding of names."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Narrower windows, and wider ones, are taken for a mistake.
+#: Windows narrower or wider than these are ignored as a mistake.
 LEAST_COLUMNS, MOST_COLUMNS = 20, 10_000
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Send what native code writes to stderr nowhere; ``sys.stderr`` goes on to where it went.
+    """Discard what native code prints to stderr; ``sys.stderr`` works as before.
 
-    libpng, libtiff and others print to file descriptor 2 whatever Python is told. Does nothing to
-    it where ``sys.stderr`` is no file of the system, as in a test.
+    libpng, libtiff and others print to file descriptor 2 directly. It stays as it is if
+    ``sys.stderr`` is no file of the system, as in a test.
     """
     # It logs what is wrong with a file, but not with which.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -53,9 +53,9 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def open_standard_streams() -> None:
-    """Give a process that was started without some of them (``2>&-``) streams that lead nowhere.
+    """Open standard streams that are closed (``2>&-``) to the null device.
 
-    Else the next file that is opened would be taken for stderr, and native code write into it.
+    Else the next file that is opened would become stderr, and native code would write into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -69,24 +69,24 @@ def open_standard_streams() -> None:
 
 
 def forget_unusable_width() -> None:
-    """Ignore a width that no line fits in, such as ``COLUMNS=0``, or no memory holds."""
+    """Ignore ``COLUMNS`` if no line fits into it, as into 0, or it is far too large."""
     with contextlib.suppress(KeyError, ValueError):
         if not LEAST_COLUMNS <= int(os.environ["COLUMNS"]) <= MOST_COLUMNS:
             del os.environ["COLUMNS"]
 
 
 def quiet_opencv() -> None:
-    """Have OpenCV print nothing of its own; to be called before it is imported."""
+    """Keep OpenCV from printing; call it before OpenCV is imported."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def encode_stdout(*, json: bool = False) -> None:
-    """Settle how names that are no text, or not in the console's alphabet, are printed.
+    """Set how stdout encodes names that are no text or not in the console's alphabet.
 
-    Where paths are expected as the bytes that they are, if the console is UTF-8; else, and in
-    JSON, which is UTF-8 everywhere, escaped. Does nothing where ``sys.stdout`` is no text stream
-    of the system, as in a test.
+    On a console in UTF-8, paths are printed as the bytes that they are. On others, and in JSON,
+    which is always UTF-8, they are escaped. Does nothing if ``sys.stdout`` is no text stream of
+    the system, as in a test.
     """
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return

@@ -1,13 +1,13 @@
-"""What is shown to people: names and messages that cannot command a terminal or forge a line.
+"""Makes names and messages harmless for a terminal.
 
-A file may be called anything. Control characters in its name would move the cursor or change
-colours, a line feed would begin a line of its own, and marks of writing direction would show the
-letters in another order than they stand in.
+A file may have any name. Control characters in it would move the cursor or change colours, a line
+feed would begin a new line, and marks of writing direction would change the order of letters.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TextIO
 
 _COMMANDS = re.compile(
@@ -18,12 +18,12 @@ _COMMANDS = re.compile(
 
 
 def harmless(text: str) -> str:
-    """The text in one line, with everything escaped that is no visible character: ``\\x1b``."""
+    """Escape all characters that are not visible, as ``\\x1b``; the text is then one line."""
     return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def harmless_json(line: str) -> str:
-    """A line of JSON that means the same, with such characters escaped as JSON has it."""
+    """Escape the same characters in a line of JSON as JSON does, without changing its value."""
     return _COMMANDS.sub(lambda found: _json_escape(found[0]), line)
 
 
@@ -33,5 +33,15 @@ def _json_escape(character: str) -> str:
 
 
 def shown_on(stream: TextIO, text: str) -> str:
-    """The text as it is for a program that reads the stream, harmless where a person does."""
+    """Make a text harmless if the stream is a terminal; leave it as it is for a program."""
     return harmless(text) if stream.isatty() else text
+
+
+def short(path: Path) -> str:
+    """A path for people, with ``~`` for their home."""
+    try:
+        home = Path.home()
+        below = path.relative_to(home)
+    except (RuntimeError, ValueError):  # there is no home, or the path is elsewhere
+        return str(path)
+    return str(path) if home == Path(home.anchor) else str("~" / below)

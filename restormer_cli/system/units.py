@@ -1,4 +1,4 @@
-"""Sizes of memory and lengths of time as people write them."""
+"""Formats and parses sizes of memory and lengths of time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _UNITS |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate("kmgt", 1)
 
 
 def format_bytes(count: float) -> str:
-    """``1.5 GB``, ``12 MB``."""
+    """Format a size, as ``1.5 GB`` or ``12 MB``."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"
 
 
 def format_seconds(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``5 days 3 h``."""
+    """Format a time, as ``45 s``, ``12 min``, ``3 h 20 min`` or ``5 days 3 h``."""
     if not seconds < math.inf:
         return "unknown time"
     minutes = round(seconds / 60)
@@ -29,7 +29,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Read ``6GB``, ``512 MiB``, ``1.5g`` or a plain number of bytes.
+    """Parse ``6GB``, ``512 MiB``, ``1.5g`` or a plain number of bytes.
 
     Raises
     ------
@@ -49,5 +49,5 @@ def parse_bytes(text: str) -> int:
 
 
 def json_number(value: float) -> float | str:
-    """A figure for JSON, which has no infinity: that is the string ``"inf"``."""
+    """A number for JSON, where infinity is the string ``"inf"``."""
     return "inf" if math.isinf(value) else value

@@ -1,4 +1,4 @@
-"""Checkpoints: which network a file holds, and building it.
+"""Checkpoints: infer the network of a file, and build it.
 
 Nothing in a checkpoint can run code: pickles are not executed but read as data
 (:mod:`restormer_cli.weights.safe_pickle`), safetensors files hold no code at all. The file is
@@ -23,7 +23,8 @@ from torch import Tensor
 from restormer_cli.errors import OptionsError, WeightsError
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.weights.parameters import SIGNATURE, find_parameters, looks_like
-from restormer_cli.weights.tensor_file import ELEMENT_SIZES, StoredTensor, TensorFile
+from restormer_cli.weights.stored_tensor import ELEMENT_SIZES, StoredTensor
+from restormer_cli.weights.tensor_file import TensorFile
 
 StateDict = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -40,17 +41,17 @@ class Checkpoint:
     format: str
     """``zip``, ``legacy`` or ``safetensors``."""
     prefix: str
-    """What stood before the names, such as ``params.module.``."""
+    """The prefix of the names in the file, such as ``params.module.``."""
     tensors: Mapping[str, StoredTensor]
     ignored: Sequence[str] = ()
-    """Entries beside them that are no parameters."""
+    """Names of other entries, which are no parameters."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tensor.shape for name, tensor in self.tensors.items()}
 
     def config(self) -> RestormerConfig:
-        """The hyper-parameters that the shapes tell.
+        """Infer the hyper-parameters from the shapes.
 
         Raises
         ------
@@ -64,12 +65,12 @@ class Checkpoint:
             raise WeightsError(f"{self.path}: {error}{other}") from error
 
     def read(self) -> StateDict:
-        """The tensors, in the precision of the file, which stays mapped while they are used.
+        """Read the tensors, in the precision of the file, which stays mapped while they are used.
 
         Raises
         ------
         WeightsError
-            If the file cannot be read, or what it holds does not have its checksum.
+            If the file cannot be read, or a checksum is wrong.
         """
         try:
             with self.path.open("rb") as file:
@@ -124,12 +125,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def infer_config(shapes: Shapes) -> RestormerConfig:
-    """The hyper-parameters of a network, from the names and shapes of its parameters.
+    """Infer the hyper-parameters of a network from the names and shapes of its parameters.
 
     Raises
     ------
     WeightsError
-        If they are not those of a Restormer; it says what is missing.
+        If they are not those of a Restormer.
     """
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
@@ -183,9 +184,9 @@ def infer_config(shapes: Shapes) -> RestormerConfig:
 
 
 def _infer_expansion(dim: int, hidden: Mapping[int, int]) -> float:
-    """The expansion factor that gives the hidden channels of all levels.
+    """Find an expansion factor that gives the hidden channels of all levels.
 
-    Many do. The paper's comes first, then the one with the fewest decimals.
+    Of many possible ones take that of the paper, else the one with the fewest decimals.
     """
 
     def fits(factor: float) -> bool:
@@ -203,7 +204,7 @@ def _infer_expansion(dim: int, hidden: Mapping[int, int]) -> float:
 
 
 def build_network(path: Path, config: RestormerConfig | None = None) -> Restormer:
-    """The network of a checkpoint, in float32 on the CPU, ready to be evaluated.
+    """Build the network of a checkpoint, in float32 on the CPU, in evaluation mode.
 
     Parameters
     ----------

@@ -19,22 +19,22 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Hash:
-    """What a file hashes to, and what it should."""
+    """The hash of a file, and the expected one."""
 
     found: str
     """64 hexadecimal digits, as all hashes here."""
     expected: str | None
-    """None if nobody knows."""
+    """None if it is not known."""
     source: Literal["known", "pinned", "unknown"]
 
     @property
     def matches(self) -> bool:
-        """True also where nothing is expected."""
+        """True also if no hash is expected."""
         return self.expected is None or self.found == self.expected
 
 
 def sha256(path: Path) -> str:
-    """Of the content of a file.
+    """Hash the content of a file.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def sha256(path: Path) -> str:
 
 
 def check(path: Path, known: str | None) -> Hash:
-    """Hash a file and compare with what is known of it, else with its pin.
+    """Hash a file and compare it with the known hash, else with its pin.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def check(path: Path, known: str | None) -> Hash:
 def expect(
     path: Path, known: str | None
 ) -> tuple[str | None, Literal["known", "pinned", "unknown"]]:
-    """What the file of this path should hash to, and who says so."""
+    """The expected hash of a file, and its source."""
     if known is not None:
         return known, "known"
     pinned = read_pin(path)
@@ -79,12 +79,12 @@ def pin_of(path: Path) -> Path:
 
 
 def read_pin(path: Path) -> str | None:
-    """What a file is pinned to; None if it is not.
+    """The pinned hash of a file; None if it has no pin.
 
     Raises
     ------
     WeightsError
-        If the pin is damaged: then nobody can say whether the weights are what they were.
+        If the pin cannot be read or is damaged, so that the weights cannot be checked.
     """
     pin = pin_of(path)
     try:

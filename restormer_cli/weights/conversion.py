@@ -1,4 +1,4 @@
-"""Checkpoints written anew, as safetensors."""
+"""Converts checkpoints to safetensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,21 @@ logger = logging.getLogger(__name__)
 def convert(name: str, target: Path, *, half: bool = False, overwrite: bool = False) -> Path:
     """Write a checkpoint as safetensors, under the official names of its parameters.
 
-    Every bit is kept, unless ``half`` asks for float16.
+    Parameters
+    ----------
+    name
+        A path, or the name of a known file that is here.
+    target
+        The file to write.
+    half
+        Store float16; by default every bit is kept.
+    overwrite
+        Replace a target that exists.
+
+    Returns
+    -------
+    Path
+        The target.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint: its network, tensors, hash, and the tasks that it fits."""
+"""Describes a checkpoint: its network, tensors, hash, and the tasks that it fits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from restormer_cli.errors import WeightsError
 from restormer_cli.system.files import is_file
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
-from restormer_cli.weights.registry import (
-    find_by_hash,
-    find_known,
-)
-from restormer_cli.weights.selection import fitting
+from restormer_cli.weights.registry import find_by_hash, find_known
+from restormer_cli.weights.selection import first_of, fitting
 
 if TYPE_CHECKING:
+    from restormer_cli.network.architecture import RestormerConfig
     from restormer_cli.weights.checkpoint import Checkpoint
 
 
@@ -28,12 +26,17 @@ _FORMATS = {
 
 
 def describe(name: str) -> dict[str, str]:
-    """What a checkpoint is, fact by fact, from its headers.
+    """Describe a checkpoint from its headers.
 
     Parameters
     ----------
     name
         A path, or the name of a known file that is here.
+
+    Returns
+    -------
+    dict of str to str
+        Facts by name, in the order to show them.
 
     Raises
     ------
@@ -53,18 +56,24 @@ def describe(name: str) -> dict[str, str]:
         "tensors": _tensors(checkpoint),
         "names begin with": checkpoint.prefix or "nothing, they are the official ones",
         **{key: _words(value) for key, value in config.to_mapping().items()},
-        "fits": _fits(checkpoint),
+        "fits": _fits(config),
     }
     if (known := find_by_hash(digest)) is not None:
         window = known.options.window
         facts["best with"] = f"--window {window}" if window else "--window none, whole images"
-    if ignored := checkpoint.ignored:
-        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
-        facts["left out"] = f"{ignored[0]}{more}"
+    if checkpoint.ignored:
+        facts["left out"] = first_of(checkpoint.ignored)
     return facts
 
 
 def path_of(name: str) -> Path:
+    """Find a checkpoint by its path or the name of a known file.
+
+    Raises
+    ------
+    WeightsError
+        If a known file is not on this machine.
+    """
     path = Path(name)
     known = None if is_file(path) else find_known(name)
     found = known.find() if known is not None else None
@@ -90,23 +99,11 @@ def _tensors(checkpoint: Checkpoint) -> str:
     return f"{len(tensors)}, {parameters:,} parameters, {' and '.join(sorted(kinds))}"
 
 
-def _fits(checkpoint: Checkpoint) -> str:
-    """The tasks by channels, those first that use the same LayerNorm."""
-    from restormer_cli.tasks import shipped_options
-
-    config = checkpoint.config()
-    variants = fitting(config)
-    alike = [
-        variant.label
-        for variant in variants
-        if shipped_options(variant.name).network["LayerNorm_type"] == config.LayerNorm_type
-    ]
-    others = [variant.label for variant in variants if variant.label not in alike]
-    if not variants:
+def _fits(config: RestormerConfig) -> str:
+    alike, others = (", ".join(v.label for v in variants) for variants in fitting(config))
+    if not (alike or others):
         return "no task: its channels are those of none"
-    if not others:
-        return ", ".join(alike)
-    return f"{', '.join(alike)}; by its channels also {', '.join(others)}"
+    return f"{alike}; by its channels also {others}" if others else alike
 
 
 def _words(value: object) -> str:

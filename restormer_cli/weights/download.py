@@ -1,9 +1,9 @@
-"""Getting official weights: over HTTP or from a folder, whole and right or not at all.
+"""Downloads official weights, over HTTP or from a folder: whole and right, or not at all.
 
-requests brings the bytes; what it lacks is here: trying again, going on where a connection was cut,
-and keeping aside what is not the official file. A file grows under the name ``NAME.partial`` and
-gets its own only when it is whole and its hash is right, so that whoever sees it may use it.
-Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``), as requests reads it.
+requests makes the transfer. This module adds retries, resumes cut connections, and puts aside files
+that are not the official ones. A file grows under the name ``NAME.partial`` and is renamed only
+when it is whole and its hash is right. Proxies are those of the environment (``HTTPS_PROXY``,
+``NO_PROXY``), as requests reads it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import RELEASE, USUAL_SIZE, KnownFile, home
 
 ATTEMPTS = 4
-#: To connect, and to wait for the next bytes; in seconds.
+#: Seconds to connect, and to wait for the next bytes.
 TIMEOUTS = (10, 30)
-#: What a cut connection may cost, in bytes: a piece that did not come whole is lost.
+#: Bytes of a piece; when a connection is cut, an incomplete piece is lost.
 _CHUNK = 1 << 14
-#: Answers that another attempt may better.
+#: Status codes after which another attempt may succeed.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -43,10 +43,10 @@ class Listener(Protocol):
     """Callbacks for the progress of a download."""
 
     def notice(self, text: str) -> None:
-        """Something that a person may want to know."""
+        """Called with a sentence for people."""
 
     def progress(self, name: str, done: int, total: int | None) -> None:
-        """Bytes of a file that are here, and of all of it if that is known."""
+        """Called with the bytes of a file that are here, and all of them if that is known."""
 
 
 def download(
@@ -58,12 +58,12 @@ def download(
 ) -> Path:
     """Get an official file, unless it is there already.
 
-    Two processes may do this at once: the second waits for the first.
+    Of two processes that get the same file, the second waits for the first.
 
     Parameters
     ----------
     folder
-        Where to put it; by default :func:`restormer_cli.weights.registry.home`.
+        The folder for the file; by default :func:`restormer_cli.weights.registry.home`.
     source
         The address of a folder on a server, or a folder on this machine, flat or in the authors'
         layout; by default the authors' release.
@@ -71,13 +71,13 @@ def download(
     Returns
     -------
     Path
-        The file, whose hash is the known or pinned one; it is pinned if none was.
+        The file, with the known or pinned hash; without either it is pinned now.
 
     Raises
     ------
     WeightsError
-        If the file cannot be had, or what came is not the official one. That is kept under
-        another name, which the message gives with both hashes.
+        If the download fails or is not the official file. The wrong file is kept under another
+        name.
     """
     if known.kind != "official":
         raise WeightsError(f"{known.name} is embedded; there is nothing to download")
@@ -99,7 +99,7 @@ def download(
 
 
 def pin(path: Path, listener: Listener) -> None:
-    """Note the hash of a file of which none is known.
+    """Pin the hash of a file of which none is known.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def _only_one(target: Path, listener: Listener) -> Iterator[None]:
 
 
 def _is_there(target: Path, known: KnownFile, listener: Listener) -> bool:
-    """True if the right file is there; a wrong one is put aside."""
+    """True if the right file is there; put a wrong one aside."""
     if not os.path.lexists(target):
         return False
     if target.is_file():
@@ -151,14 +151,14 @@ def _is_there(target: Path, known: KnownFile, listener: Listener) -> bool:
 
 
 def _put_aside(path: Path, digest: str) -> Path:
-    """Rename a file that is not what it should be."""
+    """Rename a wrong file."""
     aside = path.with_name(f"{path.name.removesuffix('.partial')}.wrong-{digest[:12]}")
     path.replace(aside)
     return aside
 
 
 def _unfit(path: Path, known: KnownFile) -> str | None:
-    """What is wrong with a file that no hash can vouch for, such as a server's page of regrets."""
+    """The fault of a file without a known hash, such as a server's error page; None if it fits."""
     from restormer_cli.network.architecture import RestormerConfig
     from restormer_cli.weights.checkpoint import open_checkpoint
 
@@ -205,11 +205,11 @@ def _in_folder(folder: Path, known: KnownFile) -> Path:
 
 
 class _TryAgain(Exception):
-    """An attempt failed; another one may succeed."""
+    """Raised by an attempt after which another one may succeed."""
 
 
 class _Transfer:
-    """Brings a file to ``NAME.partial`` and, when it is right, to its own name."""
+    """Transfers a file to ``NAME.partial`` and renames it when it is right."""
 
     def __init__(
         self, target: Path, known: KnownFile, expected: str | None, listener: Listener
@@ -220,7 +220,7 @@ class _Transfer:
         self.validator = target.with_name(f"{target.name}.partial.json")
 
     def run(self, url: str) -> None:
-        """Make one attempt; what came of earlier ones is not asked for again.
+        """Make one attempt, which goes on where earlier ones ended.
 
         Raises
         ------
@@ -260,7 +260,7 @@ class _Transfer:
         return False
 
     def _get(self, url: str) -> bool:
-        """Get a file, or the rest of it; whether part of it was there."""
+        """Get a file, or the rest of it; True if a part was there."""
         headers = {"Accept-Encoding": "identity"}
         done = self._resumable(url, headers)
         try:
@@ -308,7 +308,7 @@ class _Transfer:
         return resumed
 
     def _resumable(self, url: str, headers: dict[str, str]) -> int:
-        """Bytes that are there already, with the headers to ask for the rest; else 0."""
+        """The bytes that are there; adds the headers that ask for the rest."""
         if self.partial.is_symlink() or not self.partial.is_file():
             self._discard()
             return 0
@@ -330,7 +330,7 @@ class _Transfer:
         return done
 
     def _remember(self, url: str, response: requests.Response) -> None:
-        """Note what tells the server whether the rest still belongs to what is here."""
+        """Save the validator of the file, by which the server knows whether it has changed."""
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if validator is None or validator.startswith("W/"):  # weak ones must not be used for this
             self.validator.unlink(missing_ok=True)
@@ -341,7 +341,7 @@ class _Transfer:
             self.validator.write_text(note, encoding="utf-8")
 
     def _inspect(self, url: str, resumed: bool) -> None:
-        """Refuse what is not the official file."""
+        """Raise WeightsError if the file is not the official one."""
         digest = checksum.sha256(self.partial)
         problem = None
         if self.expected is None:
@@ -373,7 +373,7 @@ class _Transfer:
             raise OSError(errno.ENOSPC, "no space")
 
     def _open(self, mode: str) -> IO[bytes]:
-        """Open the partial file, never what a link of its name points to."""
+        """Open the partial file, without following a link of its name."""
 
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

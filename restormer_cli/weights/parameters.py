@@ -1,8 +1,8 @@
-"""Which tensors of a checkpoint are the parameters of a network, going by their names.
+"""Finds the parameters of a network among the tensors of a checkpoint, by their names.
 
-Training scripts, compilers and libraries for large models put the network into others, which
-leaves words in the names of its parameters, and keep counters and other networks beside it.
-PyTorch is not needed for this.
+Training scripts, compilers and libraries for large models wrap the network into other modules,
+which adds words to the names of its parameters, and save counters and other networks with it.
+PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from restormer_cli.errors import WeightsError
 from restormer_cli.system.terminal import harmless
 from restormer_cli.weights.tensor_file import TensorFile
 
-#: Where training scripts keep the parameters, the best first; before these come averaged ones,
-#: whatever their name.
+#: Dicts in which training scripts keep the parameters, the best first. Averaged ones, of any name,
+#: come before these.
 CONTAINERS = ("params.", "state_dict.", "model.", "generator.", "net_g.", "")
-#: Always there; what stands before it in a file is the prefix of all names.
+#: A parameter of every network; the part before it in a file is the prefix of all names.
 SIGNATURE = "patch_embed.proj.weight"
-#: What modules that wrap another one call it: parallel training, ``torch.compile``, checkpointed
-#: activations, FSDP, DeepSpeed, Fabric, Opacus. They stand anywhere in a name.
+#: Words that wrapping modules add anywhere in a name: parallel training, ``torch.compile``,
+#: checkpointed activations, FSDP, DeepSpeed, Fabric, Opacus.
 WRAPPERS = frozenset(
     {"module", "_module", "_orig_mod", "_orig_module", "_original_module", "_wrapped_module"}
     | {"_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module", "_forward_module"}
@@ -34,16 +34,16 @@ COUNTERS = frozenset(
     {"total_ops", "total_params", "num_batches_tracked", "n_averaged", "num_updates"}
     | {"update_count", "decay", "initted", "step", "steps", "global_step", "epoch"}
 )
-#: Words of the names of what watches values for a later quantisation.
+#: Words in the names of modules that observe values for a later quantisation.
 OBSERVERS = frozenset({"activation_post_process", "weight_fake_quant", "act_fake_quant"})
-#: First words of the names of what training keeps beside a network that stands alone in the file.
+#: First words of the names of other training state, if the network is at the top of the file.
 TRAINING = frozenset(
     {"optimizer", "optimizers", "optimizer_state", "optimizer_states", "optimizer_state_dict"}
     | {"optim", "lr_scheduler", "lr_schedulers", "scheduler", "schedulers", "scaler", "amp"}
     | {"grad_scaler", "callbacks", "loops", "hparams", "hyper_parameters", "rng", "rng_state"}
     | {"random_state", "message_hub", "meta", "metrics", "loss", "loss_fn", "criterion"}
 )
-#: Names of parameters that stand for others, and what to do about it.
+#: Names of parameters that stand for others, with the reason and the remedy.
 _SUBSTITUTES = (
     (
         r"\.parametrizations\.|\.weight_[gv]$|\.weight_orig$|\.weight_mask$|\.weight_u$",
@@ -66,7 +66,7 @@ _SUBSTITUTES = (
         "save the full state_dict()",
     ),
 )
-#: Other networks, and what all of the names in each begin with.
+#: Other networks, with beginnings of names that each of them has.
 _OTHERS = (
     ("NAFNet", (r"intro\.weight", r"encoders\.0\.0\.beta")),
     ("MPRNet", (r"stage1_encoder\.", r"sam12\.")),
@@ -93,27 +93,27 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Parameters:
-    """Which tensors of a file are those of the network."""
+    """The parameters of a network in a file."""
 
     prefix: str
-    """What stood before the official names, such as ``params.module.``."""
+    """The prefix of the official names, such as ``params.module.``."""
     names: Mapping[str, str]
-    """Official names, and those in the file."""
+    """The names in the file, by official names."""
     ignored: Sequence[str] = ()
-    """Entries of the network that are no parameters, by their names in the file."""
+    """Names in the file of entries of the network that are no parameters."""
 
 
 def find_parameters(path: Path, file: TensorFile) -> Parameters:
     """Find the parameters of a network in a file.
 
-    They may be nested in dicts, their names prefixed in any way, and parts of the network wrapped.
-    Where there are several networks, averaged parameters (EMA) are taken before others, then the
-    first of :data:`CONTAINERS`.
+    They may be nested in dicts, with any prefix, and parts of the network may be wrapped. Of
+    several networks the one with averaged parameters (EMA) is taken, then the first of
+    :data:`CONTAINERS`.
 
     Raises
     ------
     WeightsError
-        If there are none, or several networks, or parameters that stand for others.
+        If there are none, or several networks to choose from, or parameters that stand for others.
     """
     if not len(file):
         what = f", but {file.other}" if file.other else ""
@@ -139,12 +139,12 @@ def find_parameters(path: Path, file: TensorFile) -> Parameters:
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """What other network has such names, for people; "" if none is known.
+    """Guess another network from names of parameters, as words for people; "" without a guess.
 
     Parameters
     ----------
     names
-        Of parameters, without a prefix or with it.
+        Names of parameters, with or without a prefix.
     """
     text = "\n".join(names)
     for network, starts in _OTHERS:
@@ -163,7 +163,7 @@ def _is_stray(name: str, *, alone: bool) -> bool:
     Parameters
     ----------
     alone
-        Whether the network stands at the top of the file, where other things stand as well.
+        True if the network is at the top of the file, among other entries.
     """
     words = name.split(".")
     return (
@@ -182,7 +182,7 @@ def _refuse_substitutes(path: Path, names: Iterable[str]) -> None:
 
 
 def _choose_prefix(path: Path, file: TensorFile) -> str:
-    """What stands before the names of the network, wrappers of the whole of it included."""
+    """Find the prefix of the names of the network, with wrappers of all of it."""
     found = []
     for name in file:
         unwrapped = _unwrap(name)

@@ -1,4 +1,4 @@
-"""The official and the embedded files: their names, sizes and hashes, and where they may lie."""
+"""The official and the embedded files: their names, sizes, hashes and places."""
 
 from __future__ import annotations
 
@@ -7,29 +7,19 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from restormer_cli.errors import WeightsError
 from restormer_cli.system.files import is_file
-from restormer_cli.tasks import (
-    VARIANTS,
-    Options,
-    Variant,
-    shipped_folder,
-    shipped_options,
-)
+from restormer_cli.tasks import VARIANTS, Options, Variant, shipped_folder, shipped_options
 from restormer_cli.weights import checksum
-
-if TYPE_CHECKING:
-    pass
-
 
 RELEASE = "https://github.com/swz30/Restormer/releases/download/v1.0"
 OFFICIAL_LICENCE = (
     "the authors' code is under the MIT licence since their commit 68dc6ac; "
     "no separate grant for the weights was found"
 )
-#: Of the official files whose size is not known, about this.
+#: Approximate bytes of official files whose size is not known.
 USUAL_SIZE = 104_700_000
 FOLDER = "pretrained_models"
 
@@ -40,12 +30,12 @@ class KnownFile:
 
     kind: Literal["official", "compact"]
     labels: tuple[str, ...]
-    """Of the variants that it is for, such as ``deblur --kind motion``."""
+    """Labels of its variants, such as ``deblur --kind motion``."""
     options: Options
 
     @property
     def name(self) -> str:
-        """Of the file, such as ``deraining.pth``."""
+        """Name of the file, such as ``deraining.pth``."""
         return str(self.options.weights["file"])
 
     @property
@@ -55,12 +45,12 @@ class KnownFile:
 
     @property
     def size(self) -> int | None:
-        """In bytes, where it is known."""
+        """Size in bytes, if it is known."""
         return self.options.weights.get("bytes")
 
     @property
     def sha256(self) -> str | None:
-        """Where it is known; that of an embedded file stands in its model card."""
+        """The hash, if it is known; that of an embedded file is in its model card."""
         if self.kind == "official":
             return self.options.weights.get("sha256")
         card = _embedded(self.name).with_suffix(".md")
@@ -70,12 +60,12 @@ class KnownFile:
 
     @property
     def licence(self) -> str:
-        """Shortly; :data:`OFFICIAL_LICENCE` says what is known of the official files."""
+        """The licence in a word; for official files see :data:`OFFICIAL_LICENCE`."""
         return "MIT" if self.kind == "compact" else "MIT (code)"
 
     @property
     def places(self) -> list[Path]:
-        """Where it may be, the best first."""
+        """Paths at which it may be, the best first."""
         if self.kind == "compact":
             return [_embedded(self.name)]
         layout = self.options.weights.get("folder", FOLDER)
@@ -86,7 +76,7 @@ class KnownFile:
         return [folder / self.name for folder in folders]
 
     def find(self) -> Path | None:
-        """Where it is on this machine."""
+        """Its path on this machine; None if it is not there."""
         return next((path for path in self.places if is_file(path)), None)
 
 
@@ -126,7 +116,7 @@ def find_by_hash(sha256: str) -> KnownFile | None:
 
 
 def home() -> Path:
-    """Where official weights are put: ``RESTORMER_HOME``, else the platform's cache folder.
+    """The folder of official weights: ``RESTORMER_HOME``, else the platform's cache folder.
 
     Raises
     ------
@@ -153,12 +143,12 @@ def _embedded(name: str) -> Path:
 
 
 def check_hash(path: Path, known: KnownFile) -> checksum.Hash:
-    """See that a file is the one that it is taken for.
+    """Check that a file has the known or pinned hash.
 
     Raises
     ------
     WeightsError
-        If it is not, with both hashes.
+        If it does not, with both hashes.
     """
     found = checksum.check(path, known.sha256)
     if not found.matches:
@@ -167,7 +157,7 @@ def check_hash(path: Path, known: KnownFile) -> checksum.Hash:
 
 
 def mismatch(path: Path, known: KnownFile, found: checksum.Hash) -> str:
-    """What to say of a file that is not what it should be."""
+    """The sentence for a file with a wrong hash."""
     wrong = "is not the official file" if found.source == "known" else "is not what was pinned"
     if known.kind == "compact":
         return (

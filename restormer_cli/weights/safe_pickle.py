@@ -1,13 +1,13 @@
 """Reading a pickle without running it.
 
-Unpickling executes a program: it imports what the file names and calls it. Here the steps of that
-program are followed on plain data only. What it would import becomes a :class:`Global`, what it
-would call a :class:`Call`, and neither happens; so no file can run code, and none can make Python
-take memory that its own bytes do not fill. Checkpoints that hold objects of other libraries beside
-their tensors are read as well, without those libraries.
+Unpickling executes a program that imports and calls functions. Here the steps of that program are
+followed on plain data only. An import becomes a :class:`Global`, a call becomes a :class:`Call`.
+Neither is executed, so no file can run code. And no file can make Python take memory that its own
+bytes do not fill, as :class:`pickle.Unpickler` does for a large index into its memo. Checkpoints
+with objects of other libraries are read as well, without those libraries.
 
-The steps are taken apart by :mod:`pickletools` of the standard library; their meaning is that of
-protocols 0 to 5, as the comments in :mod:`pickletools` define it.
+:mod:`pickletools` of the standard library parses the steps. Their meaning is that of protocols 0 to
+5, as the comments in :mod:`pickletools` define it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
-#: Of one pickle. The largest checkpoints of training runs have some 10⁵.
+#: Most steps of one pickle. The largest checkpoints of training runs have some 10⁵.
 MAX_STEPS = 1_000_000
 
 PersistentLoad = Callable[[Any], Any]
 
 
 class Stream(Protocol):
-    """What a pickle is read from, such as BytesIO or a memory map."""
+    """A source of bytes, such as BytesIO or a memory map."""
 
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
@@ -32,12 +32,12 @@ class Stream(Protocol):
 
 
 class PickleError(ValueError):
-    """The bytes are no pickle, or one that does what no checkpoint does."""
+    """The bytes are no pickle, or one with steps that no checkpoint has."""
 
 
 @dataclass(frozen=True, eq=False)
 class Global:
-    """Something that a pickle would import."""
+    """An object that a pickle would import."""
 
     name: str
     """Module and name, such as ``torch._utils._rebuild_tensor_v2``."""
@@ -45,29 +45,29 @@ class Global:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Something that a pickle would call, and with what."""
+    """A call that a pickle would make."""
 
     function: str
-    """Its name; empty where it has none, being itself what a call gives."""
+    """Name of the function; empty if it is the result of another call."""
     arguments: tuple[Any, ...]
 
 
 def read_pickle(stream: Stream, persistent_load: PersistentLoad | None = None) -> Any:
-    """Read one pickle; the stream is left behind its end.
+    """Read one pickle; the stream is then behind its end.
 
     Parameters
     ----------
     stream
         Its ``read`` must never take more memory than there are bytes, as that of a file may.
     persistent_load
-        Gives what stands for an object that is stored outside of the pickle, from its id.
+        Returns a stand-in for an object outside of the pickle, from its identifier.
 
     Returns
     -------
     object
-        Of None, bool, numbers, str, bytes, tuples, lists (sets too become lists), dicts (of all
+        Made of None, bool, numbers, str, bytes, tuples, lists (also for sets), dicts (of all
         kinds; entries whose keys are no plain values are left out), :class:`Global`,
-        :class:`Call`, and what ``persistent_load`` gives.
+        :class:`Call`, and results of ``persistent_load``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ _DICTS = {
 
 
 class _Machine:
-    """The stack machine that a pickle is a program for."""
+    """The stack machine that executes a pickle."""
 
     def __init__(self, persistent_load: PersistentLoad | None) -> None:
         self.persistent_load = persistent_load
@@ -125,7 +125,7 @@ class _Machine:
         return items
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """What stands for the result of a call: the object itself where it is a plain one."""
+        """Return a stand-in for the result of a call, or the object itself if it is plain."""
         name = function.name if isinstance(function, Global) else ""
         arguments = arguments if isinstance(arguments, tuple) else ()
         if name == "torch.Size" and len(arguments) == 1:

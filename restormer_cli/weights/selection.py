@@ -1,4 +1,4 @@
-"""Which weights a task gets: official ones, embedded compact ones, or a file of the user's."""
+"""Selects weights for a task: official ones, embedded compact ones, or a file of the user."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from restormer_cli.errors import WeightsError
 from restormer_cli.system.files import file_mode, is_file, kind
 from restormer_cli.system.units import format_bytes
-from restormer_cli.tasks import (
-    VARIANTS,
-    Options,
-    Variant,
-    read_options,
-    shipped_options,
-)
-from restormer_cli.weights.unreadable import describe_folder
-
-if TYPE_CHECKING:
-    from restormer_cli.network.architecture import Restormer, RestormerConfig
+from restormer_cli.tasks import VARIANTS, Options, Variant, read_options, shipped_options
 from restormer_cli.weights.registry import (
     USUAL_SIZE,
     KnownFile,
@@ -30,22 +20,26 @@ from restormer_cli.weights.registry import (
     find_known,
     official_file,
 )
+from restormer_cli.weights.unreadable import describe_folder
+
+if TYPE_CHECKING:
+    from restormer_cli.network.architecture import Restormer, RestormerConfig
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights that were found."""
+    """A file of weights that was found."""
 
     path: Path
     kind: Literal["official", "compact", "file"]
     options: Options | None
-    """What describes the network; None where it is inferred from the file."""
+    """The hyper-parameters; None if they are inferred from the file."""
     known: KnownFile | None = None
-    """What the file should be; None for a file of the user's."""
+    """The registry's entry; None for a file of the user."""
 
     @property
     def label(self) -> str:
-        """How messages and reports name it, such as ``official deraining.pth``."""
+        """Name in messages and reports, such as ``official deraining.pth``."""
         return self.path.name if self.kind == "file" else f"{self.kind} {self.path.name}"
 
 
@@ -63,7 +57,7 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
     Raises
     ------
     WeightsError
-        If there are none; it says how to get them.
+        If there are none.
     OptionsError
         If ``options`` cannot be used.
     """
@@ -98,7 +92,7 @@ def find_weights(variant: Variant, choice: str, *, options: Path | None = None) 
 
 
 def notice(file: WeightsFile, variant: Variant) -> str:
-    """The line that says which weights ``auto`` chose and how to get better ones."""
+    """A notice of the weights that ``auto`` chose, and how to get better ones."""
     line = f"weights: {file.label}"
     if file.kind == "compact":
         line += f"; for the paper's quality, {_how_to_get(official_file(variant))}"
@@ -106,12 +100,12 @@ def notice(file: WeightsFile, variant: Variant) -> str:
 
 
 def ignored_notice(file: WeightsFile) -> str | None:
-    """The line that says what is left out of a file of the user's; None if nothing is.
+    """A notice of entries that are left out of a file of the user; None if there are none.
 
     Raises
     ------
     WeightsError
-        If it holds no network.
+        If the file holds no network.
     """
     if file.kind != "file":
         return None
@@ -122,11 +116,15 @@ def ignored_notice(file: WeightsFile) -> str | None:
 
 
 def describe_ignored(path: Path, names: Sequence[str]) -> str | None:
-    """What to say of entries of a checkpoint that are no parameters."""
+    """A notice of entries of a checkpoint that are no parameters; None if there are none."""
     if not names:
         return None
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{path}: left out, since the network needs no such things: {names[0]}{more}"
+    return f"{path}: left out, since the network needs no such things: {first_of(names)}"
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first name and the number of others."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _how_to_get(file: KnownFile) -> str:
@@ -135,13 +133,13 @@ def _how_to_get(file: KnownFile) -> str:
 
 
 def load_network(file: WeightsFile, variant: Variant) -> Restormer:
-    """Load weights and check that they do what ``variant`` is for.
+    """Load weights and check that they fit ``variant``.
 
     Raises
     ------
     WeightsError
-        If the file cannot be loaded, is not the official one that it is taken for, or its
-        network takes or gives other channels.
+        If the file cannot be loaded, does not have the official hash, or its network takes or
+        gives other channels.
     """
     from restormer_cli.network.architecture import RestormerConfig
     from restormer_cli.weights.checkpoint import build_network
@@ -155,13 +153,24 @@ def load_network(file: WeightsFile, variant: Variant) -> Restormer:
     return network
 
 
-def fitting(config: RestormerConfig) -> list[Variant]:
-    """The variants that a network can be used for, going by its channels."""
-    return [variant for variant in VARIANTS if not _misfits(config, variant)]
+def fitting(config: RestormerConfig) -> tuple[list[Variant], list[Variant]]:
+    """Find the variants with the channels of a network.
+
+    Returns
+    -------
+    list of Variant
+        Those that use the same LayerNorm.
+    list of Variant
+        The others.
+    """
+    variants = [variant for variant in VARIANTS if not _misfits(config, variant)]
+    norms = [shipped_options(variant.name).network["LayerNorm_type"] for variant in variants]
+    alike = [v for v, norm in zip(variants, norms, strict=True) if norm == config.LayerNorm_type]
+    return alike, [variant for variant in variants if variant not in alike]
 
 
 def variant_of_file(path: Path) -> Variant:
-    """The first variant that a checkpoint fits, those first that use the same LayerNorm.
+    """The first variant that a checkpoint fits; those with the same LayerNorm come first.
 
     Raises
     ------
@@ -170,16 +179,10 @@ def variant_of_file(path: Path) -> Variant:
     """
     from restormer_cli.weights.checkpoint import open_checkpoint
 
-    config = open_checkpoint(path).config()
-    variants = fitting(config)
-    alike = [v for v in variants if _layer_norm(v) == config.LayerNorm_type]
-    if not variants:
+    alike, others = fitting(open_checkpoint(path).config())
+    if not (alike or others):
         raise WeightsError(f"{path}: fits no task: its channels are those of none")
-    return [*alike, *variants][0]
-
-
-def _layer_norm(variant: Variant) -> str:
-    return str(shipped_options(variant.name).network["LayerNorm_type"])
+    return [*alike, *others][0]
 
 
 def _misfits(config: RestormerConfig, variant: Variant) -> list[str]:

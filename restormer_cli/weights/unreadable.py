@@ -1,7 +1,7 @@
-"""What a file is that was given for a checkpoint and is none, and what to do about it.
+"""Describes files that are no checkpoints, with a remedy.
 
-Most of these are downloads that brought something else: a page of a web site, the answer of a
-server, a pointer of Git LFS, an archive. They are told apart by their first bytes, then by name.
+Most of them are failed downloads: a page of a web site, the answer of a server, a pointer of Git
+LFS, an archive. They are recognised by their first bytes, then by name.
 """
 
 from __future__ import annotations
@@ -10,22 +10,17 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from restormer_cli.system.files import UNFINISHED
 from restormer_cli.system.terminal import harmless
 
-#: Bytes of a file that are looked at.
+#: Bytes from which a file is recognised.
 HEAD = 4096
 _AGAIN = "download the file itself"
 _UNPACK = "unpack it and give the checkpoint inside"
 _NOT_PYTORCH = "this tool reads PyTorch and safetensors; export the state_dict() of the network"
 
-#: First bytes, what the file is, and the remedy.
+#: First bytes, kind of file, and remedy.
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "an image (PNG)", "give the weights, not a photo"),
-    (b"\xff\xd8\xff", "an image (JPEG)", "give the weights, not a photo"),
-    (b"GIF8", "an image (GIF)", "give the weights, not a photo"),
-    (b"II*\0", "an image (TIFF)", "give the weights, not a photo"),
-    (b"MM\0*", "an image (TIFF)", "give the weights, not a photo"),
-    (b"BM", "an image (BMP)", "give the weights, not a photo"),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
     (b"BZh", "a bzip2 archive", _UNPACK),
     (b"\xfd7zXZ\0", "an xz archive", _UNPACK),
@@ -49,12 +44,10 @@ _LFS = (b"version https://git-lfs.github.com/", b"version https://hawser.github.
 #: The number that PyTorch's older files begin with, as pickles hold it.
 _TORCH_PICKLE = bytes.fromhex("6cfc9c46f9206aa85019")
 _PAGES = ("<!doctype html", "<html", "<head", "<body", "<script", "<title", "<meta")
-#: Names of downloads that browsers and tools have not finished.
-_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".aria2", ".tmp")
 
 
 def describe_folder(path: Path) -> str:
-    """What a folder is that was given for a checkpoint, as the end of a sentence."""
+    """Describe a folder that was given as a checkpoint, as the end of a sentence."""
     try:
         entries = sorted(entry.name for entry in path.iterdir())
     except OSError:
@@ -76,14 +69,16 @@ def describe_folder(path: Path) -> str:
 
 
 def describe(path: Path, head: bytes, size: int) -> str | None:
-    """What a file is that is no checkpoint, as the end of a sentence; None if it cannot be told.
+    """Describe a file that is no checkpoint, as the end of a sentence; None if it is not known.
 
     Parameters
     ----------
+    path
+        For the suffix.
     head
-        Its first :data:`HEAD` bytes.
+        The first :data:`HEAD` bytes.
     size
-        Of the whole file, in bytes.
+        Bytes of the whole file.
     """
     if size == 0:
         return "is empty (0 bytes); download it again"
@@ -92,8 +87,11 @@ def describe(path: Path, head: bytes, size: int) -> str | None:
     for magic, what, remedy in _MAGIC:
         if head.startswith(magic) and (len(magic) > 2 or not _is_text(head)):
             return f"is {what}; {remedy}"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "is an image (WebP); give the weights, not a photo"
+    from restormer_cli.images.codecs import CODECS  # slow to load, and seldom needed
+
+    for codec in CODECS:
+        if codec.matches(head):
+            return f"is an image ({codec.name}); give the weights, not a photo"
     if head[4:8] == b"ftyp":
         return "is an image or a video (HEIF, MP4); give the weights, not a photo"
     if head[257:262] == b"ustar":
@@ -112,7 +110,7 @@ def describe(path: Path, head: bytes, size: int) -> str | None:
 
 
 def describe_zip(path: Path, members: Collection[str]) -> str | None:
-    """The same for a zip archive, from the names in it."""
+    """Describe a zip archive in the same way, from the names in it."""
     files = [name for name in members if not name.endswith("/")]
     inside = [n for n in files if n.lower().endswith((".pth", ".pt", ".ckpt", ".safetensors"))]
     # Behind the folder that all is in, which is called like the file was.
@@ -134,9 +132,9 @@ def describe_zip(path: Path, members: Collection[str]) -> str | None:
 
 
 def describe_name(path: Path) -> str | None:
-    """What a file that cannot be read is by its name, as the end of a sentence; None if unknown."""
+    """Describe a file by its name, as the end of a sentence; None if it is not known."""
     name = path.name.lower()
-    if name.endswith(_UNFINISHED):
+    if name.endswith(UNFINISHED):
         return "is a download that was cut off or has not ended; let it end, or begin again"
     if name.endswith(".distcp"):
         return (
@@ -183,7 +181,7 @@ def _is_json(text: str, size: int) -> bool:
 
 
 def _text(head: bytes) -> str | None:
-    """The head as text, if it is some."""
+    """Decode the first bytes; None if they are no text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return head[: len(head) // 2 * 2].decode("utf-16")

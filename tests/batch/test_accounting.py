@@ -1,4 +1,4 @@
-"""Each image that was found is restored, skipped, failed, planned or counted as not come to."""
+"""Each image that was found is restored, skipped, failed, planned or counted as left."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 from helpers import make_images, names, random_pixels, restormer, save, tiny_network, write
 from hypothesis import example, given
 from hypothesis import strategies as st
+from imagecodecs import png_decode
 
 from restormer_cli.batch import run as run_module
 from restormer_cli.batch import worker
@@ -47,9 +48,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 #: names the image.
 PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "reader": (reading, "read_file", lambda path, *_: path.stem),
-    "decoder": (reading, "decode_image", lambda path, *_: path.stem),
+    "decoder": (reading, "decode_image", lambda data, *_: str(png_decode(data)[0, 0, 0])),
     "alpha": (worker, "with_alpha", lambda picture, pixels: str(pixels[0, 0, 0])),
-    "encoder": (writing, "encode_png", lambda picture, *_: str(picture.pixels[0, 0, 0])),
+    "encoder": (writing, "encode_image", lambda picture, *_: str(picture.pixels[0, 0, 0])),
     "writer": (writing, "write_file", lambda path, *_: path.stem),
     "journal": (Journal, "add", lambda journal, item, *_: item.result.stem),
     "rename": (Path, "replace", lambda temporary, path: path.stem),
@@ -69,7 +70,7 @@ ERRORS = [
 
 @dataclass
 class Network:
-    """Gives back what it gets and tells how far it is, twice."""
+    """Returns its input, and reports progress twice."""
 
     errors: dict[str, Exception] = field(default_factory=dict)
 
@@ -191,7 +192,7 @@ def test_whatever_fails_wherever_each_image_is_accounted_for(
     folder = tmp_path_factory.mktemp("run")
     run_options = numbered(folder, 8)
     run_options = RunOptions(
-        run_options.source,
+        run_options.sources,
         run_options.result_dir,
         fail_fast=fail_fast,
         settings=run_options.settings,
@@ -223,14 +224,14 @@ def test_error_of_the_writer_is_that_of_its_own_image(
     source = write(tmp_path / "in" / "0.png", random_pixels(80, 80)).parent
     for number in (1, 2):
         write(source / f"{number}.png", random_pixels(200, 300, seed=number))
-    write_png = worker.write_png
+    write_image = worker.write_image
 
     def full(path: Path, *words: Any) -> None:
         if path.stem == "0":
             raise MemoryError
-        write_png(path, *words)
+        write_image(path, *words)
 
-    monkeypatch.setattr(worker, "write_png", full)
+    monkeypatch.setattr(worker, "write_image", full)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
     ran = restormer(*words, "--weights", weights, "--json", "--report", tmp_path / "r.jsonl")
     assert ran.status == 1
@@ -247,7 +248,7 @@ def test_fault_of_ours_is_called_one_and_its_traceback_is_logged(
     source = make_images(tmp_path / "in", 2, size=70)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
     line = "a fault of restormer-cli (KeyError: 'no such'); please report it"
-    with mock.patch.object(worker, "write_png", side_effect=KeyError("no such")):
+    with mock.patch.object(worker, "write_image", side_effect=KeyError("no such")):
         ran = restormer(*words, "--weights", weights)
         all_of_it = restormer(*words, "--weights", weights, "-vv")
     assert ran.status == all_of_it.status == 1
@@ -287,11 +288,16 @@ def test_image_that_nobody_accounts_for_is_never_passed_over(
     work = worker.work
 
     def forgetful(
-        run_options: Any, journal: Any, restore: Any, provenance: Any, chunks: Any, told: Any
+        run_options: Any,
+        journal: Any,
+        restore: Any,
+        provenance: Any,
+        chunks: Any,
+        told: Any,
+        **more: Any,
     ) -> str:
-        return work(
-            run_options, journal, restore, provenance, [chunk[1:] for chunk in chunks], told
-        )
+        fewer = [chunk[1:] for chunk in chunks]
+        return work(run_options, journal, restore, provenance, fewer, told, **more)
 
     monkeypatch.setattr(worker, "work", forgetful)
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
@@ -378,7 +384,7 @@ def test_late_write_is_noted_or_undoes_itself(
     monkeypatch.setattr(worker, "LAST_WRITE_SECONDS", 0.0)
     run_options = numbered(tmp_path, 2)
     slow, go_on = threading.Event(), threading.Event()
-    sync_file, replace = worker.write_png.__globals__["write_file"], Path.replace
+    sync_file, replace = worker.write_image.__globals__["write_file"], Path.replace
 
     def before(*words: Any) -> None:
         slow.set()

@@ -1,4 +1,4 @@
-"""Which files a run finds, in what order, and what their results are called."""
+"""The files that a run finds, their order, and the names of their results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def results(work: Work, out: Path = OUT) -> dict[str, str]:
 
 
 def known(origins: dict[Path, str]) -> Origins:
-    """What a record with these results would say."""
+    """The origins that a journal with these results would give."""
     return lambda folder, asked: {result: origins[result] for result in asked if result in origins}
 
 
@@ -66,7 +68,8 @@ def test_images_of_all_formats_are_found_in_any_case_and_nothing_else(tmp_path: 
 
 @pytest.mark.parametrize(
     "suffix",
-    "png apng jpg jpeg jpe jfif jfi jif pjpeg pjp bmp dib tif tiff webp".split(),  # noqa: SIM905
+    "png apng jpg jpeg jpe jfif jfi jif pjpeg pjp bmp dib tif tiff webp heic hif avif jxl dng "  # noqa: SIM905
+    "cr2 cr3 nef arw raf orf rw2 pef srw".split(),
 )
 def test_other_names_of_plain_formats_are_images(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, f"a.{suffix}", f"b.{suffix.upper()}")
@@ -75,7 +78,7 @@ def test_other_names_of_plain_formats_are_images(tmp_path: Path, suffix: str) ->
 
 @pytest.mark.parametrize(
     "suffix",
-    "jp2 j2k heic avif jxl gif ppm pgm tga exr hdr xcf ico svg psd cr3 nef pef srw dng".split(),  # noqa: SIM905
+    "jp2 j2k gif ppm pgm tga exr hdr xcf ico svg psd raw".split(),  # noqa: SIM905
 )
 def test_images_that_are_not_read_are_counted(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, "a.png", f"b.{suffix}", f"c.{suffix.upper()}")
@@ -268,14 +271,14 @@ def test_nothing_to_do_is_refused_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_photos_of_kinds_that_are_not_read_are_told_of(tmp_path: Path) -> None:
-    touch(tmp_path, "in/a.HEIC", "in/sub/b.heic", "in/c.NEF", "in/d.txt")
-    with pytest.raises(UsageError, match=r"no images found .*: 1 \.heic, 1 \.nef; convert"):
+    touch(tmp_path, "in/a.PSD", "in/sub/b.psd", "in/c.EXR", "in/d.txt")
+    with pytest.raises(UsageError, match=r"no images found .*: 1 \.exr, 1 \.psd; convert"):
         find_work(str(tmp_path / "in"), OUT)
     touch(tmp_path, "in/e.png")
     work = find_work(str(tmp_path / "in"), OUT, recursive=True)
     assert [item.source.name for item in work.items] == ["e.png"]
     (notice,) = work.notices
-    assert "2 .heic, 1 .nef" in notice
+    assert "1 .exr, 2 .psd" in notice
 
 
 # --- standard input ----------------------------------------------------------------------
@@ -708,3 +711,17 @@ def test_missing_and_empty_sides_are_refused_with_a_sentence(tmp_path: Path) -> 
         pairs(tmp_path / "one")
     with pytest.raises(UsageError, match="no images found in L and R"):
         pairs(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp", "bmp", "gif", "avif", "jpeg2k"])
+def test_images_of_every_codec_are_missed_without_a_suffix(tmp_path: Path, kind: str) -> None:
+    encode = getattr(imagecodecs, f"{kind}_encode")
+    content = encode(np.zeros((8, 8) if kind == "gif" else (8, 8, 3), np.uint8))
+    for name, data in {
+        "photo": content,
+        "notes": b"BM is how this text begins, and it goes on",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "a.png").write_bytes(b"")
+    notices = find_work(str(tmp_path), tmp_path / "out").notices
+    assert [notice.partition("; ")[0].rpartition(": ")[2] for notice in notices] == ["photo"]

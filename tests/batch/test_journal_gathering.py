@@ -58,6 +58,8 @@ class Workers:
                 tracker.settle(item, Outcome(str(item.source), str(item.result), "done"))
             theirs.close()
 
+    def close(self, tracker: ProgressTracker) -> None: ...
+
     def peak_memory(self) -> int:
         return 0
 
@@ -70,6 +72,8 @@ class Alone:
 
     def restore(self, *words: Any) -> None:
         self.engine.restore(*words)
+
+    def close(self, tracker: ProgressTracker) -> None: ...
 
     def peak_memory(self) -> int:
         return 0
@@ -143,7 +147,7 @@ def test_small_part_of_much_that_a_shard_has_done_is_no_reason_to_write_it_anew(
     run(run_options, Workers(2))
     path = tmp_path / "out" / FOLDER / f"{run_options.journal_name}.jsonl"
     inode = path.stat().st_ino
-    run(replace(run_options, source=str(tmp_path / "in" / "0.png")), None)
+    run(replace(run_options, sources=str(tmp_path / "in" / "0.png")), None)
     assert path.stat().st_ino == inode
 
 
@@ -214,7 +218,7 @@ def test_compaction_changes_no_judgement_and_can_end_at_any_moment(
 
 @pytest.fixture(params=["nfs", "ENOLCK", "EOPNOTSUPP"])
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """NFS locks for one alone only what is open for writing (flock(2)); others have no locks."""
+    """NFS locks only files open for writing (flock(2)); other file systems have no locks."""
     fcntl = pytest.importorskip("fcntl")
     flock = fcntl.flock
 
@@ -232,7 +236,7 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture
 def living(tmp_path: Path) -> Iterator[tuple[RunOptions, Journal]]:
-    """A worker of an earlier run that is still alive, and what it has noted."""
+    """A live worker of an earlier run, and its journal."""
     run_options = job_of(tmp_path, 3)
     (run_options.result_dir / FOLDER).mkdir(parents=True)
     alive = Journal.of_worker(run_options.result_dir, SETTINGS, "run")

@@ -1,4 +1,4 @@
-"""What a run says as it goes, what it holds, and that images together come out as alone."""
+"""Messages and memory of a run; images restored together equal those restored alone."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_compression_can_be_chosen(tmp_path: Path, weights: Path, level: int) ->
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="Windows counts other handles")
 def test_long_run_holds_no_more_at_its_end(tmp_path: Path, weights: Path) -> None:
-    """A small one of what ``scripts/soak.py`` does with 20,000 images."""
+    """A small version of ``scripts/soak.py``, which takes 20,000 images."""
     process = psutil.Process()
     held = []
     for part in range(3):

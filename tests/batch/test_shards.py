@@ -391,7 +391,7 @@ def test_report_goes_on_beside_somebody_who_holds_it_for_ever(
 
 @pytest.fixture
 def split(tmp_path: Path) -> tuple[Path, list[Item]]:
-    """A result folder that many shards have filled, and what is in it."""
+    """A result folder with the journals of many shards, and its contents."""
     out = tmp_path / "out"
     (out / FOLDER).mkdir(parents=True)
     items = []

@@ -1,4 +1,4 @@
-"""What people put into folders: each file is restored in a documented way or named in one line."""
+"""Odd files in folders: each is restored in a documented way or named in one line."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from helpers import names, random_pixels, read, restormer, save, smooth_pixels, write, zero_network
+from image_files import SAMPLES
 
 from restormer_cli.errors import ImageError
 from restormer_cli.system.files import read_file
@@ -79,7 +80,13 @@ def make_unreadable(folder: Path) -> dict[str, str]:
     (folder / "bomb.png").write_bytes(
         png(40000, 40000, png_chunk(b"IDAT", zlib.compress(bytes(10**5))))
     )
-    cv2.imwrite(str(folder / "float.tif"), np.full((8, 8, 3), 0.5, np.float32))
+    cv2.imwrite(str(folder / "float.tif"), np.full((8, 8, 3), np.nan, np.float32))
+    for name, kind in (("cut-off.dng", "camera raw"), ("cut-off.heic", "HEIC"),
+                       ("cut-off.avif", "AVIF"), ("cut-off.jxl", "JPEG XL")):  # fmt: skip
+        (folder / name).write_bytes(SAMPLES[kind][: len(SAMPLES[kind]) // 2])
+    # LibRaw speaks of it on file descriptor 2.
+    (folder / "empty-inside.orf").write_bytes(b"IIRO\x08\0\0\0" + bytes(500))
+    (folder / "ends-early.cr2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
     done, radiance = cv2.imencode(".hdr", np.full((8, 8, 3), 0.5, np.float32))
     assert done
     (folder / "hdr.png").write_bytes(radiance.tobytes())
@@ -89,7 +96,13 @@ def make_unreadable(folder: Path) -> dict[str, str]:
         "empty.png": "0 bytes",
         "text.jpg": "not an image",
         "bomb.png": "40000×40000 pixels, more than the limit",
-        "float.tif": "float32",
+        "float.tif": "not a number",
+        "cut-off.dng": "cut off",
+        "cut-off.heic": "cut off",
+        "cut-off.avif": "cut off",
+        "cut-off.jxl": "cut off",
+        "empty-inside.orf": "cannot be read",
+        "ends-early.cr2": "damaged",
         "hdr.png": "float32",
     }
 

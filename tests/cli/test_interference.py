@@ -1,4 +1,4 @@
-"""What others do to a run's files: a record that is removed, replaced or never was one."""
+"""Interference with a run's files: a record that is removed, replaced or invalid."""
 
 from __future__ import annotations
 

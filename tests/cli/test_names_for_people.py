@@ -1,4 +1,4 @@
-"""What files are called, and what is typed, cannot forge or break what is printed."""
+"""Names of files and typed words cannot forge or break the output."""
 
 from __future__ import annotations
 

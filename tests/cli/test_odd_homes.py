@@ -1,4 +1,4 @@
-"""Processes that lack what most have: a home, memory, folders, ``/proc``."""
+"""Processes without a home, memory, folders or ``/proc``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says of how far it is where stderr is no terminal."""
+"""Progress of commands when stderr is no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one must be able to rely on when nobody watches: kills, full disks, other runs, pipes."""
+"""Unattended runs: kills, full disks, other runs, pipes."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_nothing_compared_is_a_mean_of_nothing(tmp_path: Path) -> None:
 
 
 def line_of_a_run(result: Path, weights: str | None, status: str = "done") -> str:
-    """What ``restormer … --report`` writes of one image."""
+    """The line of one image in ``restormer … --report``."""
     facts = {"seconds": 0.5, "width": 16, "height": 16, "device": "cpu", "precision": "float32"}
     return json.dumps(
         {"input": "in.png", "result": str(result), "status": status, "error": None}
@@ -272,7 +272,7 @@ def test_wrong_options_are_one_line(
 
 
 def clutter(folder: Path) -> None:
-    """What lies in people's folders and is neither an image nor a report of ours."""
+    """Files in folders that are neither images nor reports of ours."""
     (folder / "folder.jsonl").mkdir()
     (folder / "folder.png").mkdir()
     (folder / "empty.jsonl").touch()
@@ -298,11 +298,11 @@ def test_nothing_that_lies_among_results_or_targets_stops_the_commands(
     shutil.copytree(targets, results.parent / "in")
     for folder in (results, targets, results.parent / "in"):
         clutter(folder)
-    (results / "photo.heic").touch()
+    (results / "photo.psd").touch()
     ran = restormer("evaluate", "--result-dir", results, "--target-dir", targets)
     assert ran.status == 1
     assert [line.split()[0] for line in ran.lines] == ["name", "9.png", "10.png", "mean"]
-    assert f"{results}: passed over, since they are not read: 1 .heic" in ran.err
+    assert f"{results}: passed over, since they are not read: 1 .psd" in ran.err
     assert "huge.jsonl" not in ran.err
     if sys.platform != "win32":
         for line in (
@@ -318,7 +318,7 @@ def test_nothing_that_lies_among_results_or_targets_stops_the_commands(
     for words in ((), ("--target-dir", targets), ("--input-dir", results.parent / "in")):
         ran = restormer("report", results, *words, "--output", page, "--overwrite")
         assert ran.status == 0, ran.err
-        assert ("passed over" in ran.err) == (sys.platform != "win32") or ".heic" in ran.err
+        assert ("passed over" in ran.err) == (sys.platform != "win32") or ".psd" in ran.err
     if sys.platform != "win32":
         assert "is a pipe, not an image file" in page.read_text(encoding="utf-8")
 
@@ -348,7 +348,7 @@ def test_unreadable_reports_are_passed_over(folders: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
 def test_reports_are_read_as_shells_write_them(folders: tuple[Path, Path], encoding: str) -> None:
-    """What PowerShell writes behind ``>`` is UTF-16, or UTF-8 that begins with a mark."""
+    """PowerShell's ``>`` writes UTF-16, or UTF-8 with a byte-order mark."""
     text = line_of_a_run(folders[0] / "9.png", "official deraining.pth") + "\r\n"
     if encoding == "utf-16-be":
         text = "\ufeff" + text

@@ -1,4 +1,4 @@
-"""Memory that images share while they are measured, and what cannot fit into it."""
+"""The memory that images share while they are measured, and images that do not fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -22,6 +23,7 @@ from restormer_cli.errors import ImageError
 from restormer_cli.evaluation.evaluate import evaluate_folder
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
 from restormer_cli.evaluation.protocols import PROTOCOLS
+from restormer_cli.images.reading import read_image
 from restormer_cli.report.build import write_report
 
 RUN = """
@@ -42,6 +44,23 @@ def budget_of(total: int) -> MemoryBudget:
     budget = MemoryBudget()
     budget.total = budget._left = total
     return budget
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("suffix", ["png", "tif", "avif", "jp2", "bmp", "webp"])
+def test_a_header_claims_no_less_than_the_pixels(tmp_path: Path, suffix: str, bits: int) -> None:
+    samples = np.arange(32 * 32 * 3).reshape(32, 32, 3) % (1 << bits)
+    samples = samples.astype(np.uint8 if bits == 8 else np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "avif" and bits < 16:
+        path.write_bytes(imagecodecs.avif_encode(samples, bitspersample=bits))
+    elif suffix == "jp2":
+        path.write_bytes(imagecodecs.jpeg2k_encode(samples, bitspersample=bits))
+    elif suffix in {"png", "tif"} or bits == 8:
+        cv2.imwrite(str(path), samples)
+    else:
+        pytest.skip("the format has no such depth")
+    assert Claim(path).held >= read_image(path).pixels.nbytes
 
 
 @given(st.lists(st.integers(0, 10), max_size=30), st.integers(1, 5))

@@ -291,13 +291,13 @@ def test_what_lies_among_the_images_is_noted_and_stops_nothing(rain: Path) -> No
         (folder / side / "folder.png").mkdir()
         (folder / side / "run.jsonl").mkdir()
         (folder / side / "gone.png").symlink_to("nowhere")
-        (folder / side / "photo.heic").touch()
+        (folder / side / "photo.psd").touch()
     (row,) = reproduce("1", rain, unchanged, only=["Rain100L"])
     (clean,) = reproduce("1", rain, unchanged, only=["Rain100H"])
     assert (row.images, clean.images, clean.note) == (3, 3, None)
     assert row.note is not None
     assert "without gone.png, which is a link to a file that is not there" in row.note
-    assert "1 .heic" in row.note
+    assert "1 .psd" in row.note
 
 
 def test_an_image_that_cannot_fit_is_refused_before_it_is_read(rain: Path) -> None:

@@ -1,4 +1,4 @@
-"""The protocols as formulas over whole images: what strips of rows must add up to."""
+"""The protocols as formulas over whole images; strips of rows must give the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers of other processes log: it comes back whole, and is shown as if logged here."""
+"""Log records of workers in other processes come back whole, and are shown like others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Broken:
 
 @pytest.fixture
 def events(tmp_path: Path) -> list[Event]:
-    """What a worker that breaks tells the driver."""
+    """The events of a worker that breaks."""
     endpoint: Any = WorkerEndpoint(RunOptions("in", tmp_path), Broken())  # type: ignore[arg-type]
     told: list[Event] = []
     while (reply := endpoint.exchange([], stop=False)).state == "starting":

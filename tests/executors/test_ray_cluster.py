@@ -30,7 +30,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Calm:
-    """A folder, and what one process makes of it undisturbed."""
+    """A folder, and the results of one undisturbed process."""
 
     def __init__(self, folder: Path, weights: Path) -> None:
         self.folder, self.weights = folder, weights
@@ -96,7 +96,7 @@ def said(errors: str) -> list[str]:
 
 
 def first_done(run: subprocess.Popen[str]) -> str:
-    """What a run prints until the first image is restored."""
+    """The output of a run until the first image is restored."""
     assert run.stdout is not None
     lines = ""
     while '"done"' not in lines:

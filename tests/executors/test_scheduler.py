@@ -23,12 +23,12 @@ from restormer_cli.system.atomic import TEMPORARY_SUFFIX
 
 
 class PaperPool:
-    """Workers that finish an image a call, and are lost with what they have in hand.
+    """Workers that finish one image at each call, and are lost with their images.
 
     Parameters
     ----------
     poisonous
-        Names of images that every worker is lost with.
+        Names of images at which every worker is lost.
     deaths
         Calls, counted over all workers, at which the worker is lost for no reason.
     """
@@ -82,7 +82,11 @@ def restore(
     told, summary = Collector(), Summary(left=images)
     tracker = ProgressTracker(summary, told)
     tracker.begin(items)
-    Scheduler(pool).restore(run_options, Journal(folder, Settings()), items, tracker)
+    scheduler = Scheduler(pool)
+    try:
+        scheduler.restore(run_options, Journal(folder, Settings()), items, tracker)
+    finally:
+        scheduler.close(tracker)
     return told.outcomes, summary
 
 
@@ -110,6 +114,24 @@ def test_each_image_is_told_once_and_only_those_fail_that_lose_workers(
     assert summary.left == 0
     assert all(f"{LOSSES} workers were lost" in (o.error or "") for o in outcomes if o.error)
     assert all((o.error or o.input).startswith(o.input) for o in outcomes)
+
+
+def test_workers_stay_for_what_comes_later(tmp_path: Path) -> None:
+    pool = PaperPool(2, set(), {12})  # one is lost in the second round
+    scheduler, told, summary = Scheduler(pool), Collector(), Summary()
+    tracker = ProgressTracker(summary, told)
+    journal = Journal(tmp_path, Settings())
+    started = []
+    for number, count in enumerate((1, 20, 0, 20)):
+        items = [Item((Path(f"in/{number}-{n}.png"),), Path(f"{n}.png")) for n in range(count)]
+        summary.left += count
+        tracker.begin(items)
+        scheduler.restore(RunOptions("in", Path("out")), journal, items, tracker)
+        started.append(sum(pool.started.values()))
+    scheduler.close(tracker)
+    assert started == [1, 3, 3, 3]
+    assert [outcome.status for outcome in told.outcomes] == ["done"] * 41
+    assert summary.left == 0
 
 
 def test_no_more_is_under_way_than_a_few_chunks(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from restormer_cli.images.metadata import Density, Metadata
 from restormer_cli.images.picture import Picture
 from restormer_cli.images.pixels import normalise, quantise
 from restormer_cli.images.reading import decode_image, read_image
-from restormer_cli.images.writing import encode_png, write_png
+from restormer_cli.images.writing import OutputOptions, encode_image, write_image
 from restormer_cli.restorer import pad, tile_positions
 from restormer_cli.system.atomic import atomic_file
 
@@ -452,14 +452,6 @@ def test_empty_and_missing_files_and_folders_are_refused(tmp_path: Path) -> None
     refused(tmp_path, "is a folder")
 
 
-def test_floating_point_samples_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    save(path, np.full((8, 9), 0.5, np.float32))
-    refused(path, "float32", "8 or 16 bit")
-    cv2.imwrite(str(path), np.full((8, 9, 3), 0.5, np.float32))
-    refused(path, "float32")
-
-
 def test_images_of_more_pixels_than_the_limit_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", random_pixels(10, 11))
     refused(path, "11×10", "109", max_pixels=109)
@@ -492,7 +484,7 @@ def test_damaged_bytes_are_refused_or_read_but_never_crash(seed: int, suffix: st
         content[position] = rng.integers(256)
 
     with contextlib.suppress(ImageError):
-        decode_image(Path("a.png"), content.tobytes(), max_pixels=10**6)
+        decode_image(content.tobytes(), max_pixels=10**6)
 
 
 def test_a_resolution_of_the_wrong_type_costs_only_itself(tmp_path: Path) -> None:
@@ -531,7 +523,7 @@ def test_what_is_written_is_read_back_exactly(
     mask = random_pixels(9, 14, 1, bits, seed=1)[..., 0] if alpha else None
     path = tmp_path / "deep" / "ü b.png"
     metadata = Metadata(icc=SRGB if channels == 3 else None, density=Density(11811, 5906))
-    write_png(path, Picture(pixels, mask, metadata))
+    write_image(path, Picture(pixels, mask, metadata))
     picture = read_image(path)
     np.testing.assert_array_equal(picture.alpha, mask)
     np.testing.assert_array_equal(picture.pixels, pixels, strict=True)
@@ -542,7 +534,7 @@ def test_what_is_written_is_read_back_exactly(
 
 def test_compression_level_changes_the_size_alone() -> None:
     picture = Picture(smooth_pixels(200, 200))
-    quick, small = encode_png(picture, 0), encode_png(picture, 9)
+    quick, small = (encode_image(picture, OutputOptions(compression=level)) for level in (0, 9))
     assert len(small) < len(quick)
     for data in (quick, small):
         with PIL.Image.open(io.BytesIO(data)) as image:
@@ -583,16 +575,16 @@ def test_whole_write_replaces_what_was_there_and_leaves_nothing_beside_it(tmp_pa
 def test_write_that_fails_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ImageError, match=r"a\.png: cannot be written"):
-        write_png(tmp_path / "a.png", Picture(random_pixels(2, 2)))
+        write_image(tmp_path / "a.png", Picture(random_pixels(2, 2)))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written"):
-        write_png(tmp_path / "file" / "a.png", Picture(random_pixels(2, 2)))
+        write_image(tmp_path / "file" / "a.png", Picture(random_pixels(2, 2)))
 
 
 def test_longest_name_that_the_file_system_takes_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".png")
-    write_png(path, Picture(random_pixels(2, 2)))
+    write_image(path, Picture(random_pixels(2, 2)))
     assert path.is_file()
 
 

@@ -1,4 +1,4 @@
-"""The report without a browser: what is in the file, what lies beside it, what is refused."""
+"""The report without a browser: contents of the file, files beside it, refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from restormer_cli.report.pictures import eight_bit, thumbnail, type_in_browser,
 
 
 def values(html: Path) -> Any:
-    """What the page was given."""
+    """The data of the page."""
     text = html.read_text(encoding="utf-8")
     found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert len(found) == 1

@@ -1,4 +1,4 @@
-"""The report in a real browser: what a person sees, drags, types and touches."""
+"""The report in a real browser: seeing, dragging, typing and touching."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def array(tmp_path: Path) -> Any:
 
 
 def slurm(task: int, tasks: range) -> dict[str, int]:
-    """What Slurm tells a task of an array."""
+    """The environment of a task of a Slurm array."""
     return {
         "SLURM_ARRAY_JOB_ID": 77,
         "SLURM_ARRAY_TASK_ID": task,

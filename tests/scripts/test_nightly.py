@@ -32,7 +32,7 @@ def nightly(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """What cron gives: next to nothing. Yet the program is not on its PATH."""
+    """The bare environment of cron, whose PATH lacks the program."""
     program = tmp_path / "restormer"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m restormer_cli.cli "$@"\n')
     program.chmod(0o755)
@@ -125,6 +125,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         pytest.skip("needs systemd-analyze")
     for path in (SCRIPTS / "systemd").iterdir():
         text = path.read_text(encoding="utf-8").replace("/opt/restormer-cli/scripts", str(SCRIPTS))
+        text = text.replace("/opt/restormer-cli/.venv/bin/restormer", sys.executable)
         (tmp_path / path.name).write_text(text, encoding="utf-8")
     ran = subprocess.run(
         [program, "verify", "--man=no", *map(str, tmp_path.iterdir())],
@@ -133,4 +134,4 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert not [line for line in ran.stderr.splitlines() if "restormer." in line], ran.stderr
+    assert not [line for line in ran.stderr.splitlines() if "restormer" in line], ran.stderr

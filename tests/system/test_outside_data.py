@@ -29,7 +29,7 @@ from restormer_cli.tasks import read_options, shipped_options
 SETTINGS = Settings(task="derain", weights="w")
 HEADER = b'{"settings": {"task": "derain", "weights": "w"}}\n'
 DEEP = b"[" * 100_000
-#: What JSON can hold besides what is expected somewhere.
+#: JSON values of unexpected kinds.
 STRANGE = [
     *["null", "true", "1.5", "-1", "1e400", "NaN", "-Infinity", "[]", "{}", '""', '"a"'],
     *["9" * 30, "9" * 5000, '"\\ud800"', '"\\u0000"', '"/etc/passwd"', '"../a.png"', '".."'],
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Item, bytes]:
 
 
 def judged(made: tuple[Path, Item, bytes], content: bytes) -> bool:
-    """Whether the result is known by a journal; whoever reads it must come through."""
+    """True if a journal knows the result; all readers must survive it."""
     out, item, _ = made
     journal = Journal(out, SETTINGS)
     journal.path.write_bytes(content)

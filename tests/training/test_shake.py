@@ -56,7 +56,7 @@ def plain(seed: int, extent: float, **changes: object) -> Sample:
 
 
 def straight(down: float = 0.0, right: float = 0.0) -> Curves:
-    """An even motion over so many pixels in all."""
+    """An even motion over a number of pixels."""
     coefficients = np.zeros((5, 1 + 2 * HARMONICS))
     coefficients[:2, 0] = down / 2, right / 2
     return Curves(coefficients, float(np.hypot(down, right)))
@@ -110,7 +110,7 @@ def test_paths_have_the_extent_asked_for(seed: int, extent: float) -> None:
 @few
 @given(seed=seeds, extent=st.floats(1, 40))
 def test_the_frame_in_the_middle_is_the_crop(seed: int, extent: float) -> None:
-    """Whatever the shutter does, every row of it is in its place."""
+    """With any shutter, every row is in its place."""
     curves = random_curves(np.random.default_rng(seed), extent)
     rows = displacements(
         [curves], np.array([[-1.0, 0.0, 1.0]]), np.array([0.4]), 48, torch.device("cpu")
@@ -242,7 +242,7 @@ def test_curves_are_interpolated(value: float, power: float) -> None:
 
 
 def test_measured_responses_are_parted(tmp_path: Path) -> None:
-    """What is measured on is not trained on."""
+    """Images for measuring are not used for training."""
     light = np.linspace(0, 1, 512)
     powers = [0.4, 0.45, 0.5, 0.55, 0.6, 0.65]
     values = np.stack([light**power for power in powers])

@@ -118,7 +118,7 @@ def test_a_training_that_is_through_says_so(photos, finished):
 
 @pytest.mark.parametrize(("before", "after"), [(3, 3), (3, 6), (3, 1), (1, 3)])
 def test_what_was_learned_for_some_channels_holds_for_others(before, after):
-    """Equal channels, such as those of a gray photo, get what they got."""
+    """Equal channels, as of a gray photo, stay equal."""
     learned = tiny_network(inp_channels=before, out_channels=before, seed=1)
     kind = "dual_pixel" if after == 6 else "with_bias"
     channels = {"inp_channels": after, "out_channels": min(after, 3)}

@@ -347,7 +347,7 @@ def test_plain_values_are_read_as_pickle_reads_them(value: Any, protocol: int) -
 
 
 class _Foreign:
-    """Stands for what training frameworks keep beside the parameters."""
+    """A stand-in for objects that training frameworks save with the parameters."""
 
     def __init__(self) -> None:
         self.run_log = [1.0, 2.0]

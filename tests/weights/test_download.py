@@ -44,7 +44,7 @@ CONTENT = saved()
 #: Loads as well, and is something else.
 OTHER = saved(1)
 
-#: What is written to disk at once; a cut connection costs less than that.
+#: Bytes that are written at once; a cut connection loses fewer.
 PIECE = 1 << 14
 
 
@@ -99,7 +99,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left(folder: Path) -> list[str]:
-    """What is in a folder beside the hidden locks."""
+    """Files of a folder, without the hidden locks."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 

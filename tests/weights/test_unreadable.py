@@ -1,4 +1,4 @@
-"""Checkpoints with what training and libraries leave in them, and files that are none."""
+"""Checkpoints with leftovers of training and libraries, and files that are no checkpoints."""
 
 from __future__ import annotations
 

@@ -204,15 +204,37 @@ def test_list_names_every_file_and_where_it_is(home: Path) -> None:
     place = save(tiny_network(), home / "Deraining" / "pretrained_models" / "deraining.pth")
     ran = restormer("weights", "list")
     assert ran.status == 0
-    heading, *rows = ran.lines
-    assert heading.split() == ["NAME", "SIZE", "HASH", "LICENCE", "WHERE", "TASK"]
-    assert [row.split()[0] for row in rows[: len(OFFICIAL)]] == OFFICIAL
-    assert str(place) in rows[0]
-    embedded = [known for known in known_files() if known.kind == "compact"]
-    assert len(rows) == len(OFFICIAL) + len(embedded)
-    for row, known in zip(rows, known_files(), strict=True):
-        assert ", ".join(known.labels) in row
+    heading, _, *lines = ran.lines
+    assert heading.split() == ["NAME", "SIZE", "HASH", "LICENCE"]
+    listed: list[list[str]] = []
+    for line in lines:
+        if line.startswith(" "):
+            listed[-1].append(line.strip())
+        else:
+            listed.append([line])
+    assert [entry[0].split()[0] for entry in listed[: len(OFFICIAL)]] == OFFICIAL
+    assert listed[0][1:] == ["derain", str(place)]
+    for (row, *tasks, where), known in zip(listed, known_files(), strict=True):
+        assert row.startswith(known.name)
+        assert tuple(tasks) == known.labels
         assert ("not known" in row) == (known.sha256 is None)
+        assert where == "not here" or Path(where).name == known.name
+
+
+def test_list_fits_a_terminal_and_calls_the_home_by_its_short_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("RESTORMER_HOME", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    for name in OFFICIAL:
+        (tmp_path / "weights" / name).write_bytes(b"")
+    lines = restormer("weights", "list").lines
+    assert str(Path("~", "weights", OFFICIAL[0])) in [line.strip() for line in lines]
+    embedded = {known.name for known in known_files() if known.kind == "compact"}
+    # Where the package is depends on the machine.
+    assert [line for line in lines if len(line) > 80 and Path(line).name not in embedded] == []
 
 
 def test_verify_hashes_what_is_here(home: Path, registry: Any, tmp_path: Path) -> None:

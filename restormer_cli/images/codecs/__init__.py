@@ -9,15 +9,38 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs import by_pillow, jpeg, png, tiff
+from restormer_cli.images.codecs import (
+    avif,
+    by_pillow,
+    heif,
+    jpeg,
+    jpeg2000,
+    jpegxl,
+    png,
+    raw,
+    tiff,
+)
 from restormer_cli.images.codecs.base import Codec, Pixels, header_of
 from restormer_cli.images.codecs.unreadable import describe
 
-__all__ = ["CODECS", "Codec", "Pixels", "find_codec", "header_of"]
+__all__ = ["CODECS", "Codec", "Pixels", "find_codec", "header_of", "is_image"]
 
 #: Bytes from which a format is recognised.
 HEAD_BYTES = 4096
-CODECS: tuple[Codec, ...] = (png.CODEC, jpeg.CODEC, tiff.CODEC, *by_pillow.CODECS)
+#: The first that takes a file decodes it: raw files look like TIFF files at first.
+CODECS: tuple[Codec, ...] = (
+    png.CODEC,
+    jpeg.CODEC,
+    raw.CODEC,
+    tiff.CODEC,
+    avif.CODEC,
+    heif.CODEC,
+    jpegxl.CODEC,
+    jpeg2000.CODEC,
+    by_pillow.WEBP,
+    by_pillow.BMP,
+    by_pillow.GIF,
+)
 
 
 def find_codec(file: BinaryIO) -> Codec:
@@ -30,8 +53,15 @@ def find_codec(file: BinaryIO) -> Codec:
     """
     head = file.read(HEAD_BYTES)
     file.seek(0)
-    raw = head[8:11] == b"CR\x02"  # begins as a TIFF file does
     for codec in CODECS:
-        if codec.matches(head) and not raw:
-            return codec
+        if codec.matches(head):
+            confirmed = codec.confirms(file)
+            file.seek(0)
+            if confirmed:
+                return codec
     raise ImageError(describe(head))
+
+
+def is_image(head: bytes) -> bool:
+    """Whether the first :data:`HEAD_BYTES` of a file look like those of an image that is read."""
+    return any(codec.matches(head) for codec in CODECS)

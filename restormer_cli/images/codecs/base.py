@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import logging
 import re
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restormer_cli.errors import ImageError
+from restormer_cli.images.metadata import Found
 
 # They tell of what is odd in a file, but not in which; without a handler, on stderr.
 for library in ("imagecodecs", "tifffile"):
@@ -23,9 +26,15 @@ for library in ("imagecodecs", "tifffile"):
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 #: How libraries speak of files that are whole but too much for them.
-UNSUPPORTED = re.compile(r"unsupported|unimplemented|not (yet )?(supported|implemented)", re.I)
+UNSUPPORTED = re.compile(
+    r"unsupported|unimplemented|not (yet )?(supported|implemented)|security limit", re.I
+)
 #: Bytes that may be read to learn what a file is: directories of TIFF files can be long.
 HEADER_BYTES = 1 << 28
+#: So many zeros are no compressed pixels; systems lose files by whole pages of memory.
+EMPTY_END = bytes(4096)
+#: Samples of floating point that are looked at together, so that copies take little memory.
+FLOATS_TOGETHER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,51 @@ class Decoded:
     """1 to 8 where the codec knows better than EXIF."""
     notes: tuple[str, ...] = ()
     """What a person should know about how the file was read."""
+    bits: int | None = None
+    """Of a sample in the file; None if as many as ``pixels`` have."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A library that is installed only by those who need it, and the extra that brings it."""
+
+    name: str
+    """Of the extra: ``restormer-cli[name]``."""
+    module: str
+
+    def installed(self) -> bool:
+        try:
+            return importlib.util.find_spec(self.module) is not None
+        except (ImportError, ValueError):  # whatever stands in its place
+            return False
+
+    @property
+    def remedy(self) -> str:
+        return f"`pip install 'restormer-cli[{self.name}]'`"
+
+    def load(self, what: str) -> Any:
+        """The library, to read ``what``.
+
+        Raises
+        ------
+        ImageError
+            If it is missing or does not work here.
+        """
+        try:
+            return importlib.import_module(self.module)
+        except ImportError as error:
+            if not self.installed():
+                raise ImageError(f"is {what}; to read such files, {self.remedy}") from error
+            reason = " ".join(str(error).split())
+            raise ImageError(
+                f"is {what}, and {self.module}, which reads such files, does not load ({reason}); "
+                f"{self.remedy} once more"
+            ) from error
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One format: how it is recognised, measured and decoded.
+    """One format: how it is recognised, measured and decoded, and what is said of it.
 
     ``measure`` and ``decode`` raise ImageError, with a sentence that does not name the file, if
     it is damaged or of a kind that cannot be read.
@@ -54,8 +103,32 @@ class Codec:
     matches: Callable[[bytes], bool]
     """True of the first few thousand bytes of a file of this format."""
     measure: Callable[[BinaryIO], tuple[int, int]]
-    """Height and width, from the header alone."""
+    """Height and width of the upright picture or of the stored one, from the header alone."""
     decode: Callable[[bytes], Decoded]
+    read_metadata: Callable[[Found, bytes], None]
+    """Adds what the file says beside its pixels; raises nothing."""
+    suffixes: str
+    """Those that a walk takes, such as ``.tif .tiff``; empty if it takes none."""
+    reads: str
+    """What is read, in words."""
+    bits: tuple[int, int]
+    """Least and most of a sample."""
+    alpha: bool
+    colours: str
+    """What is kept of the way in which it says what its colours are."""
+    metadata: str
+    """What is kept of what it says beside: ``EXIF, XMP``, say."""
+    media_type: str | None = None
+    """``image/png``, say, where browsers show the format; None where they do not."""
+    extra: Extra | None = None
+    """What the library that decodes it comes with; None if it is always there."""
+    confirms: Callable[[BinaryIO], bool] = lambda file: True
+    """A closer look at a file that matches, where other formats begin in the same way."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether decoded samples may be of 16 bit."""
+        return self.bits[1] > 8
 
 
 class _HeaderReader(io.RawIOBase):
@@ -118,6 +191,19 @@ def parsing(kind: str) -> Iterator[None]:
         raise ImageError(f"is a {kind} file that is damaged or cut off ({reason})") from error
 
 
+def refuse_empty_end(file: BinaryIO, kind: str, stop: int) -> None:
+    """Raise ImageError where a copy has failed, of a kind whose decoder fills up what is missing.
+
+    ``stop`` is where its compressed pixels end.
+    """
+    file.seek(max(0, stop - len(EMPTY_END)))
+    if file.read(len(EMPTY_END)) == EMPTY_END:
+        raise ImageError(
+            f"is a {kind} file that is damaged: its end is empty (zero bytes), as copies are that "
+            "failed; copy it once more"
+        )
+
+
 def scaled(samples: Any, bits: int) -> Pixels:
     """Whole numbers of so many bits to all of uint8, or of uint16 if there are more than 8."""
     dtype = np.uint8 if bits <= 8 else np.uint16
@@ -126,6 +212,60 @@ def scaled(samples: Any, bits: int) -> Pixels:
     largest = (1 << bits) - 1
     table = np.rint(np.arange(largest + 1) * (np.iinfo(dtype).max / largest)).astype(dtype)
     return table[np.minimum(samples, largest)]  # type: ignore[no-any-return]  # numpy's
+
+
+def from_floats(samples: Any) -> tuple[Any, tuple[str, ...]]:
+    """Floating-point samples, of which 0 is black and 1 white, to uint16, and what to say of it.
+
+    Raises
+    ------
+    ImageError
+        If some are infinite or no numbers.
+    """
+    flat = np.ascontiguousarray(samples).reshape(-1)
+    pixels = np.empty(samples.shape, np.uint16)
+    rounded = pixels.reshape(-1)
+    outside = unusable = 0
+    for start in range(0, flat.size, FLOATS_TOGETHER):
+        part = flat[start : start + FLOATS_TOGETHER]
+        part = part.astype(np.result_type(part.dtype, np.float32))
+        unusable += part.size - np.count_nonzero(np.isfinite(part))
+        if unusable:
+            continue
+        outside += np.count_nonzero((part < 0) | (part > 1))
+        np.clip(part, 0, 1, out=part)
+        rounded[start : start + FLOATS_TOGETHER] = np.rint(part * part.dtype.type(65535))
+    if unusable:
+        raise ImageError(
+            f"has {_of(unusable, flat.size)} that are infinite or not a number (NaN); "
+            "mend them in the program that it comes from"
+        )
+    if not outside:
+        return pixels, ()
+    return pixels, (f"has {_of(outside, flat.size)} outside of 0 to 1; they are clipped",)
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} floating-point samples"
+
+
+def unmultiplied(pixels: Any, alpha: Any) -> Any:
+    """Colours as PNG has them, which alpha has not darkened."""
+    white = np.iinfo(pixels.dtype).max
+    share = np.maximum(alpha, 1).astype(np.float32)[..., None] / np.float32(white)
+    return np.minimum(np.rint(pixels / share), white).astype(pixels.dtype)
+
+
+def split_alpha(samples: Any) -> tuple[Any, Any]:
+    """Gray or RGB ``(H, W, C)``, and alpha ``(H, W)`` or None, of gray, RGB or either with it."""
+    samples = samples.reshape(*samples.shape[:2], -1)
+    colours = 1 if samples.shape[2] < 3 else 3
+    return samples[..., :colours], samples[..., colours] if samples.shape[2] > colours else None
+
+
+def begins(*starts: bytes) -> Callable[[bytes], bool]:
+    """Recognises files that begin so."""
+    return lambda head: head.startswith(starts)
 
 
 def inverted(pixels: Any) -> Any:

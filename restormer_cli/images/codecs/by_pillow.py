@@ -1,18 +1,25 @@
-"""Formats that Pillow decodes as every viewer shows them, but for samples of more than 8 bit."""
+"""Formats of 8 bit, which Pillow decodes as every viewer shows them: BMP, WebP, GIF."""
 
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import imagecodecs
 import numpy as np
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs.base import Codec, Decoded, Pixels, parsing, scaled
+from restormer_cli.images.codecs.base import (
+    Codec,
+    Decoded,
+    begins,
+    parsing,
+    refuse_empty_end,
+    split_alpha,
+)
+from restormer_cli.images.metadata.bmp import read_bmp
+from restormer_cli.images.metadata.by_pillow import read_by_pillow
 from restormer_cli.images.pillow import open_image
 
 #: Pillow's modes, and which of ours hold all of them.
@@ -25,79 +32,58 @@ MODES = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "RGBX": "RGB",
-    "I;16": "L",
 }
-#: How AVIF says which samples it holds (AV1 in ISOBMFF, 2.3), and JPEG 2000 (ISO 15444-1, A.5.1).
-AV1_HEADER = re.compile(rb"av1C\x81.(.)", re.DOTALL)
-SIZES = re.compile(rb"\xff\x4f\xff\x51.{36}(..)", re.DOTALL)
-MOST_BITS = 16
+#: Sizes of the header, which tell its version.
+BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 
 
-def _open(kind: str, file: BinaryIO) -> Any:
-    with parsing(kind):
-        return open_image(file, [PILLOW_NAMES[kind]])
+def opened(name: str, file: BinaryIO) -> Any:
+    """The image of a format that Pillow calls as we do, but for capitals and blanks."""
+    with parsing(name):
+        return open_image(file, [name.upper().replace(" ", "")])
 
 
-def _measurer(kind: str) -> Callable[[BinaryIO], tuple[int, int]]:
+def measurer(name: str) -> Callable[[BinaryIO], tuple[int, int]]:
     def measure(file: BinaryIO) -> tuple[int, int]:
-        with _open(kind, file) as image:
+        with opened(name, file) as image:
             return image.height, image.width
 
     return measure
 
 
-def _bits(kind: str, data: bytes) -> int:
-    """Of a sample, as the header says."""
-    if kind == "AVIF" and (header := AV1_HEADER.search(data)):
-        return {0b00: 8, 0b10: 10, 0b11: 12}.get(header[1][0] >> 5 & 0b11, 8)
-    if kind == "JPEG 2000" and (sizes := SIZES.search(data)):
-        stop = sizes.end() + 3 * int.from_bytes(sizes[1], "big")
-        return max((1 + (each & 0x7F) for each in data[sizes.end() : stop : 3]), default=8)
-    return 8
+def frame_notes(frames: int) -> tuple[str, ...]:
+    return (f"only the first of {frames} frames is restored",) if frames > 1 else ()
 
 
-def _deep(kind: str, data: bytes, bits: int) -> Pixels:
-    """Samples of more bits than Pillow gives."""
-    if kind == "AVIF":
-        return scaled(imagecodecs.avif_decode(data, index=0), bits)
-    image = imagecodecs.jpeg2k_decode(data)
-    if image.dtype != np.uint16:
-        raise NotImplementedError(f"{image.dtype} samples")
-    return scaled(image, bits)
+def decode_by_pillow(name: str, data: bytes) -> Decoded:
+    """The first frame, in 8 bit."""
+    image = opened(name, io.BytesIO(data))
+    mode = MODES.get(image.mode)
+    if mode is None:
+        raise ImageError(unusual(name, image.mode))
+    if "transparency" in image.info:
+        mode = "LA" if mode == "L" else "RGBA"
+    with parsing(name):
+        frames = getattr(image, "n_frames", 1)
+        pixels, alpha = split_alpha(np.asarray(image.convert(mode)))
+    return Decoded(pixels, alpha, notes=frame_notes(frames))
 
 
-def _decoder(kind: str) -> Callable[[bytes], Decoded]:
-    def decode(data: bytes) -> Decoded:
-        image = _open(kind, io.BytesIO(data))
-        mode = MODES.get(image.mode)
-        bits = _bits(kind, data)
-        if mode is None or bits > MOST_BITS:
-            raise ImageError(
-                f"is a {kind} file of an unusual depth ({image.mode}); "
-                "convert it to 8 or 16 bit PNG"
-            )
-        if "transparency" in image.info:
-            mode = "LA" if mode == "L" else "RGBA"
-        with parsing(kind):
-            frames = getattr(image, "n_frames", 1)
-            deep = bits > 8
-            pixels: Any = _deep(kind, data, bits) if deep else np.asarray(image.convert(mode))
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
-        colours = 1 if pixels.shape[2] < 3 else 3
-        alpha = pixels[..., colours] if pixels.shape[2] > colours else None
-        if kind == "BMP" and alpha is not None and not alpha.any():
-            alpha = None  # so do programs that set aside room for alpha and leave it empty
-        return Decoded(
-            pixels[..., :colours],
-            alpha,
-            notes=(f"only the first of {frames} frames is restored",) if frames > 1 else (),
-        )
+def unusual(name: str, depth: object) -> str:
+    return f"is a {name} file of an unusual depth ({depth}); convert it to 8 or 16 bit PNG"
 
-    return decode
+
+def _decode_bmp(data: bytes) -> Decoded:
+    decoded = decode_by_pillow("BMP", data)
+    if decoded.alpha is not None and not decoded.alpha.any():
+        return Decoded(decoded.pixels)  # programs set aside room for alpha and leave it empty
+    return decoded
 
 
 def _measure_webp(file: BinaryIO) -> tuple[int, int]:
     """From its first chunk, since Pillow reads all of the file."""
+    file.seek(4)
+    refuse_empty_end(file, "WebP", 8 + int.from_bytes(file.read(4), "little"))
     file.seek(12)
     head = file.read(18)
     kind, body = head[:4], head[8:]
@@ -119,38 +105,44 @@ def _is_bmp(head: bytes) -> bool:
     return head.startswith(b"BM") and (len(head) < 18 or size in BMP_HEADERS)
 
 
-def _is_avif(head: bytes) -> bool:
-    """By its own brand, or by that of HEIF in general if the further ones tell more."""
-    further = head[16 : int.from_bytes(head[:4], "big")]
-    if head[4:8] != b"ftyp":
-        return False
-    return head[8:12] in AVIF_BRANDS or (head[8:12] in HEIF_BRANDS and b"avif" in further)
-
-
-def _begins(*starts: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head.startswith(starts)
-
-
-PILLOW_NAMES = {"BMP": "BMP", "WebP": "WEBP", "GIF": "GIF", "AVIF": "AVIF", "JPEG 2000": "JPEG2000"}
-#: Sizes of the header, which tell its version.
-BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
-AVIF_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"mif1", b"msf1")
-JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
-
-CODECS = (
-    Codec("BMP", _is_bmp, _measurer("BMP"), _decoder("BMP")),
-    Codec(
-        "WebP",
-        lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
-        _measure_webp,
-        _decoder("WebP"),
-    ),
-    Codec("GIF", _begins(b"GIF87a", b"GIF89a"), _measurer("GIF"), _decoder("GIF")),
-    Codec("AVIF", _is_avif, _measurer("AVIF"), _decoder("AVIF")),
-    Codec(
-        "JPEG 2000",
-        _begins(JP2, b"\xff\x4f\xff\x51"),
-        _measurer("JPEG 2000"),
-        _decoder("JPEG 2000"),
-    ),
+BMP = Codec(
+    name="BMP",
+    matches=_is_bmp,
+    measure=measurer("BMP"),
+    decode=_decode_bmp,
+    read_metadata=read_bmp,
+    suffixes=".bmp .dib",
+    reads="what Pillow reads",
+    bits=(1, 8),
+    alpha=True,
+    colours="ICC, calibration",
+    metadata="",
+    media_type="image/bmp",
+)
+WEBP = Codec(
+    name="WebP",
+    matches=lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+    measure=_measure_webp,
+    decode=lambda data: decode_by_pillow("WebP", data),
+    read_metadata=read_by_pillow,
+    suffixes=".webp",
+    reads="with and without loss",
+    bits=(8, 8),
+    alpha=True,
+    colours="ICC",
+    metadata="EXIF, XMP",
+    media_type="image/webp",
+)
+GIF = Codec(
+    name="GIF",
+    matches=begins(b"GIF87a", b"GIF89a"),
+    measure=measurer("GIF"),
+    decode=lambda data: decode_by_pillow("GIF", data),
+    read_metadata=read_by_pillow,
+    suffixes="",
+    reads="the first frame",
+    bits=(1, 8),
+    alpha=True,
+    colours="ICC",
+    metadata="XMP, comment",
 )

@@ -14,11 +14,13 @@ from restormer_cli.images.codecs.base import (
     CMYK_NOTE,
     Codec,
     Decoded,
+    begins,
     from_cmyk,
     inverted,
     parsing,
     scaled,
 )
+from restormer_cli.images.metadata.jpeg import read_jpeg
 
 START, END, SCAN = 0xD8, 0xD9, 0xDA
 #: Markers that stand alone.
@@ -47,10 +49,6 @@ class _Frame(NamedTuple):
     height: int
     width: int
     components: int
-
-
-def _matches(head: bytes) -> bool:
-    return head.startswith(b"\xff\xd8\xff")
 
 
 def _frame(file: BinaryIO) -> _Frame:
@@ -107,7 +105,7 @@ def _decode(data: bytes) -> Decoded:
     if frame.components == 4:
         pixels = from_cmyk(inverted(pixels))  # programs write the light and not the ink
         notes.append(CMYK_NOTE)
-    return Decoded(pixels, notes=tuple(notes))
+    return Decoded(pixels, notes=tuple(notes), bits=frame.bits)
 
 
 def decode_whole(data: bytes) -> Any:
@@ -152,4 +150,17 @@ def _end(data: bytes) -> int:
     return len(data)
 
 
-CODEC = Codec("JPEG", _matches, _measure, _decode)
+CODEC = Codec(
+    name="JPEG",
+    matches=begins(b"\xff\xd8\xff"),
+    measure=_measure,
+    decode=_decode,
+    read_metadata=read_jpeg,
+    suffixes=".jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjp",
+    reads="progressive, arithmetic, lossless and JPEG-LS, too; gray, RGB, CMYK",
+    bits=(8, 16),
+    alpha=False,
+    colours="ICC",
+    metadata="EXIF, XMP, IPTC, comment",
+    media_type="image/jpeg",
+)

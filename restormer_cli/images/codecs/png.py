@@ -14,16 +14,12 @@ from typing import Any, BinaryIO
 import imagecodecs
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs.base import Codec, Decoded, parsing
+from restormer_cli.images.codecs.base import Codec, Decoded, begins, parsing, split_alpha
+from restormer_cli.images.metadata.png import SIGNATURE, read_png
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
 #: Where the header says how colours are stored, and that they are those of a palette.
 COLOR_TYPE, PALETTE = 25, 3
-
-
-def _matches(head: bytes) -> bool:
-    return head.startswith(SIGNATURE)
 
 
 def _measure(file: BinaryIO) -> tuple[int, int]:
@@ -70,13 +66,7 @@ def _decode(data: bytes) -> Decoded:
         notes.append(f"only its still image is restored, not its animation of {frames} frames")
     elif frames > 1:
         notes.append(f"only the first of {frames} frames is restored")
-    image = image.reshape(*image.shape[:2], -1)
-    colours = 1 if image.shape[2] < 3 else 3
-    return Decoded(
-        image[..., :colours],
-        image[..., colours] if image.shape[2] > colours else None,
-        notes=tuple(notes),
-    )
+    return Decoded(*split_alpha(image), notes=tuple(notes))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -111,4 +101,17 @@ def _is_whole(chunk: memoryview) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
-CODEC = Codec("PNG", _matches, _measure, _decode)
+CODEC = Codec(
+    name="PNG",
+    matches=begins(SIGNATURE),
+    measure=_measure,
+    decode=_decode,
+    read_metadata=read_png,
+    suffixes=".png .apng",
+    reads="palettes, interlaced; of an animation the still image",
+    bits=(1, 16),
+    alpha=True,
+    colours="ICC, gamma, primaries, cICP",
+    metadata="EXIF, XMP, IPTC, texts",
+    media_type="image/png",
+)

@@ -1,4 +1,4 @@
-"""TIFF (revision 6.0) and BigTIFF: unsigned samples of up to 16 bit, however stored."""
+"""TIFF (revision 6.0) and BigTIFF: whole numbers of up to 16 bit and floats, however stored."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs import by_pillow, jpeg, png
+from restormer_cli.images.codecs import by_pillow, jpeg, jpeg2000, png
 from restormer_cli.images.codecs.base import (
     CMYK_NOTE,
     Codec,
     Decoded,
+    begins,
     from_cmyk,
+    from_floats,
     inverted,
     parsing,
     scaled,
+    unmultiplied,
 )
+from restormer_cli.images.metadata.tiff import read_tiff
 from restormer_cli.images.pillow import open_image
 
 SUB_FILE_TYPE, OLD_SUB_FILE_TYPE, PHOTOMETRIC_TAG = 254, 255, 262
@@ -50,6 +54,17 @@ COLOURS = {
     PHOTOMETRIC.SEPARATED: 4,
 }
 RAW = {PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW}
+#: Of a file, and below each of its pages, that are looked at to see whether it is a raw file.
+MOST_DIRECTORIES = 16
+#: Of floating-point samples: half, single and double precision.
+FLOAT_BITS = {16, 32, 64}
+#: Kinds of colours that are stored by some programs as floating-point samples.
+OF_FLOATS = {
+    PHOTOMETRIC.MINISWHITE,
+    PHOTOMETRIC.MINISBLACK,
+    PHOTOMETRIC.RGB,
+    PHOTOMETRIC.SEPARATED,
+}
 #: Compressions that libtiff decodes better than tifffile: CCITT (2, 3, 4 and 32771), the JPEG
 #: of TIFF 6.0 and ThunderScan. Numbers, since tifffile's names for them change.
 BY_LIBTIFF = {2, 3, 4, 32771, 6, 32809}
@@ -60,14 +75,15 @@ MOST_PADDING = 1 << 24
 ALPHAS = {EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA}
 FORMATS = {
     SAMPLEFORMAT.INT: "int",
-    SAMPLEFORMAT.IEEEFP: "float",
     SAMPLEFORMAT.COMPLEXINT: "complex int",
     SAMPLEFORMAT.COMPLEXIEEEFP: "complex",
 }
 
 
-def _matches(head: bytes) -> bool:
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: How files begin, big ones too.
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: Images of other formats that a strip or tile can be.
+IMAGES = (jpeg.CODEC, png.CODEC, jpeg2000.CODEC, by_pillow.WEBP)
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,6 @@ class _Page:
     extras: tuple[int, ...]
     ink_set: Any
     subsampling: Any
-    raw: bool
-    """True if it, or what belongs to it, is what a sensor measured."""
     orientation: Any
     palette: Any
     parts: int
@@ -112,6 +126,10 @@ class _Page:
     def alphas(self) -> int:
         return sum(extra in ALPHAS for extra in self.extras)
 
+    @property
+    def floats(self) -> bool:
+        return self.sample_format == SAMPLEFORMAT.IEEEFP  # type: ignore[no-any-return]  # tifffile's
+
 
 def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
     """The first page that is no thumbnail or mask, and what its tags say."""
@@ -120,7 +138,6 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
     number, page = pages[0]
     tags = page.tags
     _count_bytes(page, tiff.filehandle.size)
-    below = itertools.islice(page.pages or (), 16) if SUB_DIRECTORIES in tags else ()
     facts = _Page(
         number=number,
         count=len(pages),
@@ -138,7 +155,6 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
         extras=tuple(page.extrasamples),
         subsampling=tags.valueof(SUBSAMPLING, (2, 2)),
         ink_set=tags.valueof(INK_SET, CMYK_INKS),
-        raw=DNG_VERSION in tags or any(each.photometric in RAW for each in (page, *below)),
         orientation=tags.valueof(ORIENTATION, 1),
         palette=page.colormap,
         parts=math.prod(page.chunked),
@@ -185,6 +201,35 @@ def _count_bytes(page: Any, size: int) -> None:
         page.databytecounts = (max(0, size - page.dataoffsets[0]),)
 
 
+def is_raw(file: BinaryIO) -> bool:
+    """Whether a file in the manner of TIFF is what a sensor measured: DNG, NEF, ARW, PEF, …"""
+    return any(
+        DNG_VERSION in page.tags or page.photometric in RAW for page in _all_directories(file)
+    )
+
+
+def ends_of_parts(file: BinaryIO) -> list[int]:
+    """Where the strips and tiles end of what a sensor measured."""
+    return [
+        index(offset) + index(count)
+        for page in _all_directories(file)
+        if page.photometric in RAW
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+    ]
+
+
+def _all_directories(file: BinaryIO) -> list[Any]:
+    """Pages, and what lies below them, as far as they can be read."""
+    found: list[Any] = []
+    file.seek(0)
+    with contextlib.suppress(ImageError), parsing("TIFF"), tifffile.TiffFile(file) as tiff:
+        for page in itertools.islice(_pages(tiff), MOST_DIRECTORIES):
+            found.append(page)
+            if SUB_DIRECTORIES in page.tags:
+                found += itertools.islice(page.pages or (), MOST_DIRECTORIES)
+    return found
+
+
 def _measure(file: BinaryIO) -> tuple[int, int]:
     with parsing("TIFF"), tifffile.TiffFile(file) as tiff:
         page = _picture(tiff)[1]
@@ -194,18 +239,18 @@ def _measure(file: BinaryIO) -> tuple[int, int]:
 
 def _refuse_unreadable(page: _Page) -> None:
     """Raise ImageError for what is whole, but of a kind that is not decoded."""
-    if page.raw:
-        raise ImageError("is a camera's raw file; develop it to TIFF or JPEG first")
     bits, colours = page.bits, COLOURS.get(page.photometric)
     what = None
     if page.sample_format in FORMATS:
         signed = " (signed)" if page.sample_format == SAMPLEFORMAT.INT else ""
         what = f"{FORMATS[page.sample_format]}{bits} samples{signed}"
-    elif page.sample_format not in (SAMPLEFORMAT.UINT, SAMPLEFORMAT.VOID):
+    elif not page.floats and page.sample_format not in (SAMPLEFORMAT.UINT, SAMPLEFORMAT.VOID):
         what = "samples of an unknown kind"
     elif not isinstance(bits, int):
         what = f"samples of different sizes ({', '.join(map(str, bits))} bit)"
-    elif not 1 <= bits <= 16:
+    elif page.floats and (bits not in FLOAT_BITS or page.photometric not in OF_FLOATS):
+        what = f"float{bits} samples of the kind {_name(page.photometric)}"
+    elif not page.floats and not 1 <= bits <= 16:
         what = f"uint{bits} samples"
     elif colours is None:
         what = f"colours of the kind {_name(page.photometric)}"
@@ -248,18 +293,20 @@ def _decode(data: bytes) -> Decoded:
         _refuse_bombs(page, data)
         _refuse_cut_off(page, parsed.jpegtables or b"", data)
         notes: list[str] = []
+        bits = None
         if page.by_libtiff:
             pixels, alpha, orientation = _by_pillow(data, page.number), None, 1
         else:
-            stored = _stored(parsed, page, data)
-            samples = stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
+            samples = _interleaved(_stored(parsed, page, data))
             pixels, alpha, notes = _colours(page, samples)
             orientation = page.orientation if page.orientation in range(1, 9) else 1
+            if not page.floats and page.photometric != PHOTOMETRIC.PALETTE:
+                bits = cast(int, page.bits)
     if page.masked:
         notes.append("its mask, which is a page of its own, is left out")
     if page.count > 1:
         notes.insert(0, f"only the first of {page.count} pages is restored")
-    return Decoded(pixels, alpha, orientation, tuple(notes))
+    return Decoded(pixels, alpha, orientation, tuple(notes), bits)
 
 
 def _stored(parsed: Any, page: _Page, data: bytes) -> Any:
@@ -276,6 +323,11 @@ def _stored(parsed: Any, page: _Page, data: bytes) -> Any:
         again: Any = tiff.pages[page.number]
         again.dataoffsets, again.databytecounts = ends[:-1], [len(strip) for strip in strips]
         return again.asarray(maxworkers=1, squeeze=False)
+
+
+def _interleaved(stored: Any) -> Any:
+    """``(H, W, C)`` of what is stored."""
+    return stored[:, 0].transpose(1, 2, 0, 3).reshape(*stored.shape[2:4], -1)
 
 
 def _deflated_anew(parsed: Any, page: _Page, data: bytes) -> list[bytes]:
@@ -315,7 +367,7 @@ def _refuse_bombs(page: _Page, data: bytes) -> None:
     most = max(page.largest_part, page.height * page.width)
     for offset, count in zip(page.offsets, page.counts, strict=True):
         part = io.BytesIO(data[offset : offset + count])
-        for codec in (jpeg.CODEC, png.CODEC, *by_pillow.CODECS):
+        for codec in IMAGES:
             if codec.matches(part.getvalue()[:64]) and math.prod(codec.measure(part)) > most:
                 raise ImageError("is a damaged TIFF file: a part of it claims to be larger than it")
 
@@ -350,6 +402,11 @@ def _by_pillow(data: bytes, number: int) -> Any:
 def _colours(page: _Page, samples: Any) -> tuple[Any, Any, list[str]]:
     """RGB or gray, alpha, and what to say of the rest."""
     bits, photometric, extras = cast(int, page.bits), page.photometric, list(page.extras)
+    notes: list[str] = []
+    if page.floats:
+        samples, clipped = from_floats(samples)
+        bits = 16
+        notes += clipped
     colours = COLOURS[photometric]
     total = samples.shape[2]
     if photometric == PHOTOMETRIC.MINISBLACK and total - page.alphas >= 3:
@@ -358,7 +415,6 @@ def _colours(page: _Page, samples: Any) -> tuple[Any, Any, list[str]]:
     if total == 4 and not extras and photometric == PHOTOMETRIC.RGB:
         extras = [EXTRASAMPLE.UNASSALPHA]  # so do writers that forget to say so, OpenCV among them
     extras += [EXTRASAMPLE.UNSPECIFIED] * (total - colours - len(extras))
-    notes = []
     place = next((i for i, extra in enumerate(extras) if extra in ALPHAS), None)
     left_out = len(extras) - (place is not None)
     if left_out:
@@ -375,7 +431,7 @@ def _colours(page: _Page, samples: Any) -> tuple[Any, Any, list[str]]:
     if photometric == PHOTOMETRIC.MINISWHITE:
         pixels = inverted(pixels)
     if alpha is not None and extras[place or 0] == EXTRASAMPLE.ASSOCALPHA:
-        pixels = _unmultiplied(pixels, alpha)
+        pixels = unmultiplied(pixels, alpha)
     if photometric == PHOTOMETRIC.SEPARATED:
         pixels = from_cmyk(pixels)
         notes.insert(0, CMYK_NOTE)
@@ -394,11 +450,17 @@ def _looked_up(palette: Any, index: Any) -> Any:
     return colours[:, np.minimum(index, palette.shape[1] - 1)].transpose(1, 2, 0)
 
 
-def _unmultiplied(pixels: Any, alpha: Any) -> Any:
-    """Colours as PNG has them, which alpha has not darkened."""
-    white = np.iinfo(pixels.dtype).max
-    share = np.maximum(alpha, 1).astype(np.float32)[..., None] / np.float32(white)
-    return np.minimum(np.rint(pixels / share), white).astype(pixels.dtype)
-
-
-CODEC = Codec("TIFF", _matches, _measure, _decode)
+CODEC = Codec(
+    name="TIFF",
+    matches=begins(*STARTS),
+    measure=_measure,
+    decode=_decode,
+    read_metadata=read_tiff,
+    suffixes=".tif .tiff .btf .tf8",
+    reads="BigTIFF, too; whole numbers, and floats from 0 to 1; strips, tiles or planes; any usual "
+    "compression; gray, RGB, palette, YCbCr, CMYK",
+    bits=(1, 16),
+    alpha=True,
+    colours="ICC, primaries",
+    metadata="EXIF, XMP, IPTC",
+)

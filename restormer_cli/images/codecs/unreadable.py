@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 
 #: Where the bytes stand, what they are, what that is, and what to do, if not to convert it.
-DEVELOP = "develop it to TIFF or JPEG first"
 EXPORT = "export its picture as PNG, JPEG or TIFF"
 NO_PICTURE = "it is no picture"
 #: Kinds of Targa pictures without a palette; such files begin with little else.
 TARGA = (2, 3, 10, 11)
 SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
-    (0, b"\xff\x0a", "a JPEG XL picture", None),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", None),
     (0, b"II\xbc", "a JPEG XR picture", None),
     (0, b"\x89PNG\n\x1a\n", "a PNG that was changed as if it were text", "copy it again as it is"),
     (0, b"EP*\0", "a scan of Microsoft Document Imaging (MDI)", None),
@@ -47,16 +44,6 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\x01\xda", "an SGI picture", None),
     (0, b"FORM", "an IFF picture", None),
     (128, b"DICM", "a DICOM picture", None),
-    (0, b"IIRO", "a camera's raw file (ORF)", DEVELOP),
-    (0, b"IIRS", "a camera's raw file (ORF)", DEVELOP),
-    (0, b"MMOR", "a camera's raw file (ORF)", DEVELOP),
-    (0, b"IIU\0", "a camera's raw file (RW2)", DEVELOP),
-    (0, b"FUJIFILMCCD-RAW", "a camera's raw file (RAF)", DEVELOP),
-    (0, b"FOVb", "a camera's raw file (X3F)", DEVELOP),
-    (0, b"\0MRM", "a camera's raw file (MRW)", DEVELOP),
-    (6, b"HEAPCCDR", "a camera's raw file (CRW)", DEVELOP),
-    (8, b"CR\x02", "a camera's raw file (CR2)", DEVELOP),
-    (4, b"ftypcrx ", "a camera's raw file (CR3)", DEVELOP),
     (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)", NO_PICTURE),
     (0, b"\0\0\1\xba", "a video (MPEG)", NO_PICTURE),
     (0, b"\0\0\1\xb3", "a video (MPEG)", NO_PICTURE),
@@ -98,8 +85,6 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
         "get it by `git annex get`",
     ),
 )
-HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"mif2"}
-HEIF_BRANDS |= {b"hevm", b"hevs", b"avci", b"avcs", b"jpeg", b"jpgs", b"vvic"}
 NETPBM = re.compile(rb"P[1-7Ff]\s")
 WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.I | re.S)
 SVG = re.compile(rb"\s*(<\?xml.*?\?>\s*)?((<!--.*?-->|<!doctype[^>]*>)\s*)*<svg\b", re.I | re.S)
@@ -114,8 +99,6 @@ def describe(head: bytes) -> str:
         if head[place : place + len(start)] == start:
             return f"is {what}; {remedy or CONVERT}"
     if head[4:8] == b"ftyp":
-        if head[8:12] in HEIF_BRANDS:
-            return f"is a HEIC photo (HEIF); {CONVERT}"
         return f"is a video (MP4 or QuickTime); {NO_PICTURE}"
     if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
         return f"is a video (QuickTime); {NO_PICTURE}"

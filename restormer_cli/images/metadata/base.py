@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +23,9 @@ COLOR_CHUNKS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"mDCV": 24, b"
 METRES = {2: 0.0254, 3: 0.01}
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 IPTC_RESOURCE = 0x0404
+GAIN_MAP = "has a gain map for HDR screens; the result is what other screens show"
+#: Primaries and transfer (ITU-T H.273) of what nobody says, and of sRGB, as which all is shown.
+USUAL = frozenset({(2, 2), (1, 2), (2, 13), (1, 13), (1, 1)})
 CREDENTIALS = "its content credentials (C2PA) hold for the unchanged file alone and are left out"
 
 
@@ -43,6 +46,12 @@ class Density:
         if not (0 < x < 1 << 31 and 0 < y < 1 << 31):
             return None
         return struct.pack(">IIB", x, y, self.metric)
+
+    def per_inch(self) -> tuple[float, float]:
+        """To a hundredth, since PNG counts in metres; the shape of pixels in small numbers."""
+        if self.metric:
+            return round(self.x * METRES[2], 2), round(self.y * METRES[2], 2)
+        return Fraction(self.x / self.y).limit_denominator(10_000).as_integer_ratio()
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ class Metadata:
         if self.xmp is not None:
             chunks.append((b"iTXt", XMP_KEYWORD + bytes(5) + self.xmp))
         return b"".join(png_chunk(name, body) for name, body in [*chunks, *self.others])
+
+    def stripped(self) -> Metadata:
+        """The same without what may be personal: what says how to show the pixels alone."""
+        return replace(self, exif=None, xmp=None, others=())
 
 
 NO_METADATA = Metadata()
@@ -178,6 +191,11 @@ class Found:
             self.tell(f"its {name.decode()} chunk is not valid; it is left out")
         else:
             self.color.setdefault(name, body)
+
+    def add_code_points(self, primaries: int, transfer: int) -> None:
+        """Take a colour description of videos (ITU-T H.273), unless it says the usual."""
+        if (primaries, transfer) not in USUAL:  # of RGB with all values, as decoded
+            self.add_color(b"cICP", bytes([primaries, transfer, 0, 1]))
 
     def add_chromaticities(self, xy: Sequence[float]) -> None:
         """White, red, green, blue, x before y."""

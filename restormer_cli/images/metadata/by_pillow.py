@@ -21,8 +21,6 @@ PIXEL_SHAPE = re.compile(rb"pasp(....)(....)", re.DOTALL)
 #: Where GIF says the same, in 64ths and less 15; 0 where it does not.
 GIF_PIXEL_SHAPE = 12
 BOXES = 1 << 16
-#: Primaries and transfer of what nobody says, and of sRGB, as which anything is shown.
-USUAL = ((2, 2), (1, 2), (2, 13), (1, 13), (1, 1))
 
 
 def read_by_pillow(found: Found, data: bytes) -> None:
@@ -35,9 +33,7 @@ def read_by_pillow(found: Found, data: bytes) -> None:
     info = image.info
     found.exif, found.xmp, found.icc = (info.get(key) for key in ("exif", "xmp", "icc_profile"))
     if image.format == "AVIF" and (colors := COLORS.search(data, 0, BOXES)):
-        primaries, transfer = colors[1][0], colors[2][0]
-        if (primaries, transfer) not in USUAL:  # of RGB with all values, as decoded
-            found.add_color(b"cICP", bytes([primaries, transfer, 0, 1]))
+        found.add_code_points(colors[1][0], colors[2][0])
     if image.format == "JPEG2000" and (box := PROFILE.search(data, 0, BOXES)):
         found.icc = data[box.end() : box.start() + int.from_bytes(box[1], "big")]
     if image.format == "AVIF" and (shape := PIXEL_SHAPE.search(data, 0, BOXES)):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Container
+from fractions import Fraction
 
 ORIENTATION, DIRECTORY, PLACE, INTEROPERABILITY = 0x0112, 0x8769, 0x8825, 0xA005
 #: Values of the orientation that change width and height.
@@ -20,6 +22,9 @@ SIZES = ((0x0100, 0x0101), (0xA002, 0xA003))
 RESOLUTIONS = ((X_RESOLUTION, Y_RESOLUTION), (0xA20E, 0xA20F))
 THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
 SHORT, LONG = 3, 4
+#: With a directory of nothing.
+EMPTY = b"II*\0\x08\0\0\0" + bytes(6)
+DESCRIPTION = 0x010E
 #: Whole numbers and directories of BigTIFF.
 EIGHT_BYTES = frozenset({16, 17, 18})
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -38,6 +43,8 @@ OF_PIXELS = RESOLUTION | {ORIENTATION, RESOLUTION_UNIT}
 #: What a page is, of which one bit says that it is a smaller copy, another that it is a mask.
 SUB_FILE_TYPE, REDUCED_OR_MASK = 0x00FE, 1 | 4
 MOST_PAGES = 16
+#: Every tag there can be.
+ALL = range(1 << 16)
 Entry = tuple[int, bytes]
 Directory = dict[int, "Entry | Directory"]
 """Type and value of each tag, or the directory that it points to."""
@@ -91,6 +98,8 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
             start = number(thumbnail[THUMBNAIL_OFFSET] + 8)
             stop = min(len(tiff), start + number(thumbnail[THUMBNAIL_LENGTH] + 8))
             tiff[start:stop] = bytes(max(0, stop - start))
+            if stop == len(tiff) and start > max(link + 4, number(link)):
+                del tiff[start:]  # as usual, it stands behind all else
         struct.pack_into(f"{order}I", tiff, link, 0)
     return bytes(tiff)
 
@@ -113,7 +122,7 @@ def shape_of_pixels(exif: bytes) -> dict[int, float]:
     return found
 
 
-def tiff_tags(tiff: bytes, wanted: frozenset[int]) -> tuple[str, Directory]:
+def tiff_tags(tiff: bytes, wanted: Container[int]) -> tuple[str, Directory]:
     """What the directory of a TIFF file's picture says, and those of the photo and the place.
 
     The picture is on the first page that is no thumbnail or mask. What such pages in front of it
@@ -233,3 +242,71 @@ def of_tiff(order: str, directory: Directory) -> bytes | None:
         return None
     head = b"II*\0" if order == "<" else b"MM\0*"
     return head + struct.pack(f"{order}I", 8) + packed(about, 8)
+
+
+# Whatever is changed here, what a directory points to stays where it is: see of_result.
+
+
+def _first_directory(tiff: bytes) -> tuple[str, int, dict[int, bytes]]:
+    """Order of bytes, place of the first directory, and its entries of twelve bytes by tag."""
+    order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    places = range(start + 2, start + 2 + 12 * count, 12)
+    entries = [bytes(tiff[place : place + 12]) for place in places]
+    tags = (struct.unpack_from(f"{order}H", entry)[0] for entry in entries if len(entry) == 12)
+    return order, start, dict(zip(tags, entries, strict=False))
+
+
+def _with_first_directory(tiff: bytes, order: str, entries: dict[int, bytes]) -> bytes:
+    """The same with a first directory at its end; there is no further one."""
+    padding = bytes(len(tiff) % 2)
+    place = struct.pack(f"{order}I", len(tiff) + len(padding))
+    count = struct.pack(f"{order}H", len(entries))
+    table = b"".join(entry for _, entry in sorted(entries.items()))
+    return b"".join([tiff[:4], place, tiff[8:], padding, count, table, bytes(4)])
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """EXIF that does not say how the picture is turned."""
+    order, start, entries = _first_directory(exif)
+    if ORIENTATION not in entries:
+        return exif
+    old = struct.pack(f"{order}H", len(entries)) + b"".join(entries.values())
+    del entries[ORIENTATION]
+    new = struct.pack(f"{order}H", len(entries)) + b"".join(entries.values()) + bytes(4)
+    if exif[start : start + len(old)] != old:  # not all of it makes sense
+        return _with_first_directory(exif, order, entries)
+    return exif[:start] + new.ljust(len(old) + 4, b"\0") + exif[start + len(old) + 4 :]
+
+
+def with_resolution(exif: bytes | None, x: float, y: float, metric: bool) -> bytes:
+    """EXIF, made if there is none, with a resolution.
+
+    Parameters
+    ----------
+    x, y
+        Pixels an inch, or their shape if it is not ``metric``.
+    """
+    exif = exif or EMPTY
+    order, _, entries = _first_directory(exif)
+    exif += bytes(len(exif) % 2)
+    for tag, value in zip(sorted(RESOLUTION), (x, y), strict=True):
+        entries[tag] = struct.pack(f"{order}HHII", tag, 5, 1, len(exif))
+        share = Fraction(value).limit_denominator(100 if value < 1 << 25 else 1)
+        exif += struct.pack(f"{order}II", share.numerator, share.denominator)
+    unit = 2 if metric else 1
+    entries[RESOLUTION_UNIT] = struct.pack(f"{order}HHIHH", RESOLUTION_UNIT, SHORT, 1, unit, 0)
+    return _with_first_directory(exif, order, entries)
+
+
+def describes(exif: bytes | None) -> bool:
+    """True if it has a description of the picture."""
+    return exif is not None and DESCRIPTION in _first_directory(exif)[2]
+
+
+def of_file(exif: bytes, tiff: bytes) -> bytes:
+    """A TIFF file that begins with EXIF, whose directory says of the photo what EXIF does."""
+    order, _, about = _first_directory(exif)
+    about = {tag: about[tag] for tag in about.keys() & OF_THE_PHOTO}
+    return _with_first_directory(tiff, order, _first_directory(tiff)[2] | about)

@@ -7,7 +7,14 @@ import struct
 from collections.abc import Iterator
 
 from restormer_cli.images.metadata import exif
-from restormer_cli.images.metadata.base import CREDENTIALS, IPTC_RESOURCE, Chunk, Found, density_of
+from restormer_cli.images.metadata.base import (
+    CREDENTIALS,
+    GAIN_MAP,
+    IPTC_RESOURCE,
+    Chunk,
+    Found,
+    density_of,
+)
 
 END, SCAN = 0xD9, 0xDA
 #: Markers without content, or none at all.
@@ -16,7 +23,6 @@ JFIF, EXIF, ICC, JUMBF, PHOTOSHOP, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 SECOND_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"
 RESOLUTION_RESOURCE = 0x03ED
-GAIN_MAP = "has a gain map for HDR screens; the result is what other screens show"
 #: Pictures behind the first one (CIPA DC-007): their entries, and the kinds that are thumbnails.
 PICTURES, THUMBNAILS = 0xB002, {0x010001, 0x010002}
 
@@ -110,6 +116,12 @@ def _photoshop(resources: bytes) -> Iterator[tuple[int, bytes]]:
         size = int.from_bytes(resources[place : place + 4], "big")
         yield code, resources[place + 4 : place + 4 + size]
         place += 4 + size + size % 2
+
+
+def iptc_record(resources: bytes) -> bytes | None:
+    """What press agencies note, among the resources of Photoshop."""
+    found = (content for code, content in _photoshop(resources) if code == IPTC_RESOURCE)
+    return next(found, None)
 
 
 def comment_chunk(comment: bytes) -> Chunk:

@@ -19,6 +19,9 @@ from restormer_cli.images.metadata.jpeg import XMP_SEGMENT
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Of a text or of a chunk unknown to us; Pillow opens no PNG with larger ones.
 MOST_TEXT = 1 << 20
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+#: How ImageMagick's texts are called that hold what other formats have a place for.
+RAW_PROFILE = b"raw profile type "
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
@@ -66,7 +69,7 @@ def read_png(found: Found, data: bytes) -> None:
             found.tell(CREDENTIALS)
         elif name == b"eXIf":
             camera = camera or body
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+        elif name in TEXTS:
             try:
                 _read_text(found, name, body)
             except ValueError as error:
@@ -123,8 +126,8 @@ def _background(body: bytes, header: bytes, palette: bytes) -> tuple[int, int, i
     return levels[0], levels[1], levels[2]
 
 
-def _read_text(found: Found, name: bytes, body: bytes) -> None:
-    """Take over a text as it is; of EXIF and XMP, which say how to turn the picture, the content.
+def text_of(name: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Keyword and content of a tEXt, zTXt or iTXt chunk.
 
     Raises
     ------
@@ -139,14 +142,37 @@ def _read_text(found: Found, name: bytes, body: bytes) -> None:
         content = _inflated(rest[-1], MOST_TEXT) if compressed else rest[-1]
     if len(content) > MOST_TEXT:
         raise ValueError(f"is larger than {MOST_TEXT / 1e6:.0f} MB")
-    kind = keyword.lower().removeprefix(b"raw profile type ")
+    return keyword, content
+
+
+def raw_profile(content: bytes) -> bytes:
+    """What a text of ImageMagick's holds: a name, a length, digits.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    try:
+        return bytes.fromhex("".join(content.decode("ascii").split("\n")[3:]))
+    except ValueError:
+        raise ValueError("is damaged") from None
+
+
+def _read_text(found: Found, name: bytes, body: bytes) -> None:
+    """Take over a text as it is; of EXIF and XMP, which say how to turn the picture, the content.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or too large.
+    """
+    keyword, content = text_of(name, body)
+    kind = keyword.lower().removeprefix(RAW_PROFILE)
     if keyword == XMP_KEYWORD:
         found.xmp = found.xmp or content
     elif kind != keyword.lower() and kind in (b"exif", b"app1", b"xmp"):
-        try:  # ImageMagick's way: a name, a length, digits
-            content = bytes.fromhex("".join(content.decode("ascii").split("\n")[3:]))
-        except ValueError:
-            raise ValueError("is damaged") from None
+        content = raw_profile(content)
         if kind == b"xmp" or content.startswith(XMP_SEGMENT):
             found.xmp = found.xmp or content.removeprefix(XMP_SEGMENT)
         else:

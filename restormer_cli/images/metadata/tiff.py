@@ -45,6 +45,6 @@ def read_tiff(found: Found, data: bytes) -> None:
     if len(xy) == 8:
         found.add_chromaticities(xy)
     if OF_THE_MAP & tags.keys():
-        found.tell("its place on the map (GeoTIFF) is left out, since PNG cannot hold it")
+        found.tell("its place on the map (GeoTIFF) is left out")
     if found.icc is None and TRANSFER_FUNCTION in tags:
         found.tell("its TransferFunction, which few programs heed, is left out")
