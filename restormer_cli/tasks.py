@@ -197,8 +197,8 @@ class Options:
     network: Mapping[str, Any]
     """Hyper-parameters, for :meth:`RestormerConfig.from_mapping`."""
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """Of its weights: ``file``, ``bytes`` and ``sha256`` as far as they are known, the ``window`` and
-    the ``symmetries`` that suit them."""
+    """Of its weights: ``file``, ``bytes`` and ``sha256`` as far as they are known, and what suits
+    them: ``window`` and ``symmetries``."""
 
     @property
     def window(self) -> int | None:

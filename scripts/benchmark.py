@@ -8,6 +8,8 @@ out: ``pip install -e .[bench]`` brings them all.
 
     scripts/benchmark.py --sizes 256x256 512x512 --engines streaming plain openvino
     scripts/benchmark.py --network compact --sizes 1024x1024 --engines streaming windows
+    scripts/benchmark.py --engines streaming --busy 2       # beside two busy processes
+    scripts/benchmark.py --engines streaming --at-once 2    # two runs at the same time
     scripts/benchmark.py --folder PHOTOS        # reading, restoring and writing a folder
     scripts/benchmark.py --folder PHOTOS --workers    # one process, several, and Ray
 """
@@ -15,13 +17,15 @@ out: ``pip install -e .[bench]`` brings them all.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +108,44 @@ MAKERS: dict[str, Callable[[Restormer, torch.dtype, torch.Tensor], Forward]] = {
 }
 
 
+def operations(config: RestormerConfig, height: int, width: int) -> float:
+    """Multiplications and additions of the network's convolutions on an image of this size."""
+
+    def block(channels: int) -> float:
+        hidden = int(channels * config.ffn_expansion_factor)
+        attention = 4 * channels**2 + 9 * 3 * channels
+        return 2 * (attention + 3 * channels * hidden + 9 * 2 * hidden)
+
+    pixels, widths = height * width, (*config.widths,)
+    first = 2 * config.dim
+    total = 18.0 * pixels * config.dim * config.inp_channels
+    total += 18.0 * pixels * first * config.out_channels
+    for level, (channels, blocks) in enumerate(zip(widths, config.num_blocks, strict=True)):
+        here = pixels / 4**level
+        total += here * blocks * block(channels)
+        if level == 0:
+            decoder = blocks + config.num_refinement_blocks
+            total += here * decoder * block(first)
+        elif level < 3:
+            total += here * (blocks * block(channels) + 4 * channels**2)
+        if level < 3:
+            total += here * 9 * channels**2
+        if level > 0:
+            total += here * 18 * channels * 2 * channels
+    return total
+
+
+def product_speed(dtype: torch.dtype) -> float:
+    """Operations a second of a plain matrix product, the best of some."""
+    a, b = torch.rand(4096, 256).to(dtype), torch.rand(256, 512).to(dtype)
+    best = 0.0
+    for _ in range(30):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        best = max(best, 2 * a.numel() * b.shape[1] / (time.perf_counter() - started))
+    return best
+
+
 class PeakMemory:
     """The peak of this process's resident memory above what it held on entry, in bytes.
 
@@ -147,7 +189,28 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         error = None
         if arguments.engine == "plain" and dtype is torch.float32:
             np.save(arguments.reference, result.numpy())
-    return {"seconds": seconds, "first": first, "bytes": memory.rise, "error": error}
+    limit = operations(network.config, height, width) / product_speed(dtype)
+    times_limit = seconds / limit if device.type == "cpu" else None
+    return {
+        "seconds": seconds,
+        "first": first,
+        "bytes": memory.rise,
+        "error": error,
+        "times_limit": times_limit,
+    }
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep so many processes busy meanwhile, with one thread each."""
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def spawn(
@@ -157,12 +220,20 @@ def spawn(
     command = [sys.executable, __file__, "--worker", engine, precision, size, str(reference)]
     command += ["--network", arguments.network, "--threads", str(arguments.threads)]
     command += ["--device", arguments.device] + (["--cold"] if arguments.cold else [])
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        reason = ran.stderr.strip().splitlines()[-1:] or ["killed"]
-        print(f"  {engine} {precision}: left out ({reason[0][:120]})", file=sys.stderr)
-        return None
-    result = dict(json.loads(ran.stdout.strip().splitlines()[-1]))
+    with busy(arguments.busy), ThreadPoolExecutor(arguments.at_once) as pool:
+        runs = list(
+            pool.map(
+                lambda _: subprocess.run(command, capture_output=True, text=True, check=False),
+                range(arguments.at_once),
+            )
+        )
+    for ran in runs:
+        if ran.returncode:
+            reason = ran.stderr.strip().splitlines()[-1:] or ["killed"]
+            print(f"  {engine} {precision}: left out ({reason[0][:120]})", file=sys.stderr)
+            return None
+    results = [dict(json.loads(ran.stdout.strip().splitlines()[-1])) for ran in runs]
+    result = max(results, key=lambda result: result["seconds"])  # the slowest of those at once
     print(f"  {size} {engine} {precision}: {result['seconds']:.2f} s", file=sys.stderr)
     return result
 
@@ -207,6 +278,7 @@ def rows_of(size: str, runs: dict[tuple[str, str], list[dict[str, Any]]]) -> lis
                 "first_seconds": min(r["first"] for r in results),
                 "megapixels_per_second": megapixels / min(seconds),
                 "gigabytes_per_megapixel": min(r["bytes"] for r in results) / 1e9 / megapixels,
+                "times_limit": min((r["times_limit"] or 0 for r in results), default=0) or None,
                 "max_error": max(errors, default=None),
             }
         )
@@ -233,16 +305,20 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
         if (row["engine"], row["precision"]) == ("plain", "float32")
     }
-    print("| size | engine | precision | first s | s | MP/s | times plain | GB/MP | max error |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| size | engine | precision | first s | s | MP/s | times plain | times limit | GB/MP "
+        "| max error |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         base = plain_seconds.get(row["size"])
         ratio = f"{base / row['seconds']:.1f}" if base else ""
         error = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
+        limit = "" if row["times_limit"] is None else f"{row['times_limit']:.2f}"
         print(
             f"| {row['size']} | {row['engine']} | {row['precision']} "
             f"| {row['first_seconds']:.1f} | {row['seconds']:.2f} "
-            f"| {row['megapixels_per_second']:.3f} | {ratio} "
+            f"| {row['megapixels_per_second']:.3f} | {ratio} | {limit} "
             f"| {row['gigabytes_per_megapixel']:.2f} | {error} |"
         )
 
@@ -317,6 +393,8 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     parser.add_argument("--network", default="biased", choices=NETWORKS)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--busy", type=int, default=0, help="busy processes beside")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="no warm-up, for very large sizes")

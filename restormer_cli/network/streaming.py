@@ -13,10 +13,14 @@ The result is that of the plain forward up to the order of summation. What makes
 CPU: feature maps are matrices of pixels × channels, so every 1×1 convolution is one matrix
 product; strips are small enough for the cache; all of LayerNorm but its division is folded
 into the product behind it; residuals are added by the product itself (``addmm_``); and rows that
-a 3×3 convolution needs again slide along in a :class:`Window` instead of being computed twice.
+a 3×3 convolution needs again slide along in a window instead of being computed twice.
 
-Feature maps here are ``(N, H, W, C)``. A strip is a run of rows of one image, or, where images
-are small, several whole images.
+On a CPU the image is parted among threads (:mod:`restormer_cli.network.partition`), and each goes
+through its part strip by strip (:mod:`restormer_cli.network.strips`). They wait for each other at
+the end of each pass only. On a GPU there is one part.
+
+Feature maps here are ``(N, H, W, C)``. A strip is a run of rows of a part, or, where images are
+small, several whole images.
 """
 
 from __future__ import annotations
