@@ -65,6 +65,7 @@ COMMANDS: list[tuple[str, tuple[str, ...]]] = [
     ("bias_free", ("denoise", "--kind", "color", "--max-memory", "4GB")),
     ("gray", ("denoise", "--kind", "gray", "--bit-depth", "16")),
     ("dual_pixel", ("dual-pixel",)),
+    ("with_bias", ("deblur", "--window", "16", "--self-ensemble")),
 ]
 
 
