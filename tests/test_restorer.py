@@ -156,10 +156,10 @@ def test_what_memory_cannot_hold_turned_is_refused_before_any_pass(monkeypatch) 
     """No hour of passes that ends in a refusal."""
     plan = module.plan_memory
 
-    def refuse_tall(config, height, width, *others):
+    def refuse_tall(config, height, width, *others, **named):
         if height > width:
             raise MemoryBudgetError("too little memory")
-        return plan(config, height, width, *others)
+        return plan(config, height, width, *others, **named)
 
     monkeypatch.setattr(module, "plan_memory", refuse_tall)
     restorer = Restorer(NETWORK, self_ensemble="all")

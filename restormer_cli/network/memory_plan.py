@@ -35,9 +35,9 @@ STORAGES: dict[str, tuple[Storage, ...]] = {
 
 #: Numbers (pixels × channels) in a strip of features on a CPU, so that what is made of it stays
 #: in the cache (measured).
-CPU_STRIP_VALUES = 1 << 20
+CPU_STRIP_VALUES = 1 << 19
 #: But not fewer rows at full resolution: a row of output reads three of input (measured).
-CPU_STRIP_ROWS = 4
+CPU_STRIP_ROWS = 8
 SMALLEST_STRIP_VALUES = 1 << 16
 #: GPUs want large launches.
 GPU_STRIP_VALUES = 1 << 26

@@ -167,7 +167,8 @@ class _Evaluation:
 
     def _look(self) -> None:
         done = sum(part.work_done for part in self.parts)
-        self.progress(min(1.0, done / self.work) if self.work else 0.0)
+        if done:
+            self.progress(min(1.0, done / self.work))
 
     def run(self, out: Tensor) -> None:
         """Restore into ``out`` ``(N, H, W, C)``."""
