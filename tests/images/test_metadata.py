@@ -389,6 +389,10 @@ def test_gray_profile_of_a_gray_photo_is_kept_as_it_is(mode: str) -> None:
         (3, SRGB.replace(b"rTRC", b"none"), "damaged"),
         (1, SRGB.replace(b"RGB XYZ", b"CMYKLab"), "CMYK"),
     ],
+    ids=[
+        *("begins", "all but its end", "text", "no signature", "CMYK", "Lab", "unknown space"),
+        *("gray", "link", "without a curve", "CMYK for gray"),  # the profile holds a time
+    ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_profile_that_cannot_be_kept_is_told_and_does_not_cost_the_result(
