@@ -32,7 +32,7 @@ SHALLOW = RestormerConfig(num_blocks=(1, 1, 1, 1), num_refinement_blocks=0)
 
 # Restores noise and says how far the peak rose above what was held before.
 MEASURE = """
-import json, sys, threading, time
+import json, os, sys, threading, time
 import psutil, torch
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 from restormer_cli.network.memory_plan import plan_memory
@@ -40,7 +40,7 @@ from restormer_cli.network.streaming import StreamingRestormer
 
 height, width, limit, window = map(int, sys.argv[1:5])
 dtype, window = sys.argv[5], window or None
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("THREADS", 1)))
 config = RestormerConfig(num_blocks=(1, 1, 1, 1), num_refinement_blocks=0)
 engine = StreamingRestormer(Restormer(config).eval(), dtype=getattr(torch, dtype))
 process = psutil.Process()
@@ -98,10 +98,20 @@ def test_a_plan_is_an_upper_bound_and_near_the_floor(dtype):
     assert result["predicted"] < 2 * floor + memory_plan.OVERHEAD_BYTES
 
 
+@pytest.mark.parametrize("threads", [2, 8])
+def test_max_memory_holds_for_several_threads(threads: int) -> None:
+    """Each has strips of its own: with little memory there are smaller ones, or fewer threads."""
+    free = measure(768, 768, 0, THREADS=str(threads))
+    limit = int(0.8 * free["rise"])
+    tight = measure(768, 768, limit, THREADS=str(threads))
+    assert free["rise"] <= free["predicted"]
+    assert tight["rise"] <= tight["predicted"] <= limit
+
+
 def test_a_plan_knows_what_small_windows_take():
     """Their matrices are here three times as large as the widest feature map."""
-    result = measure(384, 384, 0, window=16)
-    whole = plan_memory(SHALLOW, 384, 384, CPU).peak_bytes
+    result = measure(512, 512, 0, window=16)
+    whole = plan_memory(SHALLOW, 512, 512, CPU).peak_bytes
     assert whole < result["rise"] <= result["predicted"]
 
 
