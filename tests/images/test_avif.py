@@ -88,7 +88,7 @@ def test_what_is_cut_off_is_never_filled_up(bits: int, kept: float, tmp_path: Pa
     data = avif(samples, bits)
     path = tmp_path / "a.avif"
     path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(ImageError, match=r"a\.avif: is a AVIF file that is cut off"):
+    with pytest.raises(ImageError, match=r"a\.avif: is an AVIF file that is cut off"):
         read_image(path)
 
 

@@ -437,6 +437,28 @@ def test_luma_and_chroma_become_colour(compression: str) -> None:
     assert np.abs(pixels.astype(int) - SMOOTH).max() < 12
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_luma_and_chroma_without_compression_are_read_as_any_samples(
+    order: str, apart: bool
+) -> None:
+    """With alpha, turned, in planes: older Pillows read none of these."""
+    smooth = smooth_pixels(HEIGHT, WIDTH)
+    alpha = random_pixels(HEIGHT, WIDTH, 1)
+    luma = np.asarray(PIL.Image.fromarray(smooth).convert("YCbCr"))
+    samples = np.dstack([luma, alpha])
+    facts = tags(4, 8, 6, (2,), tag284=[2 if apart else 1], tag530=[1, 1], tag274=[3])
+    strips = [samples[..., i].tobytes() for i in range(4)] if apart else [samples.tobytes()]
+    picture = decode(tiff(strips, facts, order))
+    assert np.abs(picture.pixels[::-1, ::-1].astype(int) - smooth).max() < 4
+    np.testing.assert_array_equal(picture.alpha[::-1, ::-1], alpha[..., 0])
+    assert picture.notes == ()
+    deep = tags(3, 16, 6, tag530=[1, 1])
+    refused(tiff([bytes(6 * HEIGHT * WIDTH)], deep, order), "luma and chroma of 16 bit")
+    coarse = tags(3, 8, 6, tag530=[2, 2])
+    refused(tiff([bytes(3 * HEIGHT * WIDTH)], coarse, order), "chroma of less resolution")
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "CMYK"])
 def test_jpeg_in_a_tiff_may_have_any_number_of_components(mode: str) -> None:
     image = PIL.Image.fromarray(SMOOTH).convert(mode)
@@ -783,7 +805,7 @@ def test_damage_is_never_taken_for_a_fault_of_ours(whole: bytes, data: Any) -> N
     try:
         picture = decode(bytes(content[:stop]), max_pixels=10**6)
     except ImageError as error:
-        if "fault of restormer-cli" in str(error):
+        if re.search(r"fault of restormer-cli|\ba [AEIO]", str(error)):
             raise
     else:
         assert picture.pixels.dtype in (np.uint8, np.uint16)

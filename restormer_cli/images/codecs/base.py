@@ -171,6 +171,11 @@ def header_of(file: BinaryIO, budget: int = HEADER_BYTES) -> BinaryIO:
     return cast(BinaryIO, _HeaderReader(file, budget))
 
 
+def named(kind: str) -> str:
+    """The name of a format behind its article: ``an AVIF``."""
+    return f"{'an' if kind.startswith(tuple('AEIOU')) else 'a'} {kind}"
+
+
 @contextlib.contextmanager
 def parsing(kind: str) -> Iterator[None]:
     """Around a call of a library: whatever its parser raises means that the file is damaged."""
@@ -186,9 +191,9 @@ def parsing(kind: str) -> Iterator[None]:
             isinstance(error, NotImplementedError) or UNSUPPORTED.search(reason)
         ):
             raise ImageError(
-                f"is a {kind} file of a kind that cannot be read ({reason}); convert it to PNG"
+                f"is {named(kind)} file of a kind that cannot be read ({reason}); convert it to PNG"
             ) from error
-        raise ImageError(f"is a {kind} file that is damaged or cut off ({reason})") from error
+        raise ImageError(f"is {named(kind)} file that is damaged or cut off ({reason})") from error
 
 
 def refuse_empty_end(file: BinaryIO, kind: str, stop: int) -> None:
@@ -199,8 +204,8 @@ def refuse_empty_end(file: BinaryIO, kind: str, stop: int) -> None:
     file.seek(max(0, stop - len(EMPTY_END)))
     if file.read(len(EMPTY_END)) == EMPTY_END:
         raise ImageError(
-            f"is a {kind} file that is damaged: its end is empty (zero bytes), as copies are that "
-            "failed; copy it once more"
+            f"is {named(kind)} file that is damaged: its end is empty (zero bytes), as copies are "
+            "that failed; copy it once more"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from restormer_cli.errors import ImageError
+from restormer_cli.images.codecs.base import named
 
 #: Boxes without which there is no picture. Behind them phones leave what they like.
 NEEDED = frozenset({b"ftyp", b"meta", b"moov", b"mdat", b"jxlc", b"jxlp"})
@@ -57,7 +58,7 @@ def refuse_cut_off(file: BinaryIO, name: str) -> None:
     """Raise ImageError if a box is not all there; libraries may fill up with black what it held."""
     size = file.seek(0, io.SEEK_END)
     if any(box.kind in NEEDED and box.stop > size for box in boxes(file)):
-        raise ImageError(f"is a {name} file that is cut off")
+        raise ImageError(f"is {named(name)} file that is cut off")
 
 
 def end_of_samples(file: BinaryIO) -> int:

@@ -14,6 +14,7 @@ from restormer_cli.images.codecs.base import (
     Codec,
     Decoded,
     begins,
+    named,
     parsing,
     refuse_empty_end,
     split_alpha,
@@ -70,7 +71,7 @@ def decode_by_pillow(name: str, data: bytes) -> Decoded:
 
 
 def unusual(name: str, depth: object) -> str:
-    return f"is a {name} file of an unusual depth ({depth}); convert it to 8 or 16 bit PNG"
+    return f"is {named(name)} file of an unusual depth ({depth}); convert it to 8 or 16 bit PNG"
 
 
 def _decode_bmp(data: bytes) -> Decoded:

@@ -13,6 +13,7 @@ from operator import index
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+import PIL.Image
 import tifffile
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, SAMPLEFORMAT
 
@@ -120,7 +121,8 @@ class _Page:
     def by_libtiff(self) -> bool:
         if self.compression in (JPEG, DNG_JPEG):
             return False
-        return self.compression in BY_LIBTIFF or self.photometric == PHOTOMETRIC.YCBCR
+        luma_and_chroma = self.photometric == PHOTOMETRIC.YCBCR
+        return self.compression in BY_LIBTIFF or (luma_and_chroma and self.compression != NONE)
 
     @property
     def alphas(self) -> int:
@@ -265,9 +267,10 @@ def _refuse_unreadable(page: _Page) -> None:
     elif (
         page.photometric == PHOTOMETRIC.YCBCR
         and page.compression == NONE
-        and page.subsampling != (1, 1)
+        and (page.subsampling != (1, 1) or bits != 8)
     ):
-        what = "chroma of less resolution, without JPEG"
+        less = "chroma of less resolution" if bits == 8 else f"luma and chroma of {bits} bit"
+        what = f"{less}, without JPEG"
     elif page.photometric == PHOTOMETRIC.PALETTE and page.palette is None:
         raise ImageError("is a TIFF file that is damaged: it lacks its palette")
     if what is not None:
@@ -432,10 +435,18 @@ def _colours(page: _Page, samples: Any) -> tuple[Any, Any, list[str]]:
         pixels = inverted(pixels)
     if alpha is not None and extras[place or 0] == EXTRASAMPLE.ASSOCALPHA:
         pixels = unmultiplied(pixels, alpha)
+    if photometric == PHOTOMETRIC.YCBCR and page.compression == NONE:
+        pixels = _from_luma_and_chroma(pixels)
     if photometric == PHOTOMETRIC.SEPARATED:
         pixels = from_cmyk(pixels)
         notes.insert(0, CMYK_NOTE)
     return pixels, alpha, notes
+
+
+def _from_luma_and_chroma(samples: Any) -> Any:
+    """RGB of YCbCr without compression, which Pillow reads from version 13 on alone."""
+    size = samples.shape[1::-1]
+    return np.asarray(PIL.Image.frombytes("YCbCr", size, samples.tobytes()).convert("RGB"))
 
 
 def _looked_up(palette: Any, index: Any) -> Any:

@@ -13,7 +13,7 @@ SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"II\xbc", "a JPEG XR picture", None),
     (0, b"\x89PNG\n\x1a\n", "a PNG that was changed as if it were text", "copy it again as it is"),
     (0, b"EP*\0", "a scan of Microsoft Document Imaging (MDI)", None),
-    (0, b"\x8aMNG", "a MNG animation", None),
+    (0, b"\x8aMNG", "an animation (MNG)", None),
     (0, b"\x8bJNG", "a JNG picture", None),
     (0, b"8BPS", "a Photoshop document (PSD)", EXPORT),
     (0, b"gimp xcf", "a GIMP document (XCF)", EXPORT),
