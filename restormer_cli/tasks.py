@@ -6,6 +6,7 @@ A task is data. A new one is a YAML file with the network's hyper-parameters and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,6 +227,7 @@ def shipped_folder(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+@functools.cache  # a start looks through all of them
 def shipped_options(name: str) -> Options:
     """Read ``Options/<name>.yml``."""
     return read_options(shipped_folder("Options") / f"{name}.yml")
@@ -264,7 +266,7 @@ def read_options(path: Path) -> Options:
                 raise OptionsError(f"{path}: {key!r} in {name!r} is no name with a plain value")
     kind = network.get("type", NETWORK_TYPE)
     if kind != NETWORK_TYPE:
-        raise OptionsError(f"{path}: describes a {kind}, not a {NETWORK_TYPE}")
+        raise OptionsError(f"{path}: describes the network {kind}, not {NETWORK_TYPE}")
     return Options(path.stem, {k: v for k, v in network.items() if k != "type"}, weights)
 
 
