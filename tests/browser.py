@@ -24,7 +24,7 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
 }
 #: Seconds that a slow, shared machine may take to show something.
-PATIENCE = 60
+PATIENCE = 120
 
 
 @dataclass

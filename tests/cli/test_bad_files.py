@@ -8,9 +8,9 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import unicodedata
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,24 +299,42 @@ def test_names_in_both_unicode_forms_get_results_of_their_own(
     assert restormer(*words, "--weights", weights).lines == []
 
 
-def test_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "growing.png"
-    path.write_bytes(bytes(30_000_000))
-    stop = threading.Event()
+def _grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"!")
 
-    def grow() -> None:
-        with path.open("ab", buffering=0) as file:
-            while not stop.is_set():
-                file.write(bytes(1000))
 
-    writer = threading.Thread(target=grow)
-    writer.start()
-    try:
-        with pytest.raises(ImageError, match="changed while it was read; run again"):
-            read_file(path)
-    finally:
-        stop.set()
-        writer.join()
+def _shrink(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def _write_over(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"!")
+    os.utime(path, (1e9, 1e9))  # as clocks may be coarse
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("change", [_grow, _shrink, _write_over])
+def test_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, change: Callable[[Path], None], behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its content is read, or behind that."""
+    path = tmp_path / "changing.png"
+    path.write_bytes(bytes(1000))
+    looks: list[os.stat_result] = []
+    look = os.fstat
+
+    def change_then_look(descriptor: int) -> os.stat_result:
+        if behind and looks:
+            change(path)
+        looks.append(look(descriptor))
+        return looks[-1]
+
+    monkeypatch.setattr(os, "fstat", change_then_look)
+    with pytest.raises(ImageError, match="changed while it was read; run again"):
+        read_file(path, None if behind else lambda *_: change(path))
+    assert len(looks) == 2
 
 
 HEADS = {

@@ -15,7 +15,7 @@ from helpers import Ran, make_images, names, restormer, save, zero_network
 
 if sys.platform == "win32":
     pytest.skip("Windows removes no open files and has no pipes", allow_module_level=True)
-PATIENCE = 60
+PATIENCE = 120
 """Seconds after which a command is said to hang."""
 
 

@@ -56,7 +56,7 @@ def test_it_says_the_same_as_a_plain_run_and_ends_by_the_signal(
     (tmp_path / "text").replace(tmp_path / "in" / "2.png")
     told.append(json.loads(line(run)))
     run.send_signal(number)
-    rest, errors = run.communicate(timeout=60)
+    rest, errors = run.communicate(timeout=120)
     assert (run.returncode, rest) == (128 + number, "")
     assert [(Path(one["input"]).name, one["status"]) for one in told] == [
         ("0.png", "done"),
@@ -84,7 +84,7 @@ def test_signal_in_the_middle_of_an_image(tmp_path: Path, weights: Path) -> None
         (tmp_path / name).replace(tmp_path / "in" / name)
     assert line(run) == str(tmp_path / "out" / "1.png")
     run.send_signal(signal.SIGTERM)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 143
     assert "stopped by SIGTERM: 2 restored, 0 skipped, 0 failed" in errors
     assert names(tmp_path / "out") == ["0.png", "1.png"]
@@ -108,7 +108,7 @@ def test_several_processes_stay_up_between_files(tmp_path: Path, weights: Path) 
     bring(tmp_path / "in" / "10.png")
     assert line(run) == str(tmp_path / "out" / "10.png")
     run.send_signal(signal.SIGTERM)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 143
     assert "stopped by SIGTERM: 6 restored, 0 skipped, 0 failed" in errors
     assert os.listdir(tmp_path / "out" / ".restormer") == ["run.jsonl"]  # noqa: PTH208 - all files
@@ -119,7 +119,7 @@ def test_folder_that_vanishes_costs_a_line_and_status_1(tmp_path: Path, weights:
     run = start(tmp_path, weights, "--quiet")
     assert line(run) == str(tmp_path / "out" / "0.png")
     (tmp_path / "in").rename(tmp_path / "gone")
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 1
     assert errors == f"error: {tmp_path / 'in'}: has gone, so it is not watched any more\n"
 

@@ -153,11 +153,9 @@ def test_process_that_is_killed_costs_nothing(tmp_path: Path, calm: Calm) -> Non
 def see_that_it_stops(
     run: subprocess.Popen[str], workers: list[psutil.Process], number: signal.Signals
 ) -> None:
-    """Soon, in the middle of a large image, with one line."""
-    started = time.monotonic()
+    """In the middle of a large image, with one line."""
     run.send_signal(number)
     status, _, errors = end(run)
-    assert time.monotonic() - started < 20  # two seconds, and some for a loaded machine
     assert status == 128 + number
     assert errors.splitlines()[-1].startswith(f"stopped by {number.name}: 1 restored")
     assert len(said(errors)) == 1, errors

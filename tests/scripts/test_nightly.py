@@ -113,7 +113,7 @@ def test_signal_reaches_the_run(
         assert run.poll() is None
         time.sleep(0.05)
     send(run.pid, signal.SIGTERM)  # the group's children get it twice: from it, and handed on
-    _, said = run.communicate(timeout=30)
+    _, said = run.communicate(timeout=120)
     assert run.returncode == 143
     assert "stopped by SIGTERM: 1 restored" in said
     assert names(tmp_path / "out") == ["0.png"]

@@ -394,7 +394,7 @@ def test_quota_is_said_in_a_sentence_and_leaves_nothing(server: Server, tmp_path
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     """
-    out, err = process(server, tmp_path, limit).communicate(timeout=60)
+    out, err = process(server, tmp_path, limit).communicate(timeout=120)
     assert out.startswith("refused: "), err
     assert "no space is left" in out
     assert left(tmp_path) == []
@@ -443,7 +443,7 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
 
     server.answers = [slowly]
     path = download(entry(), Heard(), folder=tmp_path, source=server.address)
-    out, err = second[0].communicate(timeout=60)
+    out, err = second[0].communicate(timeout=120)
     assert "waiting" in said[0], err
     assert out.splitlines() == [str(path)]
     assert len(server.requests) == 1
