@@ -38,6 +38,7 @@ def run(checkout: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """The command of the copy; the folder that it runs in comes first in the path."""
     command = [sys.executable, "-m", "restormer_cli.cli", *map(str, words)]
     environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = ""  # the copy is compiled once, not by each command
     return subprocess.run(
         command, capture_output=True, text=True, cwd=checkout, env=environment, check=False
     )

@@ -56,7 +56,7 @@ NETWORKS = {name: network(**values) for name, values in VARIANTS.items()}
 ENGINES = {name: StreamingRestormer(made) for name, made in NETWORKS.items()}
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VARIANTS)),
     height=st.integers(1, 8).map(lambda n: 8 * n),
@@ -80,7 +80,7 @@ def test_equals_the_plain_forward(name, height, width, count, strip_values, stor
     assert (result - expected).abs().max().item() <= tolerance
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VARIANTS)),
     height=st.integers(1, 12).map(lambda n: 8 * n),
