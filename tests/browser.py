@@ -35,12 +35,10 @@ class Tab:
     messages: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def open(self, file: Path) -> float:
-        """Open a report; the seconds until its grid is there."""
-        started = time.perf_counter()
+    def open(self, file: Path) -> None:
+        """Open a report, and wait until its grid is there."""
         self.page.goto(file.as_uri())
         self.page.wait_for_selector(".card, #empty:not([hidden])")
-        return time.perf_counter() - started
 
     def pixels(self, selector: str) -> Any:
         """The pixels on the screen there, RGB ``(H, W, 3)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -14,7 +15,11 @@ hypothesis.settings.load_profile("restormer")
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Tiny networks gain nothing from more, and beside other work they would lose much."""
+    """Tiny networks gain nothing from more, and beside other work they would lose much.
+
+    Here and in every process that a test starts.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

@@ -13,12 +13,15 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
+from hypothesis import Phase
 from safetensors.torch import save_file
 from torch import nn
 
 from restormer_cli.cli.main import main
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 
+#: For properties whose examples take long: looking for the smallest that fails would take minutes.
+NO_SHRINKING = tuple(phase for phase in Phase if phase not in (Phase.shrink, Phase.explain))
 TINY = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 4, 8)}
 #: The differences of the task variants, at any size.
 KINDS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tlc
 import torch
-from helpers import random_pixels, tiny_network
+from helpers import NO_SHRINKING, random_pixels, tiny_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,7 +186,7 @@ def test_memory_for_the_sum_and_for_small_windows_is_asked_for() -> None:
     assert windowed > once
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, phases=NO_SHRINKING)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

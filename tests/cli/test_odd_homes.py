@@ -143,7 +143,7 @@ def test_no_folder_for_scratch_files_is_told(
 # --- terminals ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", ["0", "-3", "1", "wide"])
+@pytest.mark.parametrize("columns", ["0", "-3", "wide"])
 def test_help_is_there_whatever_the_width_is_said_to_be(columns: str) -> None:
     ran = command("derain", "--help", COLUMNS=columns, TERM="dumb")
     assert ran.status == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tlc
 import torch
+from helpers import NO_SHRINKING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from skimage import data
@@ -56,7 +57,7 @@ NETWORKS = {name: network(**values) for name, values in VARIANTS.items()}
 ENGINES = {name: StreamingRestormer(made) for name, made in NETWORKS.items()}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VARIANTS)),
     height=st.integers(1, 8).map(lambda n: 8 * n),
@@ -80,7 +81,7 @@ def test_equals_the_plain_forward(name, height, width, count, strip_values, stor
     assert (result - expected).abs().max().item() <= tolerance
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VARIANTS)),
     height=st.integers(1, 12).map(lambda n: 8 * n),
