@@ -13,6 +13,33 @@ hypothesis.settings.register_profile("restormer", deadline=None, max_examples=30
 hypothesis.settings.load_profile("restormer")
 
 
+#: Files that take long. They come first, or one process would be alone with the last of them.
+LONG = {
+    "test_ray_cluster.py",
+    "test_recipes.py",
+    "test_training.py",
+    "test_memory_plan.py",
+    "test_gpus.py",
+    "test_weights.py",
+    "test_unattended.py",
+    "test_pretended_devices.py",
+    "test_report_browser.py",
+    "test_device_memory.py",
+    "test_contributing.py",
+    "test_restorer.py",
+    "test_native.py",
+    "test_streaming.py",
+    "test_bad_files.py",
+    "test_watch_command.py",
+    "test_nightly.py",
+    "test_job_arrays.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Tiny networks gain nothing from more, and beside other work they would lose much.

@@ -19,10 +19,7 @@ import psutil
 import pytest
 from helpers import names, random_pixels, restormer, save, tiny_network, write
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="signals and processes of POSIX"),
-    pytest.mark.xdist_group("ray"),  # one cluster
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and processes of POSIX")
 COMMAND = [sys.executable, "-m", "restormer_cli.cli", "derain", "--precision", "float32"]
 PATIENCE = 240.0
 

@@ -18,9 +18,6 @@ HEIGHT, WIDTH = 400, 600
 BLACK, WHITE = 40, 200
 
 
-pytestmark = pytest.mark.xdist_group("browser")  # one of them
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with start() as browser:

@@ -23,7 +23,6 @@ from patches import split_photos, stretched
 from recipes import RECIPES
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.xdist_group("training")  # one that is finished
 STEPS = 2
 #: A network and batches that take no time.
 SMALL = ("--patch", "16", "--batch", "2", "--blocks", "1", "1", "1", "1", "--device", "cpu")
