@@ -98,6 +98,10 @@ class AttentionSums:
 
     def _add_unit(self, place: tuple[slice, int, int], qk: Tensor, squares: Tensor) -> None:
         height, group = qk.shape[2], self.group
+        own = self.attention.qk.depth.own
+        if own is not None and own.sums:
+            own.gram(qk, squares, group, self.gram[place], self.squares[place])
+            return
         whole = height // group * group
         for a, b, size in ((0, whole, group), (whole, height, height - whole)):
             if a < b:

@@ -13,7 +13,7 @@ import functools
 import math
 import platform
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ from restormer_cli.network.trials import near, waves
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
+#: Numbers of the smallest vectors that the kernels in C work on.
+_LEAST_VECTOR = 4
 #: Padding, stride, dilation and groups of a 1×1 convolution.
 _POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
@@ -152,10 +154,28 @@ def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
     return not trouble
 
 
+class Scaled(NamedTuple):
+    """Pixels ``(N, R, W, C)``, to be multiplied by a number each, ``(N, R, W)``, if there are any.
+
+    Products of our own do so with their results, which takes no pass over the memory.
+    """
+
+    pixels: Tensor
+    scales: Tensor | None = None
+
+    def rows(self, first: int, last: int) -> Scaled:
+        """Rows ``[first, last)``."""
+        scales = None if self.scales is None else self.scales[:, first:last]
+        return Scaled(self.pixels[:, first:last], scales)
+
+
 def layer_norm(
     rows: Tensor, center: bool, epsilon: float, memory: Memory, scales: Tensor | None = None
-) -> Tensor:
+) -> Scaled:
     """LayerNorm over the last axis, without its affine part.
+
+    Where the pixels come back with scales, their mean is not subtracted: the matrix that they are
+    multiplied by does so, see :class:`restormer_cli.network.packed.Projection`.
 
     Parameters
     ----------
@@ -169,10 +189,15 @@ def layer_norm(
         ``(N, R, W, 1)``, of :func:`scales_dtype`: what each pixel is multiplied by, written.
     """
     own = _own(rows)
+    if own is not None and own.multiplies:
+        if scales is None:
+            scales = rows.new_empty(*rows.shape[:3], 1, dtype=scales_dtype(rows))
+        own.normalise(rows, None, epsilon, center, scales[..., 0])
+        return Scaled(rows, scales[..., 0])
     if own is not None:
         out = memory(*rows.shape)
         own.normalise(rows, out, epsilon, center, None if scales is None else scales[..., 0])
-        return out
+        return Scaled(out)
     channels = rows.shape[-1:]
     # With an affine part that does nothing, the library's kernel is twice as fast as without.
     # On a CPU the statistics that it returns have the precision of that part.
@@ -183,17 +208,19 @@ def layer_norm(
         normalised, found = _plain_layer_norm(rows, one, zero, epsilon)
     if scales is not None:
         scales.copy_(found)
-    return normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised)
+    return Scaled(normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised))
 
 
-def scale(rows: Tensor, scales: Tensor, memory: Memory) -> Tensor:
-    """Multiply pixels by what :func:`layer_norm` found."""
+def scaled(rows: Tensor, scales: Tensor, memory: Memory) -> Scaled:
+    """Pixels times what :func:`layer_norm` found."""
     own = _own(rows)
     if own is None:
-        return rows * scales.to(rows.dtype)
+        return Scaled(rows * scales.to(rows.dtype))
+    if own.multiplies:
+        return Scaled(rows, scales[..., 0])
     out = memory(*rows.shape)
     own.scale(rows, scales[..., 0], out)
-    return out
+    return Scaled(out)
 
 
 def scales_dtype(like: Tensor) -> torch.dtype:
@@ -210,6 +237,12 @@ def _affine(channels: int, device: torch.device, dtype: torch.dtype) -> tuple[Te
 def _own(like: Tensor) -> native.Kernels | None:
     """The kernels in C, where they serve."""
     return native.kernels(like.dtype) if like.device.type == "cpu" else None
+
+
+def _own_products(operators: Any, like: Tensor) -> native.Kernels | None:
+    """The kernels in C, where they multiply and no other operators are asked for."""
+    own = _own(like) if operators is _BY_TRIAL else None
+    return own if own is not None and own.multiplies else None
 
 
 def _plain_layer_norm(
@@ -302,6 +335,10 @@ class Pointwise:
         operators: Any = _BY_TRIAL,
     ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self._own = _own_products(operators, like)
+        if self._own is not None:
+            self._matrix = self._own.matrix(weight, bias)
+            return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
@@ -311,8 +348,15 @@ class Pointwise:
             pixels = math.prod(TYPICAL_STRIP)
             self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
-    def into(self, out: Tensor, pixels: Tensor) -> None:
-        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
+    def into(self, out: Tensor, pixels: Tensor, scales: Tensor | None = None) -> None:
+        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows.
+
+        ``scales`` are those of :class:`Scaled`.
+        """
+        if self._own is not None:
+            self._own.product(pixels, self._matrix, out, scales)
+            return
+        assert scales is None
         pixels = pixels.reshape(-1, pixels.shape[-1])
         if self._onednn is not None:
             product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
@@ -339,6 +383,10 @@ class PointwiseSum:
         operators: Any = _BY_TRIAL,
     ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self._own = _own_products(operators, like)
+        if self._own is not None:
+            self._matrix = self._own.matrix(weight, bias)
+            return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         self._onednn = _chosen(operators, like)
@@ -349,6 +397,9 @@ class PointwiseSum:
 
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
+        if self._own is not None:
+            self._own.product(pixels, self._matrix, rows, add=True)
+            return
         if not rows.is_contiguous():
             # Of some columns the library rounds products before it adds them.
             dense = rows.contiguous()
@@ -406,6 +457,15 @@ class Conv3x3:
     ) -> None:
         """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
         self.dtype = like.dtype
+        self._own = None if depthwise else _own_products(operators, like)
+        if self._own is not None:
+            # The three channels of an image would be computed one by one.
+            padding = -len(kernel) % _LEAST_VECTOR
+            self._outputs = len(kernel)
+            kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, padding))
+            bias = None if bias is None else F.pad(bias, (0, padding))
+            self._matrix = self._own.matrix(kernel, bias)
+            return
         if depthwise and like.dtype.itemsize < 4:
             kernel = round_taps(kernel.double(), like.dtype)
         self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
@@ -423,8 +483,14 @@ class Conv3x3:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
+        if self._own is not None:
+            count, height, width, _ = rows.shape
+            out = rows.new_empty(count, height - 2, width, self._matrix.shape[0])
+            # An image has its channels apart.
+            rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+            self._own.convolution(rows, self._matrix, out)
+            return out[..., : self._outputs]
         rows = rows.permute(0, 3, 1, 2)
-        out: Tensor
         if self._onednn is not None:
             activation: tuple[object, ...] = ("gelu", [], "none") if self.gelu else ("none", [], "")
             out = self._onednn._convolution_pointwise(
@@ -435,6 +501,17 @@ class Conv3x3:
             if self.gelu:
                 out = _gelu(out)
         return out.permute(0, 2, 3, 1)
+
+
+def pixel_unshuffle(rows: Tensor) -> Tensor:
+    """``(N, 2R, 2W, C)`` to ``(N, R, W, 4C)``."""
+    own = _own(rows)
+    if own is None:
+        return rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
+    count, height, width, channels = rows.shape
+    out = rows.new_empty(count, height // 2, width // 2, 4 * channels)
+    own.unshuffle(rows, out)
+    return out
 
 
 class Depthwise:

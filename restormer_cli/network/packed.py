@@ -25,6 +25,7 @@ from restormer_cli.network.kernels import (
     Memory,
     Pointwise,
     PointwiseSum,
+    Scaled,
     gate,
     layer_norm,
     try_operators,
@@ -142,8 +143,8 @@ class Block:
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
 
-    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Tensor:
-        """LayerNorm without its affine part: ``(N, R, W, C)``.
+    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Scaled:
+        """LayerNorm without its affine part of ``(N, R, W, C)``.
 
         The rows times what is left in ``scales`` ``(N, R, W, 1)`` serve as well: see
         :class:`Projection`.
