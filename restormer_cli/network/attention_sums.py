@@ -9,8 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from restormer_cli.network.kernels import Memory, PointwiseSum, for_products
+from restormer_cli.network.kernels import PointwiseSum
+from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Attention
+from restormer_cli.network.tf32 import for_products
 from restormer_cli.network.windows import CellMatrices, Grid, sums_of_ranges
 
 #: Pixels that one product of q and k sums over at least, if units are so large.

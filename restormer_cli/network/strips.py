@@ -24,15 +24,13 @@ from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.kernels import (
     Conv3x3,
-    Memory,
     Pointwise,
     PointwiseSum,
-    Scaled,
     pixel_unshuffle,
-    scaled,
-    scales_dtype,
 )
+from restormer_cli.network.layer_norm import Scaled, scaled, scales_dtype
 from restormer_cli.network.memory_plan import Plan
+from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
 from restormer_cli.network.partition import HALO, Part
 

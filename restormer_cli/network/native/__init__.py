@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from restormer_cli.network.native.build import LIBRARY, is_sound
 from restormer_cli.network.trials import near, waves
+
+#: Gives memory for a shape, with undefined content: that of the call before.
+Memory = Callable[..., Tensor]
 
 _SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
 #: As in ``kernels.c``.
@@ -361,6 +364,11 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
     """The kernels for a precision on this machine's CPU; None where PyTorch's serve alone."""
     found = _found(dtype)
     return found if isinstance(found, Kernels) else None
+
+
+def kernels_for(like: Tensor) -> Kernels | None:
+    """The kernels for maps on the device and in the precision of ``like``, if there are any."""
+    return kernels(like.dtype) if like.device.type == "cpu" else None
 
 
 def describe(dtype: torch.dtype) -> str:
