@@ -36,7 +36,7 @@ STORAGES: dict[str, tuple[Storage, ...]] = {
 #: A strip of features on a CPU, so that what is made of it stays in the cache (measured).
 CPU_STRIP_BYTES = 1 << 20
 #: But not fewer rows at full resolution: a row of output reads three of input (measured).
-CPU_STRIP_ROWS = 4
+CPU_STRIP_ROWS = 8
 SMALLEST_STRIP_VALUES = 1 << 16
 #: GPUs want large launches.
 GPU_STRIP_VALUES = 1 << 26
