@@ -17,7 +17,7 @@ from restormer_cli.network import devices
 from restormer_cli.network.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.network.device_errors import first_line, is_out_of_memory
 from restormer_cli.network.memory_plan import (
-    CPU_STRIP_VALUES,
+    CPU_STRIP_BYTES,
     WHOLE,
     MemoryBudgetError,
     Plan,
@@ -201,7 +201,8 @@ class Restorer:
             return max(1, min(TOGETHER_ON_CARD, PIXELS_TOGETHER_ON_CARD // pixels))
         if device == "mps":  # where grouped convolutions of several images have been wrong
             return 1
-        fits = TOGETHER * pixels * 2 * self.config.dim <= CPU_STRIP_VALUES
+        # In either precision, so that the same images go together.
+        fits = TOGETHER * pixels * 2 * self.config.dim * 2 <= CPU_STRIP_BYTES
         return TOGETHER if fits and pixels <= LARGEST_TOGETHER else 1
 
     def restore_together(

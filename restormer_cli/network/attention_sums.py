@@ -9,8 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from restormer_cli.network.kernels import Memory, PointwiseSum, for_products
+from restormer_cli.network.kernels import PointwiseSum
+from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Attention
+from restormer_cli.network.tf32 import for_products
 from restormer_cli.network.windows import CellMatrices, Grid, sums_of_ranges
 
 #: Pixels that one product of q and k sums over at least, if units are so large.
@@ -98,6 +100,10 @@ class AttentionSums:
 
     def _add_unit(self, place: tuple[slice, int, int], qk: Tensor, squares: Tensor) -> None:
         height, group = qk.shape[2], self.group
+        own = self.attention.qk.depth.own
+        if own is not None and own.sums:
+            own.gram(qk, squares, group, self.gram[place], self.squares[place])
+            return
         whole = height // group * group
         for a, b, size in ((0, whole, group), (whole, height, height - whole)):
             if a < b:

@@ -1,10 +1,11 @@
 """The operations that the time goes into: 1×1 and 3×3 convolutions over strips of pixels.
 
-Both have two paths to the same numbers. On x86 processors oneDNN is called directly, through the
-operators that ``torch.compile`` uses as well: it multiplies twice as fast as ``torch.mm`` on
-processors for which MKL leaves half the vector unit idle, takes weights that were laid out once,
-and adds residuals and applies GELU while the result is still in registers. Everywhere else, and
-where another PyTorch has no such operators or they do not pass their trial, it is plain PyTorch.
+There are three paths to the same numbers, the first that serves the device, the processor and the
+precision. Kernels in C (:mod:`restormer_cli.network.native`). oneDNN on x86, through the operators
+that ``torch.compile`` uses as well: it multiplies twice as fast as ``torch.mm`` on processors for
+which MKL leaves half the vector unit idle, takes weights that were laid out once, and adds
+residuals and applies GELU while the result is still in registers. And plain PyTorch: everywhere
+else, and where another PyTorch has no such operators or they do not pass their trial.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,18 +22,23 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network import native
-from restormer_cli.network.device_errors import is_device_trouble
-from restormer_cli.network.trials import near, waves
+from restormer_cli.network.layer_norm import has_layer_norm
+from restormer_cli.network.native import Memory
+from restormer_cli.network.tf32 import (
+    can_forbid_tf32,
+    convolve,
+    exact_product,
+    products_may_be_tf32,
+)
+from restormer_cli.network.trials import distrust, distrusted, near, waves
 
 #: Weights are laid out for strips of about this height and width; any other works as well.
 TYPICAL_STRIP = (8, 512)
+#: Numbers of the smallest vectors that the kernels in C work on.
+_LEAST_VECTOR = 4
 #: Padding, stride, dilation and groups of a 1×1 convolution.
 _POINTWISE = ([0, 0], [1, 1], [1, 1], 1)
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
-
-
-#: Gives memory for a shape, with undefined content: that of the call before.
-Memory = Callable[..., Tensor]
 
 
 class _ByTrial:
@@ -40,7 +46,6 @@ class _ByTrial:
 
 
 _BY_TRIAL = _ByTrial()
-_distrusted: dict[str, None] = {}
 
 
 def _chosen(operators: Any, like: Tensor) -> Any:
@@ -56,19 +61,14 @@ def _gelu(out: Tensor) -> Tensor:
 def try_operators(device: torch.device, dtype: torch.dtype) -> None:
     """Try whatever is not documented and would be used; see :func:`notices`."""
     _onednn(device.type, dtype)
-    _has_layer_norm(device, dtype)
+    has_layer_norm(device, dtype)
     if device.type == "cuda":
-        _can_forbid_tf32(device)
+        can_forbid_tf32(device)
 
 
 def notices() -> list[str]:
     """What this process does without, a sentence each: operators that failed their trial."""
-    return [*_distrusted, *native.notices()]
-
-
-def _distrust(operators: str, reason: str, cost: str = "slower than need be") -> None:
-    without = f"PyTorch {torch.__version__} computes without {operators}, {reason}"
-    _distrusted[f"{cost}: {without}"] = None
+    return [*distrusted, *native.notices()]
 
 
 @functools.cache
@@ -91,7 +91,7 @@ def _onednn(device: str, dtype: torch.dtype) -> Any:
     except Exception as error:  # whatever a changed operator raises
         trouble = f"which cannot be called ({type(error).__name__})"
     if trouble:
-        _distrust("the operators of oneDNN", trouble)
+        distrust("the operators of oneDNN", trouble)
     return None if trouble else operators
 
 
@@ -128,166 +128,10 @@ def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
             yield depth(pixels)
 
 
-@functools.cache
-def _has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
-    """True if ``torch.native_layer_norm``, which is in no documentation, does what it should."""
-    like = torch.empty(0, device=device, dtype=dtype)
-    with torch.inference_mode():
-        rows = waves(1, 2, 3, 8).to(like)
-        wide = torch.float32 if device.type == "cpu" else dtype
-        one, zero = rows.new_ones(8, dtype=wide), rows.new_zeros(8, dtype=wide)
-        try:
-            made = torch.native_layer_norm(rows, one.shape, one, zero, 1e-5)
-            right = all(
-                a.shape == b.shape and near(a.to(b), b)
-                for a, b in zip(made[::2], _plain_layer_norm(rows, one, zero, 1e-5), strict=True)
-            )
-            trouble = "" if right else "which gives wrong numbers"
-        except Exception as error:  # as above
-            if device.type != "cpu" and is_device_trouble(error):
-                raise
-            trouble = f"which cannot be called ({type(error).__name__})"
-    if trouble:
-        _distrust("native_layer_norm", trouble)
-    return not trouble
-
-
-def layer_norm(
-    rows: Tensor, center: bool, epsilon: float, memory: Memory, scales: Tensor | None = None
-) -> Tensor:
-    """LayerNorm over the last axis, without its affine part.
-
-    Parameters
-    ----------
-    rows
-        ``(N, R, W, C)``.
-    center
-        Whether the mean is subtracted; the variance is about it in any case.
-    memory
-        Asked for memory for the result, or not.
-    scales
-        ``(N, R, W, 1)``, of :func:`scales_dtype`: what each pixel is multiplied by, written.
-    """
-    own = _own(rows)
-    if own is not None:
-        out = memory(*rows.shape)
-        own.normalise(rows, out, epsilon, center, None if scales is None else scales[..., 0])
-        return out
-    channels = rows.shape[-1:]
-    # With an affine part that does nothing, the library's kernel is twice as fast as without.
-    # On a CPU the statistics that it returns have the precision of that part.
-    one, zero = _affine(channels[0], rows.device, scales_dtype(rows))
-    if _has_layer_norm(rows.device, rows.dtype):
-        normalised, _, found = torch.native_layer_norm(rows, channels, one, zero, epsilon)
-    else:
-        normalised, found = _plain_layer_norm(rows, one, zero, epsilon)
-    if scales is not None:
-        scales.copy_(found)
-    return normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised)
-
-
-def scale(rows: Tensor, scales: Tensor, memory: Memory) -> Tensor:
-    """Multiply pixels by what :func:`layer_norm` found."""
-    own = _own(rows)
-    if own is None:
-        return rows * scales.to(rows.dtype)
-    out = memory(*rows.shape)
-    own.scale(rows, scales[..., 0], out)
-    return out
-
-
-def scales_dtype(like: Tensor) -> torch.dtype:
-    """Precision of what LayerNorm multiplies pixels by."""
-    return torch.float32 if like.device.type == "cpu" else like.dtype
-
-
-@functools.cache
-def _affine(channels: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    one = torch.ones(channels, device=device, dtype=dtype)
-    return one, torch.zeros_like(one)
-
-
-def _own(like: Tensor) -> native.Kernels | None:
-    """The kernels in C, where they serve."""
-    return native.kernels(like.dtype) if like.device.type == "cpu" else None
-
-
-def _plain_layer_norm(
-    rows: Tensor, scale: Tensor, shift: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    wide = rows.float()
-    variance = wide.var(-1, keepdim=True, correction=0)
-    normalised = F.layer_norm(wide, scale.shape, scale.float(), shift.float(), epsilon)
-    return normalised.to(rows.dtype), torch.rsqrt(variance + epsilon).to(scale.dtype)
-
-
-# TF32. From Ampere on, cuDNN rounds float32 to 10 bits of mantissa unless it is told not to, and so
-# do products of matrices if the host program wants it. What was settled for the whole process is
-# the host program's, and other threads see it: so nothing is set here. One operator takes the
-# permission as an argument, of each call: the convolution that TorchScript files are made of.
-
-
-def _convolve(rows: Tensor, kernel: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """A 3×3 convolution of ``(N, C, R + 2, W)``, in which float32 stays float32."""
-    padding = (0, 1)
-    if not (_may_be_tf32(rows) and _can_forbid_tf32(rows.device)):
-        return F.conv2d(rows, kernel, bias, padding=padding, groups=groups)
-    return _without_tf32(rows, kernel, bias, padding, groups)
-
-
-def _without_tf32(
-    rows: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int
-) -> Tensor:
-    cudnn: Any = torch.backends.cudnn  # it has no types
-    repeatable = cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
-    kept = (cudnn.benchmark, repeatable, cudnn.enabled)  # as it would be without this
-    geometry = ((1, 1), padding, (1, 1), False, (0, 0), groups)
-    out: Tensor = torch.ops.aten._convolution(rows, kernel, bias, *geometry, *kept, False)
-    return out
-
-
-def _may_be_tf32(tensor: Tensor) -> bool:
-    return tensor.device.type == "cuda" and tensor.dtype == torch.float32
-
-
-@functools.cache
-def _can_forbid_tf32(device: torch.device) -> bool:
-    """True if the convolution that takes the permission does what the usual one does."""
-    rows, kernel = (waves(*shape).to(device) for shape in ((1, 2, 4, 5), (3, 2, 3, 3)))
-    try:
-        made = _without_tf32(rows, kernel, None, (0, 1), 1)
-        usual = F.conv2d(rows, kernel, padding=(0, 1))  # which may be TF32
-        trouble = "" if torch.allclose(made, usual, atol=0.05) else "which gives wrong numbers"
-    except (AttributeError, TypeError, RuntimeError) as error:
-        if is_device_trouble(error):
-            raise
-        trouble = f"which cannot be called ({type(error).__name__})"
-    if trouble:
-        _distrust("a convolution that forbids TF32", trouble, "float32 may be TF32")
-    return not trouble
-
-
-def _products_may_be_tf32(factor: Tensor) -> bool:
-    """True if the host program lets products of such matrices be TF32; by default they are not."""
-    if not _may_be_tf32(factor):
-        return False
-    matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", None)
-    if precision is None:  # PyTorch before 2.9; a later one may refuse to tell by this name
-        return bool(matmul.allow_tf32)
-    return bool(precision == "tf32")
-
-
-def _exact_product(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``(P, C)`` times ``(K, C)`` transposed, as a convolution: see TF32 above."""
-    column = pixels[None, :, None].permute(0, 3, 1, 2)
-    out = _without_tf32(column, weight[:, :, None, None], bias, (0, 0), 1)
-    return out.permute(0, 2, 3, 1).reshape(len(pixels), -1)
-
-
-def for_products(factor: Tensor) -> Tensor:
-    """What to multiply instead, where a product of matrices of it would be TF32."""
-    return factor.double() if _products_may_be_tf32(factor) else factor
+def _own_products(operators: Any, like: Tensor) -> native.Kernels | None:
+    """The kernels in C, where they multiply and no other operators are asked for."""
+    own = native.kernels_for(like) if operators is _BY_TRIAL else None
+    return own if own is not None and own.multiplies else None
 
 
 class Pointwise:
@@ -302,6 +146,10 @@ class Pointwise:
         operators: Any = _BY_TRIAL,
     ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self._own = _own_products(operators, like)
+        if self._own is not None:
+            self._matrix = self._own.matrix(weight, bias)
+            return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
@@ -311,14 +159,21 @@ class Pointwise:
             pixels = math.prod(TYPICAL_STRIP)
             self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
-    def into(self, out: Tensor, pixels: Tensor) -> None:
-        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
+    def into(self, out: Tensor, pixels: Tensor, scales: Tensor | None = None) -> None:
+        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows.
+
+        ``scales`` are those of :class:`Scaled`.
+        """
+        if self._own is not None:
+            self._own.product(pixels, self._matrix, out, scales)
+            return
+        assert scales is None
         pixels = pixels.reshape(-1, pixels.shape[-1])
         if self._onednn is not None:
             product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
             out.copy_(product.view_as(out))
-        elif _products_may_be_tf32(pixels):
-            out.copy_(_exact_product(pixels, self.weight, self.bias).view_as(out))
+        elif products_may_be_tf32(pixels):
+            out.copy_(exact_product(pixels, self.weight, self.bias).view_as(out))
         elif len(out) > 1:
             out.copy_(F.linear(pixels, self.weight, self.bias).view_as(out))
         elif self.bias is None:
@@ -339,6 +194,10 @@ class PointwiseSum:
         operators: Any = _BY_TRIAL,
     ) -> None:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
+        self._own = _own_products(operators, like)
+        if self._own is not None:
+            self._matrix = self._own.matrix(weight, bias)
+            return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
         self._onednn = _chosen(operators, like)
@@ -349,6 +208,9 @@ class PointwiseSum:
 
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
+        if self._own is not None:
+            self._own.product(pixels, self._matrix, rows, add=True)
+            return
         if not rows.is_contiguous():
             # Of some columns the library rounds products before it adds them.
             dense = rows.contiguous()
@@ -366,8 +228,8 @@ class PointwiseSum:
             )
             return
         flat = rows.view(-1, rows.shape[-1])
-        if _products_may_be_tf32(flat):
-            flat += _exact_product(pixels.reshape(-1, pixels.shape[-1]), self.weight, self.bias)
+        if products_may_be_tf32(flat):
+            flat += exact_product(pixels.reshape(-1, pixels.shape[-1]), self.weight, self.bias)
             return
         flat.addmm_(pixels.reshape(-1, pixels.shape[-1]), self.weight.T)
         if self.bias is not None:
@@ -391,6 +253,20 @@ def round_taps(kernel: Tensor, dtype: torch.dtype) -> Tensor:
     return rounded.view_as(kernel).to(dtype)
 
 
+def round_rows(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round a float64 matrix ``(K, C)`` so that the sum of each row stays about what it is.
+
+    A matrix that subtracts the mean of the pixel has rows whose sums are zero; what rounding makes
+    of that is multiplied by the mean. The error of all is spread over an eighth, the smallest.
+    """
+    few = max(1, matrix.shape[1] // 8)
+    smallest = matrix.abs().argsort(dim=1)[:, :few]
+    rounded = matrix.to(dtype).double()
+    error = (matrix - rounded).scatter(1, smallest, 0).sum(1, keepdim=True)
+    spread = matrix.gather(1, smallest) + error / few
+    return rounded.scatter(1, smallest, spread.to(dtype).double()).to(dtype)
+
+
 class Conv3x3:
     """A 3×3 convolution over rows that come with their halo, columns zero-padded; then GELU."""
 
@@ -406,6 +282,15 @@ class Conv3x3:
     ) -> None:
         """``kernel`` is ``(K, C, 3, 3)``; ``like`` gives the device and the precision."""
         self.dtype = like.dtype
+        self._own = None if depthwise else _own_products(operators, like)
+        if self._own is not None:
+            # The three channels of an image would be computed one by one.
+            padding = -len(kernel) % _LEAST_VECTOR
+            self._outputs = len(kernel)
+            kernel = F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, padding))
+            bias = None if bias is None else F.pad(bias, (0, padding))
+            self._matrix = self._own.matrix(kernel, bias)
+            return
         if depthwise and like.dtype.itemsize < 4:
             kernel = round_taps(kernel.double(), like.dtype)
         self.kernel = kernel.to(like).contiguous(memory_format=torch.channels_last)
@@ -423,18 +308,35 @@ class Conv3x3:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
+        if self._own is not None:
+            count, height, width, _ = rows.shape
+            out = rows.new_empty(count, height - 2, width, self._matrix.shape[0])
+            # An image has its channels apart.
+            rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+            self._own.convolution(rows, self._matrix, out)
+            return out[..., : self._outputs]
         rows = rows.permute(0, 3, 1, 2)
-        out: Tensor
         if self._onednn is not None:
             activation: tuple[object, ...] = ("gelu", [], "none") if self.gelu else ("none", [], "")
             out = self._onednn._convolution_pointwise(
                 rows, self.kernel, self.bias, *self._geometry, *activation
             )
         else:
-            out = _convolve(rows, self.kernel, self.bias, self.groups)
+            out = convolve(rows, self.kernel, self.bias, self.groups)
             if self.gelu:
                 out = _gelu(out)
         return out.permute(0, 2, 3, 1)
+
+
+def pixel_unshuffle(rows: Tensor) -> Tensor:
+    """``(N, 2R, 2W, C)`` to ``(N, R, W, 4C)``."""
+    own = native.kernels_for(rows)
+    if own is None:
+        return rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
+    count, height, width, channels = rows.shape
+    out = rows.new_empty(count, height // 2, width // 2, 4 * channels)
+    own.unshuffle(rows, out)
+    return out
 
 
 class Depthwise:
@@ -445,7 +347,7 @@ class Depthwise:
     ) -> None:
         """``kernel`` is ``(K, 1, 3, 3)``; GELU follows, if asked for."""
         self.channels = len(kernel)
-        self.own = _own(like)
+        self.own = native.kernels_for(like)
         if self.own is not None:
             if like.dtype.itemsize < 4:  # some processors multiply in bfloat16
                 kernel = round_taps(kernel.double(), like.dtype)

@@ -33,9 +33,8 @@ STORAGES: dict[str, tuple[Storage, ...]] = {
     "cuda": ("device", "host", "scratch"),
 }
 
-#: Numbers (pixels × channels) in a strip of features on a CPU, so that what is made of it stays
-#: in the cache (measured).
-CPU_STRIP_VALUES = 1 << 19
+#: A strip of features on a CPU, so that what is made of it stays in the cache (measured).
+CPU_STRIP_BYTES = 1 << 20
 #: But not fewer rows at full resolution: a row of output reads three of input (measured).
 CPU_STRIP_ROWS = 8
 SMALLEST_STRIP_VALUES = 1 << 16
@@ -152,7 +151,7 @@ def plan_memory(
     main = _available(_CPU, None, shares) if device.type == "cuda" else available
     strips = [GPU_STRIP_VALUES]
     if device.type == "cpu":
-        strips = [CPU_STRIP_VALUES]
+        strips = [CPU_STRIP_BYTES // dtype.itemsize]
     while strips[-1] > SMALLEST_STRIP_VALUES:
         strips.append(strips[-1] // 2)
     least, least_fits = None, False

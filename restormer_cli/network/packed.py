@@ -22,13 +22,14 @@ from restormer_cli.network.architecture import (
 from restormer_cli.network.kernels import (
     Conv3x3,
     Depthwise,
-    Memory,
     Pointwise,
     PointwiseSum,
     gate,
-    layer_norm,
+    round_rows,
     try_operators,
 )
+from restormer_cli.network.layer_norm import Scaled, layer_norm
+from restormer_cli.network.native import Memory
 
 #: Vector instructions work on this many numbers at once: depthwise convolutions over other
 #: numbers of channels can take ten times as long.
@@ -76,6 +77,8 @@ class Projection:
             scaled -= scaled.mean(1, keepdim=True)
             shift = matrix @ norm.body.bias.double()
             bias = shift if bias is None else bias + shift
+            if like.dtype.itemsize < 4:
+                scaled = round_rows(scaled, like.dtype)
         self.point = Pointwise(scaled, bias, like)
         self.depth = Depthwise(kernel, padded(depth.bias), like, gelu=gelu)
 
@@ -142,8 +145,8 @@ class Block:
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
 
-    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Tensor:
-        """LayerNorm without its affine part: ``(N, R, W, C)``.
+    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Scaled:
+        """LayerNorm without its affine part of ``(N, R, W, C)``.
 
         The rows times what is left in ``scales`` ``(N, R, W, 1)`` serve as well: see
         :class:`Projection`.

@@ -24,13 +24,13 @@ from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.feature_map import FeatureMap, allocate
 from restormer_cli.network.kernels import (
     Conv3x3,
-    Memory,
     Pointwise,
     PointwiseSum,
-    scale,
-    scales_dtype,
+    pixel_unshuffle,
 )
+from restormer_cli.network.layer_norm import Scaled, scaled, scales_dtype
 from restormer_cli.network.memory_plan import Plan
+from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Block, PackedNetwork, Projection
 from restormer_cli.network.partition import HALO, Part
 
@@ -61,17 +61,17 @@ class Window:
         if top:
             buffer[:, 0].zero_()
 
-    def push(self, pixels: Tensor, last: bool) -> Tensor | None:
-        """Project ``(N, R, W, C)`` normalised pixels; the rows that are complete now, if any.
+    def push(self, normalised: Scaled, last: bool) -> Tensor | None:
+        """Project normalised pixels; the rows that are complete now, if any.
 
         They come with their halo; zeros are below the ``last`` ones.
         """
-        rows = pixels.shape[1]
+        rows = normalised.pixels.shape[1]
         if self.end + rows + last > self.buffer.shape[1]:
             kept = self.end - self.start
             self.buffer[:, :kept] = self.buffer[:, self.start : self.end].clone()
             self.start, self.end = 0, kept
-        self.stage.point.into(self.buffer[:, self.end : self.end + rows], pixels)
+        self.stage.point.into(self.buffer[:, self.end : self.end + rows], *normalised)
         self.end += rows
         if last:
             self.buffer[:, self.end].zero_()
@@ -252,7 +252,7 @@ class Strips:
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
             rows = x.read(a, b)
             normalised = block.normalise(rows, normal, self.scales[:, a:b])
-            normalised = normalised[:, max(first - a, 0) : last - a]
+            normalised = normalised.rows(max(first - a, 0), last - a)
             complete = window.push(normalised, b == height and not part.below)
             if complete is not None:
                 sums.add(complete, part.images, top, columns, part.left, by_head)
@@ -331,8 +331,8 @@ class Strips:
         height, complete = self.x.shape[1], int(self.part.above > 0)
         for a, b in self._strips(self.x):
             rows = self.x.read(a, b)
-            scaled = scale(rows, self.scales[:, a:b], normal)
-            pushed = window.push(scaled, b == height and not self.part.below)
+            normalised = scaled(rows, self.scales[:, a:b], normal)
+            pushed = window.push(normalised, b == height and not self.part.below)
             if pushed is not None:
                 end = complete + pushed.shape[1] - 2
                 yield complete, end, block.attention.v.depth(pushed, convolved)
@@ -348,8 +348,7 @@ class Strips:
         for a, b in self._own_strips(below):
             first, last = (part.above + 2 * (row - part.above) for row in (a, b))
             rows = self._conv_rows(first, last, conv)[:, :, columns]
-            unshuffled = rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
-            below.write(a, b, unshuffled, part.left)
+            below.write(a, b, pixel_unshuffle(rows), part.left)
         self.skips.append(self.x)
         self.x = below
         self.level += 1

@@ -7,10 +7,13 @@ scheduler. Here a thread runs all operations on its own part and waits once a pa
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +30,10 @@ class Stopped(Exception):
 
 
 class ThreadTeam(Generic[T]):
-    """Runs the steps of an evaluation on threads, or, with none, on the thread that calls.
+    """Runs the steps of an evaluation on threads, of which the one that calls is the first.
+
+    It works like the others rather than waiting for them: a system that wakes two threads at once
+    may put both on one core, and takes milliseconds to find that the other core is free.
 
     Parameters
     ----------
@@ -39,11 +45,19 @@ class ThreadTeam(Generic[T]):
 
     def __init__(self, threads: int, look: Callable[[], None]) -> None:
         self.stopped = False
+        self._threads = threads
         self._look = look
+        self._next_look = 0.0
+        self._caller: int | None = None
+        self._settings = contextlib.ExitStack()
         self._workspaces: queue.LifoQueue[dict[str, Any]] = queue.LifoQueue()
-        self._pool = ThreadPoolExecutor(threads, "strips", _compute_alone) if threads else None
+        self._pool = ThreadPoolExecutor(threads - 1, "strips", _alone) if threads > 1 else None
 
     def __enter__(self) -> ThreadTeam[T]:
+        self._caller = threading.get_ident()
+        if self._threads:
+            self._settings.callback(torch.set_num_threads, torch.get_num_threads())
+            _alone()
         return self
 
     def __exit__(
@@ -53,8 +67,9 @@ class ThreadTeam(Generic[T]):
         trace: TracebackType | None,
     ) -> None:
         self.stopped = self.stopped or error is not None
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        with self._settings:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
         self._workspaces = queue.LifoQueue()  # let go of their memory
 
     def each(self, step: Callable[[T, dict[str, Any]], None], parts: Iterable[T]) -> None:
@@ -67,26 +82,41 @@ class ThreadTeam(Generic[T]):
         Exception
             What the first step that failed raised, after all others have ended.
         """
-        if self._pool is None:
-            for part in parts:
+        left = deque(parts)
+
+        def work() -> None:
+            while not self.stopped:
+                try:
+                    part = left.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 self._run(step, part)
-            return
-        running = {self._pool.submit(self._run, step, part) for part in parts}
+
+        others: list[Future[None]] = []
         try:
+            if self._pool is not None:
+                others += [
+                    self._pool.submit(work) for _ in range(min(self._threads, len(left)) - 1)
+                ]
+            work()
+            running = set(others)
             while running:
-                done, running = wait(running, INTERVAL, FIRST_COMPLETED)
-                for future in done:
-                    future.result()
+                _, running = wait(running, INTERVAL)
                 self._look()
-        except BaseException:
+        except BaseException as error:
             self.stopped = True
-            for future in running:
-                future.cancel()
-            wait(running)
-            raise
+            wait(others)
+            if not isinstance(error, Stopped):
+                raise
+        for other in others:
+            failure = other.exception()
+            if failure is not None and not isinstance(failure, Stopped):
+                raise failure
+        if self.stopped:
+            raise Stopped
 
     def check(self) -> None:
-        """To be called by steps between strips: with no threads, to look; else to be stopped.
+        """To be called by steps between strips: to look, on the calling thread, or to be stopped.
 
         Raises
         ------
@@ -95,7 +125,9 @@ class ThreadTeam(Generic[T]):
         """
         if self.stopped:
             raise Stopped
-        if self._pool is None:
+        if threading.get_ident() == self._caller and (now := time.monotonic()) >= self._next_look:
+            # A device with a queue of its own computes on meanwhile.
+            self._next_look = now + (INTERVAL if self._threads else 0)
             self._look()
 
     def _run(self, step: Callable[[T, dict[str, Any]], None], part: T) -> None:
@@ -104,15 +136,19 @@ class ThreadTeam(Generic[T]):
             workspace = self._workspaces.get_nowait()
         except queue.Empty:
             workspace = {}
-        with torch.inference_mode():  # a setting of each thread
-            step(part, workspace)
+        try:
+            with torch.inference_mode():  # a setting of each thread
+                step(part, workspace)
+        except BaseException:
+            self.stopped = True
+            raise
         self._workspaces.put(workspace)
 
 
 _default = threading.Lock()
 
 
-def _compute_alone() -> None:
+def _alone() -> None:
     """Let PyTorch use no other threads from this one, and as many as before from all others."""
     with _default:
         threads = torch.get_num_threads()

@@ -1,4 +1,5 @@
-"""What trials of operators and kernels have in common: numbers to try, and when results agree."""
+"""What trials of operators and kernels have in common: numbers to try, when results agree, and what
+is done without because it failed."""
 
 from __future__ import annotations
 
@@ -19,3 +20,12 @@ def near(made: Tensor, expected: Tensor) -> bool:
         return False
     tolerance = 16 * torch.finfo(expected.dtype).eps * expected.abs().max().item()
     return bool(((made - expected).abs() <= tolerance).all())  # not so where one is no number
+
+
+#: What this process does without, a sentence each.
+distrusted: dict[str, None] = {}
+
+
+def distrust(operators: str, reason: str, cost: str = "slower than need be") -> None:
+    without = f"PyTorch {torch.__version__} computes without {operators}, {reason}"
+    distrusted[f"{cost}: {without}"] = None

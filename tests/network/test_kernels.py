@@ -13,7 +13,7 @@ import torch
 from helpers import make_images, read, restormer, save, tiny_network
 from torch import Tensor
 
-from restormer_cli.network import kernels
+from restormer_cli.network import kernels, layer_norm, native, trials
 from restormer_cli.network.device_errors import is_out_of_memory
 from restormer_cli.network.streaming import StreamingRestormer
 
@@ -30,8 +30,8 @@ def untried() -> Iterator[None]:
 
     def forget() -> None:
         kernels._onednn.cache_clear()
-        kernels._has_layer_norm.cache_clear()
-        kernels._distrusted.clear()
+        layer_norm.has_layer_norm.cache_clear()
+        trials.distrusted.clear()
 
     forget()
     yield
@@ -160,15 +160,15 @@ def test_layer_norm_has_a_plain_twin(
     fault: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = torch.rand(2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    monkeypatch.setattr(kernels, "_own", lambda like: None)
+    monkeypatch.setattr(native, "kernels_for", lambda like: None)
 
     def normalised(center: bool) -> tuple[Tensor, Tensor]:
         scales = torch.empty(2, 3, 5, 1)
-        return kernels.layer_norm(rows, center, 1e-5, torch.empty, scales), scales
+        return layer_norm.layer_norm(rows, center, 1e-5, torch.empty, scales).pixels, scales
 
     expected = [*normalised(center=True), *normalised(center=False)]
-    kernels._has_layer_norm.cache_clear()
-    native = torch.native_layer_norm
+    layer_norm.has_layer_norm.cache_clear()
+    plain = torch.native_layer_norm
     if fault == "missing":
         monkeypatch.delattr(torch, "native_layer_norm")
     elif fault == "raises":
@@ -176,7 +176,7 @@ def test_layer_norm_has_a_plain_twin(
     else:
         # The variance instead of what it is divided by.
         monkeypatch.setattr(
-            torch, "native_layer_norm", lambda *a: (*native(*a)[:2], native(*a)[2] ** -2)
+            torch, "native_layer_norm", lambda *a: (*plain(*a)[:2], plain(*a)[2] ** -2)
         )
     made = [*normalised(center=True), *normalised(center=False)]
     for a, b in zip(made, expected, strict=True):
@@ -222,3 +222,14 @@ def test_running_out_of_memory_is_known_with_and_without_its_exception(
     assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize("channels", [2, 24, 48, 384])
+def test_rounded_matrices_go_on_subtracting_the_mean(channels: int) -> None:
+    matrix = torch.randn(64, channels, generator=torch.Generator().manual_seed(0)).double()
+    matrix -= matrix.mean(1, keepdim=True)
+    rounded = kernels.round_rows(matrix, torch.bfloat16).double()
+    assert torch.allclose(rounded, matrix, rtol=2**-8, atol=2**-6)
+    one_by_one = matrix.to(torch.bfloat16).double()
+    sums = [made.sum(1).abs().mean() for made in (rounded, one_by_one)]
+    assert sums[0] <= sums[1] / (4 if channels >= 24 else 1)

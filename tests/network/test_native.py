@@ -193,6 +193,133 @@ def test_layer_norm_is_that_of_pytorch(library: ctypes.CDLL, case: Case, center:
         assert torch.equal(in_place, out)
 
 
+def multiplying(library: ctypes.CDLL, dtype: torch.dtype) -> list[Kernels]:
+    return [kernels for kernels in all_kernels(library, dtype) if kernels.multiplies]
+
+
+@needs_compiler
+@given(
+    case=cases(),
+    outputs=st.sampled_from([1, 3, 4, 8, 17, 24, 37, 48, 64, 96]),
+    scaled=st.booleans(),
+    first=st.integers(0, 69),
+)
+def test_products_are_those_of_pytorch_however_they_are_split(
+    library: ctypes.CDLL, case: Case, outputs: int, scaled: bool, first: int
+) -> None:
+    pixels, first = case.gates, first % case.columns
+    weight = random(case.generator, outputs, case.channels).to(case.dtype)
+    bias = random(case.generator, outputs) if case.filters[0].bias is not None else None
+    scales = torch.rand(pixels.shape[:3], generator=case.generator) if scaled else None
+    expected = torch.einsum("nrwc,kc->nrwk", pixels.double(), weight.double())
+    reached = torch.einsum("nrwc,kc->nrwk", pixels.double().abs(), weight.double().abs())
+    expected *= 1 if scales is None else scales[..., None]
+    expected += 0 if bias is None else bias
+    for kernels in multiplying(library, case.dtype):
+        matrix = kernels.matrix(weight, bias)
+        whole = torch.full((*pixels.shape[:3], outputs + 2), 7, dtype=case.dtype)
+        out = whole[..., 1:-1]
+        kernels.product(pixels, matrix, out, scales)
+        allowed = expected.abs() * torch.finfo(case.dtype).eps * 0.51 + 2e-6 * (reached + 1)
+        assert ((out.double() - expected).abs() <= allowed).all()
+        assert (whole[..., [0, -1]] == 7).all()
+
+        split = torch.empty_like(out)
+        for row in range(pixels.shape[1]):
+            for part in (slice(0, first), slice(first, None)):
+                here = (slice(None), slice(row, row + 1), part)
+                factors = None if scales is None else scales[here]
+                if pixels[here].numel():
+                    kernels.product(pixels[here], matrix, split[here], factors)
+        assert torch.equal(split, out)
+
+        added = out.clone()
+        kernels.product(pixels, matrix, added, scales, add=True)
+        twice = expected + out.double()
+        allowed = twice.abs() * torch.finfo(case.dtype).eps * 0.51 + 2e-6 * (reached + 1)
+        assert ((added.double() - twice).abs() <= allowed).all()
+
+
+@needs_compiler
+@given(case=cases(), outputs=st.sampled_from([1, 3, 8, 12, 24, 37, 64]))
+def test_convolutions_are_those_of_pytorch(library: ctypes.CDLL, case: Case, outputs: int) -> None:
+    window = case.gates
+    kernel = random(case.generator, outputs, case.channels, 3, 3).to(case.dtype)
+    bias = random(case.generator, outputs) if case.filters[0].bias is not None else None
+
+    def convolved(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        columns = F.pad(rows.permute(0, 3, 1, 2), (1, 1))
+        return F.conv2d(columns, weight, bias).permute(0, 2, 3, 1)
+
+    wide = None if bias is None else bias.double()
+    expected = convolved(window.double(), kernel.double(), wide)
+    reached = convolved(window.double().abs(), kernel.double().abs(), None)
+    for kernels in multiplying(library, case.dtype):
+        matrix = kernels.matrix(kernel, bias)
+        out = torch.full(expected.shape, torch.nan, dtype=case.dtype)
+        kernels.convolution(window, matrix, out)
+        allowed = expected.abs() * torch.finfo(case.dtype).eps * 0.51 + 2e-6 * (reached + 1)
+        assert ((out.double() - expected).abs() <= allowed).all()
+        by_row = torch.empty_like(out)
+        for row in range(case.rows):
+            kernels.convolution(window[:, row : row + 3], matrix, by_row[:, row : row + 1])
+        assert torch.equal(by_row, out)
+
+
+@needs_compiler
+@given(
+    generator=st.integers(0, 1000).map(torch.Generator().manual_seed),
+    heads=st.integers(1, 2),
+    channels=st.sampled_from([1, 3, 8, 12, 16, 24, 33, 48]),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 7), st.sampled_from([1, 2, 31, 64, 70])),
+    group=st.integers(1, 4),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_sums_of_q_and_k_do_not_depend_on_strips(
+    library: ctypes.CDLL,
+    generator: torch.Generator,
+    heads: int,
+    channels: int,
+    shape: tuple[int, int, int],
+    group: int,
+    dtype: torch.dtype,
+) -> None:
+    count, rows, width = shape
+    qk = random(generator, 2 * heads, count, rows, width, channels).to(dtype)
+    squares = qk.double().square().sum(3).permute(1, 2, 0, 3).flatten(2).contiguous()
+    q, k = qk.double().flatten(2, 3).transpose(0, 1).chunk(2, dim=1)
+    expected = q.transpose(2, 3) @ k
+    for kernels in all_kernels(library, dtype):
+        if not kernels.sums:
+            continue
+        made = []
+        for cut in (0, rows // group // 2 * group):  # at once, and in two strips
+            total = torch.ones(count, heads, channels, channels, dtype=torch.float64)
+            norms = torch.ones(count, 2, heads, channels, dtype=torch.float64)
+            for part in (slice(0, cut), slice(cut, None)):
+                if qk[:, :, part].numel():
+                    kernels.gram(qk[:, :, part], squares[:, part], group, total, norms)
+            made.append((total, norms))
+        (total, norms), again = made
+        assert torch.allclose(total - 1, expected, rtol=1e-4, atol=1e-4 * width)
+        assert torch.allclose(norms.flatten(1) - 1, squares.sum(1))
+        assert torch.equal(total, again[0])
+        assert torch.equal(norms, again[1])
+
+
+@needs_compiler
+@given(case=cases())
+def test_pixel_unshuffle_is_that_of_pytorch(library: ctypes.CDLL, case: Case) -> None:
+    rows = case.gates[:, : case.gates.shape[1] // 2 * 2, : case.columns // 2 * 2]
+    if not rows.numel():
+        return
+    expected = F.pixel_unshuffle(rows.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    for kernels in all_kernels(library, case.dtype):
+        out = torch.full(expected.shape, torch.nan, dtype=case.dtype)
+        kernels.unshuffle(rows, out)
+        assert torch.equal(out, expected)
+
+
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gelu_is_exact_up_to_rounding(library: ctypes.CDLL, dtype: torch.dtype) -> None:
@@ -302,7 +429,20 @@ def test_what_does_not_fit_is_refused_before_any_byte_is_touched(library: ctypes
         lambda: kernels.normalise(window, out, 1e-5),
         lambda: kernels.normalise(window, window, 1e-5, scales=scales[:, :2]),
         lambda: kernels.scale(window, scales.double(), window),
+        lambda: kernels.unshuffle(window[:, :4, :8], out),
     ]
+    if kernels.multiplies:
+        matrix = kernels.matrix(torch.zeros(6, 8), None)
+        sums, norms = (torch.zeros(1, 1, *shape, dtype=torch.float64) for shape in ((4, 4), (1, 4)))
+        qk = window.view(2, 1, 5, 9, 4)
+        wrong += [
+            lambda: kernels.product(window, matrix, window),
+            lambda: kernels.product(window[..., :6], matrix, window[..., :6]),
+            lambda: kernels.product(window, matrix, window[..., :6], scales[:, :2]),
+            lambda: kernels.convolution(window, matrix, window[..., :6]),
+            lambda: kernels.gram(qk, torch.zeros(1, 5, 8), 1, sums, norms),
+            lambda: kernels.gram(qk, torch.zeros(1, 5, 8).double(), 1, sums[:, :0], norms),
+        ]
     for call in wrong:
         with pytest.raises(ValueError, match=r"\w+ \w+"):
             call()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pretended import needs_linux, pretended
 from torch import Tensor
 
-from restormer_cli.network import feature_map, kernels
+from restormer_cli.network import feature_map, layer_norm, native, tf32
 from restormer_cli.network.architecture import Restormer
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.feature_map import RemoteMap
@@ -57,7 +57,7 @@ def on_cpu(kind: str, dtype: torch.dtype) -> list[tuple[Tensor, Tensor, float]]:
     exact = copy.deepcopy(network).double()
     found = []
     # Kernels of our own are more exact than PyTorch's, and no device has them.
-    with mock.patch.object(kernels, "_own", return_value=None):
+    with mock.patch.object(native, "kernels_for", return_value=None):
         cpu = StreamingRestormer(network, dtype=dtype)
         for count, height, strip, window, _ in CASES:
             image = seeded(count, network.config.inp_channels, height, 16)
@@ -113,11 +113,11 @@ def on_the_cpu(self: Attention, softmaxed: Tensor) -> Tensor:
 
 
 def of_another_precision(self: Block, rows: Tensor, memory: Memory, *scales: Tensor) -> Tensor:
-    return kernels.layer_norm(rows.float(), self.center, 1e-5, memory, *scales)
+    return layer_norm.layer_norm(rows.float(), self.center, 1e-5, memory, *scales)
 
 
 DEFECTS: dict[str, tuple[str, torch.dtype, Any, str, Any]] = {
-    "TF32": ("cuda", torch.float32, kernels, "_can_forbid_tf32", lambda _: False),
+    "TF32": ("cuda", torch.float32, tf32, "can_forbid_tf32", lambda _: False),
     "addresses": ("mps", torch.float32, feature_map, "_put", by_address),
     "float64": ("mps", torch.float32, AttentionSums, "_add", in_float64),
     "devices mixed": ("cuda", torch.float32, Attention, "projected", on_the_cpu),
@@ -130,7 +130,7 @@ DEFECTS: dict[str, tuple[str, torch.dtype, Any, str, Any]] = {
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device, dtype, where, attribute, defect = DEFECTS[name]
-    kernels._has_layer_norm.cache_clear()
+    layer_norm.has_layer_norm.cache_clear()
     monkeypatch.setattr(where, attribute, defect)
     with pytest.raises((AssertionError, RuntimeError, TypeError)):
         see_that_it_is_exact(device, dtype, "bias_free")

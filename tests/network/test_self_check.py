@@ -89,7 +89,7 @@ def test_right_results_are_let_through(device: str, dtype: torch.dtype) -> None:
 
 
 def test_tf32_does_not_pass_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("restormer_cli.network.kernels._may_be_tf32", lambda _: False)
+    monkeypatch.setattr("restormer_cli.network.tf32.may_be_tf32", lambda _: False)
     with pretended("cuda"), pytest.raises(DeviceError, match="other results than the CPU"):
         load_checked(example_network(), "cuda", torch.float32)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from torch import Tensor
 from restormer_cli.network.native.build import LIBRARY, is_sound
 from restormer_cli.network.trials import near, waves
 
+#: Gives memory for a shape, with undefined content: that of the call before.
+Memory = Callable[..., Tensor]
+
 _SIZE, _POINTER, _INT = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int
+#: As in ``kernels.c``.
+_SOME_PIXELS = 64
 #: Ends of the functions' names.
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _PROCESSORS = {
@@ -40,6 +45,17 @@ class Filter:
         self.bias = None if bias is None else bias.float().contiguous()
         self.channels = len(kernel)
         self.pointers = (self.taps.data_ptr(), None if self.bias is None else self.bias.data_ptr())
+
+
+class Matrix:
+    """A 1×1 or 3×3 convolution, laid out for the kernels; made by :meth:`Kernels.matrix`."""
+
+    def __init__(self, panels: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> None:
+        self.panels = panels
+        self.bias = None if bias is None else bias.float().contiguous()
+        #: Output channels, input channels.
+        self.shape = shape
+        self.pointers = (panels.data_ptr(), None if self.bias is None else self.bias.data_ptr())
 
 
 class Kernels:
@@ -70,6 +86,71 @@ class Kernels:
             "normalise", *shape, _INT, ctypes.c_float, *pixels, *pixels, *scales
         )
         self._scale = function("scale", *shape, *pixels, *pixels, *scales)
+        #: Whether there are products of matrices; elsewhere PyTorch's libraries have faster ones.
+        self.multiplies = hasattr(library, f"restormer_product_{ends}") and not (
+            dtype == torch.bfloat16 and library.restormer_has_matrix_unit()
+        )
+        self._unshuffle = function("unshuffle", *shape, *pixels, *pixels)
+        #: Whether there are sums of q·kᵀ.
+        self.sums = hasattr(library, f"restormer_gram_{ends}")
+        if self.sums:
+            self._gram = function(
+                "gram",
+                *[_SIZE] * 6,
+                *[_POINTER, _SIZE, _SIZE, _POINTER, _SIZE],
+                *[_POINTER, _SIZE] * 2,
+                *[_POINTER] * 2,
+            )
+        if self.multiplies:
+            self._pack = function("pack", *[_SIZE] * 3, *[_POINTER] * 2)
+            self._convolution = function("convolution", *[_SIZE] * 5, *pixels, *parameters, *pixels)
+            self._product = function(
+                "product", *[_SIZE] * 5, _INT, *pixels, *scales, *parameters, *pixels
+            )
+
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> Matrix:
+        """Lay out the weights of a convolution, ``(K, C)`` or ``(K, C, 3, 3)``, and its bias."""
+        outputs, inputs = weight.shape[:2]
+        taps = weight.float().reshape(outputs, inputs, -1).transpose(1, 2).contiguous()
+        step = 1 if self.dtype == torch.float32 else 2
+        panels = torch.empty(outputs * taps.shape[1] * -(-inputs // step) * step, dtype=self.dtype)
+        self._pack(*taps.shape, taps.data_ptr(), panels.data_ptr())
+        return Matrix(panels, bias, (outputs, inputs))
+
+    def product(
+        self,
+        pixels: Tensor,
+        matrix: Matrix,
+        out: Tensor,
+        scales: Tensor | None = None,
+        *,
+        add: bool = False,
+    ) -> None:
+        """A 1×1 convolution.
+
+        Parameters
+        ----------
+        pixels
+            ``(N, R, W, C)``.
+        out
+            ``(N, R, W, K)``, written, or added to.
+        scales
+            ``(N, R, W)`` float32: what each pixel is multiplied by.
+        """
+        self._check(pixels, out)
+        self._check_scales(pixels, scales)
+        count, rows, width, channels = pixels.shape
+        outputs, inputs = matrix.shape
+        if out.shape != (count, rows, width, outputs) or channels != inputs:
+            shapes = f"{tuple(pixels.shape)} and {tuple(out.shape)}"
+            raise ValueError(f"{shapes} are not what a matrix of {matrix.shape} is for")
+        self._product(
+            *(count, rows, width, inputs, outputs, add),
+            *_address(pixels),
+            *((None, 0, 0) if scales is None else _address(scales)),
+            *matrix.pointers,
+            *_address(out),
+        )
 
     def gate(
         self,
@@ -151,10 +232,71 @@ class Kernels:
             None if squares is None else squares.data_ptr(),
         )
 
+    def convolution(self, rows: Tensor, matrix: Matrix, out: Tensor) -> None:
+        """A 3×3 convolution, with zeros beyond the columns.
+
+        Parameters
+        ----------
+        rows
+            ``(N, R + 2, W, C)``.
+        out
+            ``(N, R, W, K)``, written.
+        """
+        self._check(rows, out)
+        count, height, width, channels = out.shape
+        outputs, inputs = matrix.shape
+        if rows.shape != (count, height + 2, width, inputs) or channels != outputs:
+            shapes = f"{tuple(rows.shape)} and {tuple(out.shape)}"
+            raise ValueError(f"{shapes} are not what a matrix of {matrix.shape} is for")
+        self._convolution(
+            *(count, height, width, inputs, outputs),
+            *_address(rows),
+            *matrix.pointers,
+            *_address(out),
+        )
+
+    def gram(
+        self, qk: Tensor, squares: Tensor, group: int, total: Tensor, squares_total: Tensor
+    ) -> None:
+        """Add q·kᵀ and squares to their sums, from the first row to the last.
+
+        Parameters
+        ----------
+        qk, squares
+            As :meth:`depthwise` gives them: ``(2 * heads, N, R, W, c)``, q's heads first, and
+            ``(N, R, 2 * heads * c)``; of either rows may be left out.
+        group
+            Rows whose products are summed in float32 before they are added.
+        total, squares_total
+            ``(N, heads, c, c)`` and ``(N, 2, heads, c)``, float64, contiguous but for N.
+        """
+        both, count, rows, width, channels = qk.shape
+        heads = both // 2
+        self._check(qk)
+        shapes = ((count, heads, channels, channels), (count, 2, heads, channels))
+        doubles = (total, squares_total, squares)
+        if not (
+            total.shape == shapes[0]
+            and squares_total.shape == shapes[1]
+            and squares.shape == (count, rows, both * channels)
+            and all(t.dtype == torch.float64 and t.is_cpu and t[0].is_contiguous() for t in doubles)
+            and qk[0, 0].is_contiguous()
+        ):
+            raise ValueError(f"sums do not fit {tuple(qk.shape)}, or are not float64")
+        # Of the kernel's own, so that threads are apart: float32 sums, and some pixels of both.
+        sums, pairs = torch.empty(channels, channels), qk.new_empty(2 * _SOME_PIXELS * channels)
+        self._gram(
+            *(count, rows, width, channels, heads, group),
+            *(qk.data_ptr(), *qk.stride()[:2], squares.data_ptr(), squares.stride(0)),
+            *(total.data_ptr(), total.stride(0)),
+            *(squares_total.data_ptr(), squares_total.stride(0)),
+            *(sums.data_ptr(), pairs.data_ptr()),
+        )
+
     def normalise(
         self,
         rows: Tensor,
-        out: Tensor,
+        out: Tensor | None,
         epsilon: float,
         center: bool = True,
         scales: Tensor | None = None,
@@ -164,18 +306,18 @@ class Kernels:
         Parameters
         ----------
         rows, out
-            ``(N, R, W, C)``; may be the same.
+            ``(N, R, W, C)``; may be the same. Without ``out`` only the scales are written.
         center
             Whether the mean is subtracted; the variance is around it in any case.
         scales
             ``(N, R, W)`` float32: what each pixel is multiplied by, written.
         """
-        self._check_pixels(rows, out, scales)
+        self._check_pixels(rows, rows if out is None else out, scales)
         self._normalise(
             *rows.shape,
             *(center, epsilon),
             *_address(rows),
-            *_address(out),
+            *((None, 0, 0, 0) if out is None else _address(out)),
             *((None, 0, 0) if scales is None else _address(scales)),
         )
 
@@ -184,10 +326,21 @@ class Kernels:
         self._check_pixels(rows, out, scales)
         self._scale(*rows.shape, *_address(rows), *_address(out), *_address(scales))
 
+    def unshuffle(self, rows: Tensor, out: Tensor) -> None:
+        """Pixel-unshuffle of ``(N, 2R, 2W, C)`` into ``(N, R, W, 4C)``, as PyTorch orders it."""
+        self._check(rows, out)
+        count, height, width, channels = out.shape
+        if rows.shape != (count, 2 * height, 2 * width, channels // 4) or channels % 4:
+            raise ValueError(f"{tuple(rows.shape)} cannot be unshuffled to {tuple(out.shape)}")
+        self._unshuffle(*(count, height, width, channels // 4), *_address(rows), *_address(out))
+
     def _check_pixels(self, rows: Tensor, out: Tensor, scales: Tensor | None) -> None:
         self._check(rows, out)
         if rows.shape != out.shape:
             raise ValueError(f"{tuple(rows.shape)} and {tuple(out.shape)} must be the same")
+        self._check_scales(rows, scales)
+
+    def _check_scales(self, rows: Tensor, scales: Tensor | None) -> None:
         if scales is not None and not (
             scales.dtype == torch.float32
             and scales.shape == rows.shape[:3]
@@ -198,7 +351,8 @@ class Kernels:
     def _check(self, *maps: Tensor) -> None:
         """Raw pointers know no bounds and no types."""
         for tensor in maps:
-            if tensor.dtype != self.dtype or not tensor.is_cpu or tensor.stride(-1) != 1:
+            beside = tensor.stride(-1) == 1 or tensor.shape[-1] == 1
+            if tensor.dtype != self.dtype or not tensor.is_cpu or not beside:
                 raise ValueError(f"maps must be {self.dtype} on the CPU, channels side by side")
 
 
@@ -211,6 +365,11 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
     """The kernels for a precision on this machine's CPU; None where PyTorch's serve alone."""
     found = _found(dtype)
     return found if isinstance(found, Kernels) else None
+
+
+def kernels_for(like: Tensor) -> Kernels | None:
+    """The kernels for maps on the device and in the precision of ``like``, if there are any."""
+    return kernels(like.dtype) if like.device.type == "cpu" else None
 
 
 def describe(dtype: torch.dtype) -> str:
@@ -314,3 +473,23 @@ def _trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
         out = torch.full_like(gates, torch.nan)
         found.scale(gates, scales, out)
         yield out, (gates.float() * factors[..., None]).to(found.dtype)
+        halves = values[:, :2, : columns // 2 * 2]
+        out = torch.full((2, 1, columns // 2, 4 * channels), torch.nan).to(found.dtype)
+        found.unshuffle(halves, out)
+        yield out, F.pixel_unshuffle(halves.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        if found.multiplies:
+            weight = waves(70, channels).to(found.dtype).float()
+            matrix = found.matrix(weight, waves(70) if bias else None)
+            expected = (gates.float() * factors[..., None]) @ weight.T
+            expected += waves(70) if bias else 0
+            out = torch.full(expected.shape, torch.nan, dtype=found.dtype)
+            found.product(gates, matrix, out, scales)
+            yield out, expected.to(found.dtype)
+            found.product(gates, matrix, out, scales, add=True)
+            yield out, (2 * expected).to(found.dtype)
+            kernel = waves(70, channels, 3, 3).to(found.dtype).float()
+            padded = F.pad(gates.float().permute(0, 3, 1, 2), (1, 1))
+            expected = F.conv2d(padded, kernel, matrix.bias).permute(0, 2, 3, 1)
+            out = torch.full(expected.shape, torch.nan, dtype=found.dtype)
+            found.convolution(gates, found.matrix(kernel, matrix.bias), out)
+            yield out, expected.to(found.dtype)

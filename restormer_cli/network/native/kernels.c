@@ -110,6 +110,219 @@ typedef struct {
 #include "dot_products.h"
 #endif
 
+// Pixel-unshuffle: of two by two pixels each channel's values side by side.
+EXPORT void NAME(unshuffle)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,
+                            const Value *in, ptrdiff_t in_image, ptrdiff_t in_row,
+                            ptrdiff_t in_pixel, Value *out, ptrdiff_t out_image, ptrdiff_t out_row,
+                            ptrdiff_t out_pixel)
+{
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t row = 0; row < rows; row++)
+            for (ptrdiff_t x = 0; x < width; x++) {
+                const Value *upper = in + image * in_image + 2 * row * in_row + 2 * x * in_pixel;
+                const Value *lower = upper + in_row;
+                Value *restrict to = out + image * out_image + row * out_row + x * out_pixel;
+                for (ptrdiff_t channel = 0; channel < channels; channel++, to += 4) {
+                    to[0] = upper[channel];
+                    to[1] = upper[in_pixel + channel];
+                    to[2] = lower[channel];
+                    to[3] = lower[in_pixel + channel];
+                }
+            }
+}
+
+// Elsewhere the libraries that PyTorch calls multiply faster.
+#if (BFLOAT16 && defined(__AVX512BF16__)) || (!BFLOAT16 && defined(__AVX2__))
+// Input channels that are multiplied at once.
+#define STEP (BFLOAT16 ? 2 : 1)
+// Pixels whose sums of two vectors fit the registers, with what they are made of.
+#if defined(__AVX512F__)
+#define MOST_PIXELS 12
+#else
+#define MOST_PIXELS 6
+#endif
+// Pixels that all panels are applied to before the next: they stay in the cache. A multiple of
+// MOST_PIXELS.
+#define CHUNK 96
+// Pixels that all sums of q·kᵀ are taken over before the next; even.
+#define SOME_PIXELS 64
+
+// Of each output pixel, the products of `taps` pixels, that far from the one at hand, and the
+// matrices that stand in these places of the panels.
+typedef struct {
+    ptrdiff_t in_channels, in_pixel, out_pixel;
+    const float *bias;
+    int add, taps;
+    ptrdiff_t offsets[9];
+    int places[9];
+} Product;
+
+// Values of a panel for one output channel and tap.
+INLINE ptrdiff_t panel_depth(ptrdiff_t in_channels)
+{
+    return (in_channels + STEP - 1) / STEP * STEP;
+}
+
+#define LANES 1
+#include "products.h"
+#define LANES 4
+#include "products.h"
+#define LANES 8
+#include "products.h"
+#if defined(__AVX512F__)
+#define LANES 16
+#include "products.h"
+#endif
+#define PANELS(lanes, vectors, channels, call)                                                     \
+    for (; channel + lanes * vectors <= channels; channel += lanes * vectors)                      \
+        call(lanes, vectors);
+#if defined(__AVX512F__)
+#define EACH_PANEL(channels, call)                                                                 \
+    PANELS(16, 2, channels, call) PANELS(16, 1, channels, call) PANELS(8, 1, channels, call)       \
+    PANELS(4, 1, channels, call) PANELS(1, 1, channels, call)
+#else
+#define EACH_PANEL(channels, call)                                                                 \
+    PANELS(8, 2, channels, call) PANELS(8, 1, channels, call) PANELS(4, 1, channels, call)         \
+    PANELS(1, 1, channels, call)
+#endif
+
+// Lay out weights[out_channels][taps][in_channels] in panels.
+EXPORT void NAME(pack)(ptrdiff_t out_channels, ptrdiff_t taps, ptrdiff_t in_channels,
+                       const float *weights, Value *panels)
+{
+    ptrdiff_t channel = 0;
+#define CALL(lanes, vectors)                                                                       \
+    pack_panel_##lanes(weights + channel * taps * in_channels, taps, in_channels, vectors,         \
+                       panels + channel * taps * panel_depth(in_channels))
+    EACH_PANEL(out_channels, CALL)
+#undef CALL
+}
+
+// Some pixels of a row.
+INLINE void multiply(const Product *of, ptrdiff_t out_channels, ptrdiff_t all_taps, const Value *in,
+                     const Value *panels, ptrdiff_t count, const float *scales, Value *out)
+{
+    ptrdiff_t channel = 0;
+#define CALL(lanes, vectors)                                                                       \
+    product_panel_##lanes(of, in, panels + channel * all_taps * panel_depth(of->in_channels),      \
+                          channel, vectors, count, scales, out)
+    EACH_PANEL(out_channels, CALL)
+#undef CALL
+}
+
+// A 1×1 convolution; with scales, of pixels times their number there; with `add`, the result is
+// added to what is in `out`.
+EXPORT void NAME(product)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t in_channels,
+                          ptrdiff_t out_channels, int add, const Value *in, ptrdiff_t in_image,
+                          ptrdiff_t in_row, ptrdiff_t in_pixel, const float *scales,
+                          ptrdiff_t scales_image, ptrdiff_t scales_row, const Value *panels,
+                          const float *bias, Value *out, ptrdiff_t out_image, ptrdiff_t out_row,
+                          ptrdiff_t out_pixel)
+{
+    const Product of = {in_channels, in_pixel, out_pixel, bias, add, 1, {0}, {0}};
+    if (in_row == width * in_pixel && out_row == width * out_pixel
+        && (!scales || scales_row == width))
+        width *= rows, rows = 1;
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t row = 0; row < rows; row++)
+            for (ptrdiff_t first = 0; first < width; first += CHUNK)
+                multiply(&of, out_channels, 1,
+                         in + image * in_image + row * in_row + first * in_pixel, panels,
+                         width - first < CHUNK ? width - first : CHUNK,
+                         scales ? scales + image * scales_image + row * scales_row + first : scales,
+                         out + image * out_image + row * out_row + first * out_pixel);
+}
+
+// A 3×3 convolution of rows + 2 rows; on both sides of the columns there are zeros.
+EXPORT void NAME(convolution)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width,
+                              ptrdiff_t in_channels, ptrdiff_t out_channels, const Value *in,
+                              ptrdiff_t in_image, ptrdiff_t in_row, ptrdiff_t in_pixel,
+                              const Value *panels, const float *bias, Value *out,
+                              ptrdiff_t out_image, ptrdiff_t out_row, ptrdiff_t out_pixel)
+{
+    // By whether there are a column before and one behind.
+    Product of[2][2];
+    for (int before = 0; before < 2; before++)
+        for (int behind = 0; behind < 2; behind++) {
+            Product made = {in_channels, in_pixel, out_pixel, bias, 0, 0, {0}, {0}};
+            for (int place = 0; place < 9; place++) {
+                const int side = place % 3 - 1;
+                if ((side < 0 && !before) || (side > 0 && !behind))
+                    continue;
+                made.offsets[made.taps] = place / 3 * in_row + side * in_pixel;
+                made.places[made.taps++] = place;
+            }
+            of[before][behind] = made;
+        }
+    for (ptrdiff_t image = 0; image < images; image++)
+        for (ptrdiff_t row = 0; row < rows; row++)
+            for (ptrdiff_t first = 0, count; first < width; first += count) {
+                const int before = first > 0, behind = first < width - 1;
+                count = width - 1 - first < CHUNK ? width - 1 - first : CHUNK;
+                if (!before || !behind)
+                    count = 1;
+                multiply(&of[before][behind], out_channels, 9,
+                         in + image * in_image + row * in_row + first * in_pixel, panels, count,
+                         NULL, out + image * out_image + row * out_row + first * out_pixel);
+            }
+}
+
+#if BFLOAT16
+// Pixels by twos, as products take them: of each channel its values of both.
+INLINE void pair_up(const Value *in, ptrdiff_t pixels, ptrdiff_t channels, Value *out)
+{
+    for (ptrdiff_t pixel = 0; pixel < pixels; pixel += 2, in += 2 * channels)
+        for (ptrdiff_t channel = 0; channel < channels; channel++, out += 2) {
+            out[0] = in[channel];
+            out[1] = pixel + 1 < pixels ? in[channels + channel] : 0;
+        }
+}
+#endif
+
+// Adds q·kᵀ of each group of rows, summed as floats, to `total` [image][head][c][c], and the squares
+// of each row to `squares_total` [image][2 * heads * c]. qk is [q's heads, k's heads][image] with
+// rows and pixels side by side; `sums` is memory for c * c floats, `pairs` for 2 * SOME_PIXELS * c
+// values.
+EXPORT void NAME(gram)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,
+                       ptrdiff_t heads, ptrdiff_t group, const Value *qk, ptrdiff_t qk_head,
+                       ptrdiff_t qk_image, const double *squares, ptrdiff_t squares_image,
+                       double *total, ptrdiff_t total_image, double *squares_total,
+                       ptrdiff_t squares_total_image, float *sums, Value *pairs)
+{
+    for (ptrdiff_t image = 0; image < images; image++) {
+        const ptrdiff_t both = 2 * heads * channels;
+        double *norms = squares_total + image * squares_total_image;
+        for (ptrdiff_t row = 0; row < rows; row++)
+            for (ptrdiff_t i = 0; i < both; i++)
+                norms[i] += squares[image * squares_image + row * both + i];
+        for (ptrdiff_t row = 0; row < rows; row += group)
+            for (ptrdiff_t head = 0; head < heads; head++) {
+                const ptrdiff_t pixels = (row + group < rows ? group : rows - row) * width;
+                const Value *q = qk + head * qk_head + image * qk_image + row * width * channels;
+                const Value *k = q + heads * qk_head;
+                memset(sums, 0, channels * channels * sizeof *sums);
+                for (ptrdiff_t first = 0; first < pixels; first += SOME_PIXELS) {
+                    ptrdiff_t count = pixels - first < SOME_PIXELS ? pixels - first : SOME_PIXELS;
+                    const Value *a = q + first * channels, *b = k + first * channels;
+#if BFLOAT16
+                    pair_up(a, count, channels, pairs);
+                    pair_up(b, count, channels, pairs + SOME_PIXELS * channels);
+                    a = pairs, b = pairs + SOME_PIXELS * channels;
+#endif
+                    count = (count + STEP - 1) / STEP;
+                    ptrdiff_t channel = 0;
+#define CALL(lanes, vectors) gram_panel_##lanes(a, b, channels, count, channel, vectors, sums)
+                    EACH_PANEL(channels, CALL)
+#undef CALL
+                }
+                double *to = total + image * total_image + head * channels * channels;
+                for (ptrdiff_t i = 0; i < channels * channels; i++)
+                    to[i] += sums[i];
+            }
+    }
+}
+#endif
+
 // Call a function's form for so many lanes, from many to few, for channels from `channel` up to `end`.
 #define RUN(lanes, channel, end, call)                                                             \
     for (; channel + lanes <= (end); channel += lanes)                                             \
@@ -219,6 +432,8 @@ INLINE void normalise_row(const Value *in, ptrdiff_t in_pixel, ptrdiff_t width, 
         }
         if (scales)
             memcpy(scales + first, factors, count * sizeof *factors);
+        if (!out)
+            continue;
         Value *to = out + first * out_pixel;
         for (ptrdiff_t x = 0; x < count; x++, from += in_pixel, to += out_pixel) {
             const float mean = center ? means[x] : 0, factor = factors[x];
@@ -281,7 +496,8 @@ EXPORT void NAME(depthwise)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t columns,
     }
 }
 
-// LayerNorm without its affine part; what pixels are multiplied by goes to scales, if not NULL.
+// LayerNorm without its affine part; what pixels are multiplied by goes to scales. Either may be
+// NULL.
 EXPORT void NAME(normalise)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t channels,
                             int center, float epsilon, const Value *in, ptrdiff_t in_image,
                             ptrdiff_t in_row, ptrdiff_t in_pixel, Value *out, ptrdiff_t out_image,
@@ -291,7 +507,7 @@ EXPORT void NAME(normalise)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, p
     for (ptrdiff_t image = 0; image < images; image++)
         for (ptrdiff_t row = 0; row < rows; row++)
             normalise_row(in + image * in_image + row * in_row, in_pixel, width, channels, center,
-                          epsilon, out + image * out_image + row * out_row, out_pixel,
+                          epsilon, out ? out + image * out_image + row * out_row : out, out_pixel,
                           scales ? scales + image * scales_image + row * scales_row : scales);
 }
 

@@ -32,14 +32,32 @@ EXPORT const char *restormer_processor(void)
         return "avx2";
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 5) ? "avx512bf16" : "avx512";
 }
+
+// Whether it has a unit for products of matrices of bfloat16 (AMX), which PyTorch's libraries use.
+EXPORT int restormer_has_matrix_unit(void)
+{
+    unsigned a, b, c, d;
+    const unsigned unit = 1 << 22 | 1 << 24;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & unit) == unit;
+}
 #elif defined(__aarch64__)
 EXPORT const char *restormer_processor(void)
 {
     return "neon";
 }
+
+EXPORT int restormer_has_matrix_unit(void)
+{
+    return 0;
+}
 #else
 EXPORT const char *restormer_processor(void)
 {
     return "";
+}
+
+EXPORT int restormer_has_matrix_unit(void)
+{
+    return 0;
 }
 #endif
