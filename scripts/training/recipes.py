@@ -53,13 +53,18 @@ class TrainingRecipe:
         """
         if isinstance(self.degrade, Shaking):
             degrade: deg.Degradation | Shaking = Shaking(responses)
-            other = partial(films.filmed, extent=12, responses=held_out)
+            others = {"responses": partial(films.filmed, extent=12, responses=held_out)}
         elif self.degrade is deg.blind_camera_noise:
             degrade = partial(deg.blind_camera_noise, responses=responses)
-            other = partial(_noise_by_any, responses=held_out)
+            # Smoothed so that neighbours have the correlation of real cameras' noise, 0.7.
+            by_any = partial(_noise_by_any, responses=held_out, smoothing=0.6)
+            others = {
+                "responses_mild": partial(by_any, shot=5e-4),
+                "responses_strong": partial(by_any, shot=6e-3),
+            }
         else:
             return self
-        return replace(self, degrade=degrade, validate={**self.validate, "responses": other})
+        return replace(self, degrade=degrade, validate={**self.validate, **others})
 
     def with_margin(self, size: int) -> int:
         """Side of the crop that a patch of ``size`` pixels is made from."""
@@ -82,11 +87,15 @@ def _fixed(function: Callable[..., deg.Image], **strength: float) -> deg.Degrada
 
 
 def _noise_by_any(
-    clean: deg.Image, rng: np.random.Generator, responses: NDArray[np.float64]
+    clean: deg.Image,
+    rng: np.random.Generator,
+    responses: NDArray[np.float64],
+    shot: float,
+    smoothing: float,
 ) -> deg.Image:
-    """Middling camera noise, rendered by one of the ``responses``."""
+    """Camera noise, rendered by one of the ``responses``."""
     response = responses[rng.integers(len(responses))]
-    return deg.camera_noise(clean, rng, shot=2e-3, smoothing=0.6, response=response)
+    return deg.camera_noise(clean, rng, shot, smoothing=smoothing, response=response)
 
 
 _GAUSSIAN = {f"sigma{s}": _fixed(deg.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
