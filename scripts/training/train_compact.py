@@ -332,8 +332,11 @@ def export(recipe: TrainingRecipe, run: Path, target: Path, mean_with: Path | No
         raise SystemExit(f"{run}: has learned {learned}, not {asked}")
     tensors = state["ema"]
     if mean_with is not None:
-        before = load_file(mean_with)
-        tensors = {name: (tensor + before[name].float()) / 2 for name, tensor in tensors.items()}
+        # With blocks that change nothing where the run has more of them.
+        begun = Restormer(RestormerConfig(**state["hyper-parameters"]))
+        warm_start(begun, load_file(mean_with))
+        before = begun.state_dict()
+        tensors = {name: (tensor + before[name]) / 2 for name, tensor in tensors.items()}
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, target, metadata={"format": "pt", "options": f"{state['options']}.yml"})
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB after {state['step']} steps")
