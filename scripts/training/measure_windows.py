@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,4 +197,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    sys.exit(main())
+    main()
