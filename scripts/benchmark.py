@@ -39,9 +39,8 @@ from restormer_cli.network.streaming import StreamingRestormer
 from restormer_cli.tasks import shipped_options
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+#: ``windows`` is ``streaming`` over local windows: its results are others than those of the rest.
 ENGINES = ("plain", "streaming", "windows", "compile", "onnxruntime", "openvino")
-#: Pixels of the local windows of that engine, whose results are others than those of whole images.
-WINDOW = 384
 NETWORKS = {"full": "denoise_color_blind", "biased": "derain", "compact": "compact_denoise_color"}
 
 
@@ -61,10 +60,6 @@ def plain(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forwar
 
 def streaming(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
     return StreamingRestormer(network, image.device, dtype)
-
-
-def windows(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
-    return partial(StreamingRestormer(network, image.device, dtype), window=WINDOW)
 
 
 def compiled(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> Forward:
@@ -101,7 +96,7 @@ def openvino(network: Restormer, dtype: torch.dtype, image: torch.Tensor) -> For
 MAKERS: dict[str, Callable[[Restormer, torch.dtype, torch.Tensor], Forward]] = {
     "plain": plain,
     "streaming": streaming,
-    "windows": windows,
+    "windows": streaming,
     "compile": compiled,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
@@ -176,6 +171,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     with torch.inference_mode():
         forward = MAKERS[arguments.engine](network, dtype, image)
+        if arguments.engine == "windows":
+            forward = partial(forward, window=arguments.window)
         if not arguments.cold:
             forward(image)
         first = time.perf_counter() - started
@@ -219,7 +216,8 @@ def spawn(
     """One measurement in a process of its own; None where the engine is not there."""
     command = [sys.executable, __file__, "--worker", engine, precision, size, str(reference)]
     command += ["--network", arguments.network, "--threads", str(arguments.threads)]
-    command += ["--device", arguments.device] + (["--cold"] if arguments.cold else [])
+    command += ["--device", arguments.device, "--window", str(arguments.window)]
+    command += ["--cold"] if arguments.cold else []
     with busy(arguments.busy), ThreadPoolExecutor(arguments.at_once) as pool:
         runs = list(
             pool.map(
@@ -392,6 +390,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     parser.add_argument("--network", default="biased", choices=NETWORKS)
+    parser.add_argument("--window", type=int, default=384, help="pixels, of the engine windows")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--busy", type=int, default=0, help="busy processes beside")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")

@@ -13,7 +13,7 @@ from restormer_cli.network.kernels import PointwiseSum
 from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Attention
 from restormer_cli.network.tf32 import for_products
-from restormer_cli.network.windows import CellMatrices, Grid, sums_of_ranges
+from restormer_cli.network.windows import CellMatrices, Grid
 
 #: Pixels that one product of q and k sums over at least, if units are so large.
 GROUP_PIXELS = 1024
@@ -23,7 +23,7 @@ class AttentionSums:
     """Sums over the units of some images, to which parts add what is theirs.
 
     Units end where those of the image do and where cells of local windows do. Each unit's sum is
-    taken in one order, group of rows by group of rows, and the units of a cell are added in one
+    taken in one order, group of rows by group of rows, and the units of a window are added in one
     order. So the result does not depend on strips or parts.
 
     Parameters
@@ -38,10 +38,7 @@ class AttentionSums:
         self, attention: Attention, count: int, units: Sequence[Sequence[int]], grid: Grid
     ) -> None:
         self.attention, self.grid = attention, grid
-        self.rows, self.columns = (
-            sorted({*edges, *cells})
-            for edges, cells in zip(units, (grid.row_edges, grid.column_edges), strict=True)
-        )
+        self.rows, self.columns = grid.cuts(units)
         heads, per_head = attention.heads, attention.channels // attention.heads
         new = attention.temperature.new_zeros
         shape = (count, len(self.rows) - 1, len(self.columns) - 1)
@@ -122,19 +119,8 @@ class AttentionSums:
 
     def fold(self) -> CellMatrices:
         """The matrices M of all cells."""
-        return self.grid.fold(self.attention, self._by_cell(self.gram), self._by_cell(self.squares))
-
-    def _by_cell(self, values: Tensor) -> Tensor:
-        """Sums of the units ``(N, units, units, …)`` of each cell: ``(N, cells, cells, …)``."""
-        for axis, units, cells in (
-            (1, self.rows, self.grid.row_edges),
-            (2, self.columns, self.grid.column_edges),
-        ):
-            if len(units) > len(cells):
-                at = [bisect_left(units, edge) for edge in cells]
-                ranges = [range(a, b) for a, b in pairwise(at)]
-                values = sums_of_ranges(values.transpose(1, axis), ranges).transpose(1, axis)
-        return values
+        cuts = (self.rows, self.columns)
+        return self.grid.fold(self.attention, self.gram, self.squares, cuts)
 
 
 class CellProducts:

@@ -281,13 +281,14 @@ def _predict(
         resident, elsewhere = 0, int(stored * sum(all_maps))
     workspace = max(_workspace(config, part, plan) for part in parts)
     # Threads keep their buffers from part to part.
-    workspace *= item * max(1, min(plan.threads, len(parts)))
+    threads = max(1, min(plan.threads, len(parts)))
+    workspace *= item * threads
     scales = int(stored * images * height * width * max(item, 4))  # LayerNorm's
     # What libraries take inside a kernel, and what the allocator of each thread keeps.
     slack = 2.0 if device.type == "cpu" else 1.25
     peak = resident + int(slack * workspace) + scales + OVERHEAD_BYTES
-    # As much again for the products that are made of it, and for what they are made of.
-    peak += 2 * images * state_bytes(config, height, width, window)
+    widest = max(part.size(0)[1] for part in parts)
+    peak += images * state_bytes(config, height, width, window, threads, widest)
     image = images * _image_bytes(config, height, width)
     if plan.storage == "scratch":
         plan = replace(plan, scratch_bytes=elsewhere)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from restormer_cli.network.architecture import RestormerConfig
 from restormer_cli.network.packed import Attention
+from restormer_cli.network.partition import unit_edges
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class Axis:
         """Where cells begin, and the end of the last: cell i is ``[edges[i], edges[i + 1])``."""
         return tuple(sorted({*self.starts, *(start + self.window for start in self.starts)}))
 
-    @cached_property
-    def cells(self) -> tuple[range, ...]:
-        """The cells of each window."""
-        at = {edge: cell for cell, edge in enumerate(self.edges)}
+    def parts(self, edges: Sequence[int]) -> tuple[range, ...]:
+        """The parts of each window, where the side is cut at ``edges``, all of cells among them."""
+        at = {edge: part for part, edge in enumerate(edges)}
         return tuple(range(at[start], at[start + self.window]) for start in self.starts)
 
     @cached_property
@@ -106,36 +106,57 @@ class Grid:
         """Number of cells from top to bottom and from left to right."""
         return len(self.row_edges) - 1, len(self.column_edges) - 1
 
-    def fold(self, attention: Attention, gram: Tensor, squares: Tensor) -> CellMatrices:
+    def cuts(self, units: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Rows and columns at which sums are cut: at the edges of units, and at those of cells."""
+        rows, columns = units
+        return sorted({*rows, *self.row_edges}), sorted({*columns, *self.column_edges})
+
+    def fold(
+        self, attention: Attention, gram: Tensor, squares: Tensor, cuts: Sequence[Sequence[int]]
+    ) -> CellMatrices:
         """What each cell's v is multiplied by.
 
         Parameters
         ----------
         gram
-            q·kᵀ, summed over each cell: ``(N, cells, cells, heads, c, c)``.
+            q·kᵀ, summed over each part between ``cuts``: ``(N, parts, parts, heads, c, c)``.
         squares
-            ‖q‖² and ‖k‖², summed likewise: ``(N, cells, cells, 2, heads, c)``.
+            ‖q‖² and ‖k‖², summed likewise: ``(N, parts, parts, 2, heads, c)``.
+        cuts
+            Rows and columns, as of :meth:`cuts`.
         """
         windows = len(self.rows.starts), len(self.columns.starts)
         softmaxed = gram.new_empty((len(gram), *windows, *gram.shape[3:]), dtype=torch.float32)
+        beside = self.columns.parts(cuts[1])
         # A row of windows at a time, since sums are wider than what comes of them.
-        for row, cells in enumerate(self.rows.cells):
+        for row, above in enumerate(self.rows.parts(cuts[0])):
             sums = (
-                sums_of_ranges(values[:, cells.start : cells.stop].sum(1), self.columns.cells)
+                sums_of_ranges(sums_of_ranges(values, [above])[:, 0], beside)
                 for values in (gram, squares)
             )
             softmaxed[:, row] = attention.softmaxed(*sums)
         return CellMatrices(self, attention, softmaxed)
 
-    def state_bytes(self, channels: int, heads: int) -> int:
-        """Memory that one block's attention takes here: sums, what comes of them, and matrices."""
+    def state_bytes(
+        self, channels: int, heads: int, units: Sequence[Sequence[int]], threads: int, share: float
+    ) -> int:
+        """Memory that one block's attention takes here: sums, what comes of them, and products.
+
+        Sums are taken apart in ``units``, whose edges are rows and columns of the map. Each thread
+        makes the products of a row of cells, on a ``share`` of the columns.
+        """
         per_window = channels * channels // heads
-        (above, beside), windows = self.cells, len(self.rows.starts) * len(self.columns.starts)
-        # float64 sums by cell; float32 by window; both at work on one row, folded in float64.
+        above, beside = (len(edges) - 1 for edges in self.cuts(units))
+        windows = len(self.rows.starts) * len(self.columns.starts)
+        # Columns of cells are even, but for the first and the last ones.
+        cells = min(self.cells[1], int(share * self.cells[1]) + 3)
+        # float64 sums by part, and for one row what is made of them; float32 by window; and the
+        # products of two rows, in float64 while they are made.
         return (
             8 * above * beside * per_window
+            + 32 * beside * per_window
             + 4 * windows * per_window
-            + 16 * beside * (channels * channels)
+            + 24 * threads * cells * channels * channels
         )
 
 
@@ -181,17 +202,37 @@ def grids(height: int, width: int, window: int | None) -> tuple[Grid, ...]:
     )
 
 
-def state_bytes(config: RestormerConfig, height: int, width: int, window: int | None) -> int:
+def state_bytes(
+    config: RestormerConfig,
+    height: int,
+    width: int,
+    window: int | None,
+    threads: int = 1,
+    widest: int | None = None,
+) -> int:
     """Memory that windows of an image take at most, beside its feature maps: bytes an image.
 
     Parameters
     ----------
     height, width, window
         As of :func:`grids`.
+    threads, widest
+        How many work on parts of the image, and the columns of a part, by default all.
     """
     widths = (2 * config.dim, *config.widths[1:])  # of level 1, that of the decoder
+    units = unit_edges(height, width)
+    share = (widest or width) / width
     levels = zip(grids(height, width, window), widths, config.heads, strict=True)
-    return max(grid.state_bytes(channels, heads) for grid, channels, heads in levels)
+    return max(
+        grid.state_bytes(
+            channels,
+            heads,
+            [[edge >> level for edge in edges] for edges in units],
+            threads,
+            share,
+        )
+        for level, (grid, channels, heads) in enumerate(levels)
+    )
 
 
 def sums_of_ranges(values: Tensor, ranges: Sequence[range]) -> Tensor:

@@ -2,16 +2,16 @@
 """Which window is best for weights, and what a self-ensemble gains: ``measure_windows.py RECIPE…``.
 
 On a megapixel of each held-out photo, degraded as the recipe is validated, it measures the PSNR in
-dB over whole images, over local windows of several sizes, and, with ``--ensemble``, of means over
-flips and turns. What is measured is kept in ``--log FILE`` and not measured again, so that it can
-be stopped at any time. Prints tables as they stand in the cards.
+dB over whole images, over local windows of several sizes, with ``--tiles`` also in tiles, and, with
+``--ensemble`` instead, of means over flips and turns. What is measured is kept in ``--log FILE``
+and not measured again, so that it can be stopped at any time. Prints tables as they stand in the
+cards.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,9 @@ def variant_of(recipe: str) -> Variant:
 def load(recipe: str, weights: str, precision: str) -> Restorer:
     """What restores over whole images, once."""
     variant = variant_of(recipe)
-    return load_restorer(variant.task, variant.kind, weights=weights, precision=precision)
+    return load_restorer(
+        variant.task, variant.kind, weights=weights, precision=precision, window="none"
+    )
 
 
 def heading(window: int | None) -> str:
@@ -132,7 +134,10 @@ class Log:
             rows[degradation].append(row)
         if most < 2:
             return []
-        columns = list(next(iter(whole.values())))
+        order = ["degraded", *map(heading, WINDOWS)]
+        columns = sorted(
+            next(iter(whole.values())), key=lambda c: order.index(c) if c in order else len(order)
+        )
         heads = [column.removeprefix(f"{kind} ") for column in columns]
         lines = [f"| {recipe} | photos | {' | '.join(heads)} |", f"|---|---|{'---|' * most}"]
         for degradation, photos in rows.items():
@@ -152,6 +157,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these degradations")
     parser.add_argument("--count", type=int, default=12, help="held-out photos at most")
     parser.add_argument("--windows", nargs="+", type=int, help="these instead of all")
+    parser.add_argument("--tiles", nargs="+", type=int, default=[], help="tiles of so many pixels")
     parser.add_argument("--ensemble", action="store_true", help="flips and turns, not windows")
     parser.add_argument("--window", type=int, help="of the ensemble")
     arguments = parser.parse_args()
@@ -159,6 +165,8 @@ def main() -> None:
     _, held_out = split_photos(arguments.photos)
     log = Log(arguments.log)
     windows = [None, *arguments.windows] if arguments.windows else list(WINDOWS)
+    ways = {heading(window): (window, None) for window in windows}
+    ways |= {f"tile {tile}": (None, tile) for tile in arguments.tiles}
     for name in arguments.recipes:
         recipe, restorer = RECIPES[name], load(name, arguments.weights, arguments.precision)
         chosen = arguments.only or list(recipe.validate)
@@ -166,7 +174,7 @@ def main() -> None:
             photo = middle(read_photo(path, 512), recipe.margin)
             for degradation in chosen:
                 sample = log.sample(name, degradation, number)
-                wanted = ["mean all"] if arguments.ensemble else list(map(heading, windows))
+                wanted = ["mean all"] if arguments.ensemble else ways
                 if not any(map(sample.lacks, wanted)):
                     continue
                 degrade = recipe.validate[degradation]
@@ -179,15 +187,14 @@ def main() -> None:
                     for what, figure in over_symmetries(restorer, degraded, clean).items():
                         sample.add(what, figure)
                     continue
-                for window in windows:
-                    if sample.lacks(heading(window)):
-                        restorer.window = window
-                        sample.add(heading(window), psnr(restorer.unrounded(degraded), clean))
+                for what, (restorer.window, restorer.tile) in ways.items():
+                    if sample.lacks(what):
+                        sample.add(what, psnr(restorer.unrounded(degraded), clean))
     for name in dict.fromkeys(key[0] for key in log.figures):
-        for kind in ("window", "turns", "mean"):
+        for kind in ("window", "tile", "turns", "mean"):
             print(*log.table(name, kind), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    sys.exit(main())
+    main()

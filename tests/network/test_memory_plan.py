@@ -108,10 +108,11 @@ def test_max_memory_holds_for_several_threads(threads: int) -> None:
     assert tight["rise"] <= tight["predicted"] <= limit
 
 
-def test_a_plan_knows_what_small_windows_take():
-    """Their matrices are here three times as large as the widest feature map."""
-    result = measure(512, 512, 0, window=16)
-    whole = plan_memory(SHALLOW, 512, 512, CPU).peak_bytes
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_plan_knows_what_small_windows_take(threads: int) -> None:
+    """Sums and matrices are here larger than the widest feature map, and each thread has some."""
+    result = measure(512, 512, 0, window=16, THREADS=str(threads))
+    whole = measure(512, 512, 0, THREADS=str(threads))["rise"]
     assert whole < result["rise"] <= result["predicted"]
 
 

