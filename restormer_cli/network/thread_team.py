@@ -99,6 +99,7 @@ class ThreadTeam(Generic[T]):
                     self._pool.submit(work) for _ in range(min(self._threads, len(left)) - 1)
                 ]
             work()
+            self._look()
             running = set(others)
             while running:
                 _, running = wait(running, INTERVAL)
