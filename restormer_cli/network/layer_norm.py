@@ -119,7 +119,7 @@ def has_layer_norm(device: torch.device, dtype: torch.dtype) -> bool:
                 for a, b in zip(made[::2], _plain_layer_norm(rows, one, zero, 1e-5), strict=True)
             )
             trouble = "" if right else "which gives wrong numbers"
-        except Exception as error:  # as above
+        except Exception as error:  # whatever a changed operator raises
             if device.type != "cpu" and is_device_trouble(error):
                 raise
             trouble = f"which cannot be called ({type(error).__name__})"

@@ -139,13 +139,10 @@ class Kernels:
         """
         self._check(pixels, out)
         self._check_scales(pixels, scales)
-        count, rows, width, channels = pixels.shape
+        self._check_matrix(pixels, matrix, out, halo=0)
         outputs, inputs = matrix.shape
-        if out.shape != (count, rows, width, outputs) or channels != inputs:
-            shapes = f"{tuple(pixels.shape)} and {tuple(out.shape)}"
-            raise ValueError(f"{shapes} are not what a matrix of {matrix.shape} is for")
         self._product(
-            *(count, rows, width, inputs, outputs, add),
+            *(*out.shape[:3], inputs, outputs, add),
             *_address(pixels),
             *((None, 0, 0) if scales is None else _address(scales)),
             *matrix.pointers,
@@ -243,13 +240,10 @@ class Kernels:
             ``(N, R, W, K)``, written.
         """
         self._check(rows, out)
-        count, height, width, channels = out.shape
+        self._check_matrix(rows, matrix, out, halo=2)
         outputs, inputs = matrix.shape
-        if rows.shape != (count, height + 2, width, inputs) or channels != outputs:
-            shapes = f"{tuple(rows.shape)} and {tuple(out.shape)}"
-            raise ValueError(f"{shapes} are not what a matrix of {matrix.shape} is for")
         self._convolution(
-            *(count, height, width, inputs, outputs),
+            *(*out.shape[:3], inputs, outputs),
             *_address(rows),
             *matrix.pointers,
             *_address(out),
@@ -339,6 +333,13 @@ class Kernels:
         if rows.shape != out.shape:
             raise ValueError(f"{tuple(rows.shape)} and {tuple(out.shape)} must be the same")
         self._check_scales(rows, scales)
+
+    def _check_matrix(self, rows: Tensor, matrix: Matrix, out: Tensor, *, halo: int) -> None:
+        count, height, width, channels = out.shape
+        outputs, inputs = matrix.shape
+        if rows.shape != (count, height + halo, width, inputs) or channels != outputs:
+            shapes = f"{tuple(rows.shape)} and {tuple(out.shape)}"
+            raise ValueError(f"{shapes} are not what a matrix of {matrix.shape} is for")
 
     def _check_scales(self, rows: Tensor, scales: Tensor | None) -> None:
         if scales is not None and not (
