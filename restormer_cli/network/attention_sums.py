@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from restormer_cli.network.buffers import Memory
 from restormer_cli.network.kernels import PointwiseSum
-from restormer_cli.network.native import Memory
 from restormer_cli.network.packed import Attention
 from restormer_cli.network.tf32 import for_products
 from restormer_cli.network.windows import CellMatrices, Grid
@@ -78,22 +78,30 @@ class AttentionSums:
             Columns that ``rows`` have before these.
         """
         attention = self.attention
-        left = columns[0] - halo
-        begin, end = (bisect_left(self.columns, column) for column in columns)
-        edges = [column - left for column in self.columns[begin : end + 1]]
-        parts = attention.qk.depth.by_group(
-            rows, list(pairwise(edges)), 2 * attention.heads, memory
-        )
+        begin, edges = self.across(columns, halo)
+        parts = attention.qk.depth.by_group(rows, edges, 2 * attention.heads, memory)
         for column, (qk, squares) in enumerate(parts, begin):
-            last = first + qk.shape[2]
-            row = bisect_right(self.rows, first) - 1
-            while row < len(self.rows) - 1 and self.rows[row] < last:
-                a, b = max(self.rows[row], first), min(self.rows[row + 1], last)
+            for row, a, b in self.down(first, first + qk.shape[2]):
                 place = (slice(*images), row, column)
                 self._add_unit(
                     place, qk[:, :, a - first : b - first], squares[:, a - first : b - first]
                 )
-                row += 1
+
+    def across(self, columns: tuple[int, int], halo: int) -> tuple[int, list[tuple[int, int]]]:
+        """Number of the first unit in these columns; where each begins and ends.
+
+        The latter as a part counts them, which has a ``halo`` before the first.
+        """
+        begin, end = (bisect_left(self.columns, column) for column in columns)
+        left = columns[0] - halo
+        return begin, list(pairwise(column - left for column in self.columns[begin : end + 1]))
+
+    def down(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+        """Cut rows ``[first, last)`` at the units: number of each, first row, and one behind."""
+        row = bisect_right(self.rows, first) - 1
+        while row < len(self.rows) - 1 and self.rows[row] < last:
+            yield row, max(self.rows[row], first), min(self.rows[row + 1], last)
+            row += 1
 
     def _add_unit(self, place: tuple[slice, int, int], qk: Tensor, squares: Tensor) -> None:
         height, group = qk.shape[2], self.group
@@ -123,6 +131,10 @@ class AttentionSums:
         return self.grid.fold(self.attention, self.gram, self.squares, cuts)
 
 
+#: What adds v · M, and the columns that it is for: the first, and the one behind the last.
+CellRow = list[tuple[PointwiseSum, int, int]]
+
+
 class CellProducts:
     """What adds v · M of each cell to the features, prepared where there is one cell."""
 
@@ -138,8 +150,8 @@ class CellProducts:
 
     def from_top(
         self, images: tuple[int, int], top: int, left: int, width: int
-    ) -> Callable[[int, Tensor, Tensor], None]:
-        """A function that adds v · M to some rows of a part; to be called from top to bottom.
+    ) -> Callable[[int, int], Iterator[tuple[int, int, list[CellRow]]]]:
+        """A function that gives the cells of some rows of a part; called from top to bottom.
 
         Parameters
         ----------
@@ -149,28 +161,32 @@ class CellProducts:
         Returns
         -------
         function
-            Of the number of the first row in the part, the rows that are added to, and v.
+            Of rows ``[first, last)`` of the part: cut at the cells, and of each image what adds
+            v · M, and to which columns.
         """
         columns = self.matrices.grid.columns.split(left, left + width)
         cells = slice(columns[0][0], columns[-1][0] + 1)
-        held, held_row = self._whole, 0
+        held: list[CellRow] = []
+        held_row = -1
 
-        def add(first: int, rows: Tensor, v: Tensor) -> None:
+        def of(first: int, last: int) -> Iterator[tuple[int, int, list[CellRow]]]:
             nonlocal held, held_row
-            first += top
-            for row, a, b in self.matrices.grid.rows.split(first, first + rows.shape[1]):
-                if held is None or row != held_row:
-                    held, held_row = self._row(row, cells), row
-                for number, products in enumerate(held[slice(*images)]):
-                    for product, (_, begin, end) in zip(products, columns, strict=True):
-                        here = (
-                            slice(number, number + 1),
-                            slice(a - first, b - first),
-                            slice(begin - left, end - left),
-                        )
-                        product.add_to(rows[here], v[here])
+            for row, a, b in self.matrices.grid.rows.split(first + top, last + top):
+                if row != held_row:
+                    made = self._row(row, cells) if self._whole is None else self._whole
+                    held_row, held = (
+                        row,
+                        [
+                            [
+                                (product, begin - left, end - left)
+                                for product, (_, begin, end) in zip(image, columns, strict=True)
+                            ]
+                            for image in made[slice(*images)]
+                        ],
+                    )
+                yield a - top, b - top, held
 
-        return add
+        return of
 
 
 def _products(qk: Tensor, size: int) -> Tensor:

@@ -22,8 +22,8 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network import native
+from restormer_cli.network.buffers import Memory
 from restormer_cli.network.layer_norm import has_layer_norm
-from restormer_cli.network.native import Memory
 from restormer_cli.network.tf32 import (
     can_forbid_tf32,
     convolve,
@@ -68,7 +68,7 @@ def try_operators(device: torch.device, dtype: torch.dtype) -> None:
 
 def notices() -> list[str]:
     """What this process does without, a sentence each: operators that failed their trial."""
-    return [*distrusted, *native.notices()]
+    return [*distrusted]
 
 
 @functools.cache
@@ -148,7 +148,7 @@ class Pointwise:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
         self._own = _own_products(operators, like)
         if self._own is not None:
-            self._matrix = self._own.matrix(weight, bias)
+            self.matrix = self._own.matrix(weight, bias)
             return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
@@ -159,15 +159,11 @@ class Pointwise:
             pixels = math.prod(TYPICAL_STRIP)
             self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
-    def into(self, out: Tensor, pixels: Tensor, scales: Tensor | None = None) -> None:
-        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows.
-
-        ``scales`` are those of :class:`Scaled`.
-        """
+    def into(self, out: Tensor, pixels: Tensor) -> None:
+        """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
         if self._own is not None:
-            self._own.product(pixels, self._matrix, out, scales)
+            self._own.product(pixels, self.matrix, out)
             return
-        assert scales is None
         pixels = pixels.reshape(-1, pixels.shape[-1])
         if self._onednn is not None:
             product = self._onednn._linear_pointwise(pixels, self.weight, self.bias, "none", [], "")
@@ -196,7 +192,7 @@ class PointwiseSum:
         """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
         self._own = _own_products(operators, like)
         if self._own is not None:
-            self._matrix = self._own.matrix(weight, bias)
+            self.matrix = self._own.matrix(weight, bias)
             return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
@@ -209,7 +205,7 @@ class PointwiseSum:
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
         if self._own is not None:
-            self._own.product(pixels, self._matrix, rows, add=True)
+            self._own.product(pixels, self.matrix, rows, add=True)
             return
         if not rows.is_contiguous():
             # Of some columns the library rounds products before it adds them.

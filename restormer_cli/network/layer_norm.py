@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from restormer_cli.network import native
+from restormer_cli.network.buffers import Memory
 from restormer_cli.network.device_errors import is_device_trouble
-from restormer_cli.network.native import Memory
 from restormer_cli.network.trials import distrust, near, waves
-
-
-class Scaled(NamedTuple):
-    """Pixels ``(N, R, W, C)``, to be multiplied by a number each, ``(N, R, W)``, if there are any.
-
-    Products of our own do so with their results, which takes no pass over the memory.
-    """
-
-    pixels: Tensor
-    scales: Tensor | None = None
-
-    def rows(self, first: int, last: int) -> Scaled:
-        """Rows ``[first, last)``."""
-        scales = None if self.scales is None else self.scales[:, first:last]
-        return Scaled(self.pixels[:, first:last], scales)
 
 
 def layer_norm(
     rows: Tensor, center: bool, epsilon: float, memory: Memory, scales: Tensor | None = None
-) -> Scaled:
+) -> Tensor:
     """LayerNorm over the last axis, without its affine part.
-
-    Where the pixels come back with scales, their mean is not subtracted: the matrix that they are
-    multiplied by does so, see :class:`restormer_cli.network.packed.Projection`.
 
     Parameters
     ----------
@@ -50,15 +31,10 @@ def layer_norm(
         ``(N, R, W, 1)``, of :func:`scales_dtype`: what each pixel is multiplied by, written.
     """
     own = native.kernels_for(rows)
-    if own is not None and own.multiplies:
-        if scales is None:
-            scales = rows.new_empty(*rows.shape[:3], 1, dtype=scales_dtype(rows))
-        own.normalise(rows, None, epsilon, center, scales[..., 0])
-        return Scaled(rows, scales[..., 0])
     if own is not None:
         out = memory(*rows.shape)
         own.normalise(rows, out, epsilon, center, None if scales is None else scales[..., 0])
-        return Scaled(out)
+        return out
     channels = rows.shape[-1:]
     # With an affine part that does nothing, the library's kernel is twice as fast as without.
     # On a CPU the statistics that it returns have the precision of that part.
@@ -69,19 +45,17 @@ def layer_norm(
         normalised, found = _plain_layer_norm(rows, one, zero, epsilon)
     if scales is not None:
         scales.copy_(found)
-    return Scaled(normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised))
+    return normalised if center else torch.mul(rows, found.to(rows.dtype), out=normalised)
 
 
-def scaled(rows: Tensor, scales: Tensor, memory: Memory) -> Scaled:
+def scaled(rows: Tensor, scales: Tensor, memory: Memory) -> Tensor:
     """Pixels times what :func:`layer_norm` found."""
     own = native.kernels_for(rows)
     if own is None:
-        return Scaled(rows * scales.to(rows.dtype))
-    if own.multiplies:
-        return Scaled(rows, scales[..., 0])
+        return rows * scales.to(rows.dtype)
     out = memory(*rows.shape)
     own.scale(rows, scales[..., 0], out)
-    return Scaled(out)
+    return out
 
 
 def scales_dtype(like: Tensor) -> torch.dtype:

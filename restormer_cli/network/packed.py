@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from restormer_cli.network import native
 from restormer_cli.network.architecture import (
     GDFN,
     LAYER_NORM_EPSILON,
@@ -19,6 +20,7 @@ from restormer_cli.network.architecture import (
     Restormer,
     TransformerBlock,
 )
+from restormer_cli.network.buffers import Memory
 from restormer_cli.network.kernels import (
     Conv3x3,
     Depthwise,
@@ -28,8 +30,7 @@ from restormer_cli.network.kernels import (
     round_rows,
     try_operators,
 )
-from restormer_cli.network.layer_norm import Scaled, layer_norm
-from restormer_cli.network.native import Memory
+from restormer_cli.network.layer_norm import layer_norm
 
 #: Vector instructions work on this many numbers at once: depthwise convolutions over other
 #: numbers of channels can take ten times as long.
@@ -85,6 +86,10 @@ class Projection:
     @property
     def channels(self) -> int:
         return self.depth.channels
+
+    def native(self) -> native.Projection:
+        """For kernels in C."""
+        return native.Projection(self.point.matrix, self.depth.filter)
 
 
 class Attention:
@@ -144,8 +149,27 @@ class Block:
         self.attention = Attention(block.norm1, block.attn, like)
         self.feed_forward = FeedForward(block.norm2, block.ffn, like)
         self.center = block.norm1.body.bias is not None
+        self.native = self._native(like)
 
-    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Scaled:
+    def _native(self, like: Tensor) -> native.Block | None:
+        """For kernels in C, where they take all steps of a pass."""
+        own = native.kernels_for(like)
+        if own is None or not own.multiplies:
+            return None
+        attention, feed_forward = self.attention, self.feed_forward
+        return native.Block(
+            own,
+            attention.qk.native(),
+            attention.v.native(),
+            feed_forward.gate.native(),
+            feed_forward.value.native(),
+            feed_forward.project_out.matrix,
+            heads=attention.heads,
+            center=self.center,
+            epsilon=LAYER_NORM_EPSILON,
+        )
+
+    def normalise(self, rows: Tensor, memory: Memory, scales: Tensor | None = None) -> Tensor:
         """LayerNorm without its affine part of ``(N, R, W, C)``.
 
         The rows times what is left in ``scales`` ``(N, R, W, 1)`` serve as well: see

@@ -1,18 +1,16 @@
 """One part of an image, evaluated strip by strip: the steps of the network on its feature maps.
 
-A 3×3 convolution needs one row above and below: the halo of a strip. Rows that it needs again
-slide along in a :class:`Window` instead of being computed twice. Beyond the part's own pixels its
-feature maps hold the halo of the part, see :mod:`restormer_cli.network.partition`. All of a map is
-computed; what comes of the outermost columns is wrong, used by nothing, and overwritten by
+A 3×3 convolution needs one row above and below: the halo of a strip. Beyond the part's own pixels
+its feature maps hold the halo of the part, see :mod:`restormer_cli.network.partition`. All of a map
+is computed; what comes of the outermost columns is wrong, used by nothing, and overwritten by
 :meth:`Strips.pull`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -21,18 +19,25 @@ from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
-from restormer_cli.network.feature_map import FeatureMap, allocate
+from restormer_cli.network.buffers import Buffers
+from restormer_cli.network.feature_map import KEPT_ROWS, FeatureMap, allocate
 from restormer_cli.network.kernels import (
     Conv3x3,
     Pointwise,
     PointwiseSum,
     pixel_unshuffle,
 )
-from restormer_cli.network.layer_norm import Scaled, scaled, scales_dtype
+from restormer_cli.network.layer_norm import scales_dtype
 from restormer_cli.network.memory_plan import Plan
-from restormer_cli.network.native import Memory
-from restormer_cli.network.packed import Block, PackedNetwork, Projection
+from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import HALO, Part
+from restormer_cli.network.passes import (
+    FirstPass,
+    Ground,
+    NativeFirstPass,
+    NativeSecondPass,
+    SecondPass,
+)
 
 #: Rows that are exchanged at once, where maps are in a file.
 PULLED_ROWS = 64
@@ -41,46 +46,6 @@ PULLED_ROWS = 64
 Workspace = dict[str, Tensor]
 #: Rows, the first and the one behind the last.
 Range = tuple[int, int]
-
-
-class Window:
-    """Projected rows sliding under a depthwise convolution.
-
-    Rows are pushed from top to bottom; each push gives those whose neighbours are there, up to the
-    one before the last, and keeps the two rows that the next ones need.
-    """
-
-    def __init__(self, stage: Projection, buffer: Tensor, top: bool) -> None:
-        """``buffer`` is ``(N, capacity, W, K)``: the longer, the rarer rows are moved up.
-
-        At the ``top`` of the image zeros are above the first row; elsewhere it is a halo itself.
-        """
-        self.stage = stage
-        self.buffer = buffer
-        self.start, self.end = 0, int(top)
-        if top:
-            buffer[:, 0].zero_()
-
-    def push(self, normalised: Scaled, last: bool) -> Tensor | None:
-        """Project normalised pixels; the rows that are complete now, if any.
-
-        They come with their halo; zeros are below the ``last`` ones.
-        """
-        rows = normalised.pixels.shape[1]
-        if self.end + rows + last > self.buffer.shape[1]:
-            kept = self.end - self.start
-            self.buffer[:, :kept] = self.buffer[:, self.start : self.end].clone()
-            self.start, self.end = 0, kept
-        self.stage.point.into(self.buffer[:, self.end : self.end + rows], *normalised)
-        self.end += rows
-        if last:
-            self.buffer[:, self.end].zero_()
-            self.end += 1
-        if self.end - self.start < 3:
-            return None
-        complete = self.buffer[:, self.start : self.end]
-        self.start = self.end - 2
-        return complete
 
 
 class Strips:
@@ -162,28 +127,9 @@ class Strips:
         """Ranges that cover the part's own rows."""
         return self._strips(x, self.part.above, x.shape[1] - self.part.below)
 
-    def _buffer(self, workspace: Workspace, name: str, *shape: int) -> Tensor:
-        """Memory that is used again by every block: fresh pages from the system cost time."""
-        size = math.prod(shape)
-        flat = workspace.get(name)
-        if flat is None or flat.numel() < size:
-            flat = torch.empty(size, dtype=self.network.dtype, device=self.network.device)
-            workspace[name] = flat
-        return flat[:size].view(shape)
-
-    def _memory(self, workspace: Workspace, name: str) -> Memory:
-        return functools.partial(self._buffer, workspace, name)
-
-    def _window(self, workspace: Workspace, name: str, stage: Projection, spare: int = 0) -> Window:
-        count, height, width, channels = self.x.shape
-        rows = height + 2
-        if count == 1:
-            rows = self.plan.window_rows(height, width, channels) + spare
-        buffer = self._buffer(workspace, name, count, rows, width, stage.channels)
-        return Window(stage, buffer, top=not self.part.above)
-
-    def _worked(self, rows: Tensor, share: float) -> None:
-        self.work_done += share * rows.numel() * rows.shape[-1]
+    def _worked(self, a: int, b: int, share: float) -> None:
+        count, _, width, channels = self.x.shape
+        self.work_done += share * count * (b - a) * width * channels**2
         self.check()
 
     # Embedding and output
@@ -236,36 +182,37 @@ class Strips:
     # Transformer blocks
 
     def attend(self, workspace: Workspace, block: Block, sums: AttentionSums) -> None:
-        """First pass of a block: add this part's share to the sums over the image.
-
-        What LayerNorm multiplies each pixel by is kept for the second pass.
-        """
+        """First pass of a block: add this part's share to the sums over the image."""
         self.pull(workspace)
-        x, part, attention = self.x, self.part, block.attention
-        count, height, width, _ = x.shape
-        (top, bottom), columns = self._own()
-        # Only own rows are summed; what LayerNorm needs no neighbours for is kept of all.
-        first, last = int(part.above > 0), height - int(part.below > 0)
-        window = self._window(workspace, "qk", attention.qk, spare=sums.group)
-        self.scales = self._scales(count, height, width, 1)
-        normal, by_head = (self._memory(workspace, name) for name in ("normalised", "by head"))
+        kind = FirstPass if block.native is None else NativeFirstPass
+        take = kind(block, self._ground(workspace), sums)
+        top, bottom = (row >> self.level for row in self.part.rows)
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
-            rows = x.read(a, b)
-            normalised = block.normalise(rows, normal, self.scales[:, a:b])
-            normalised = normalised.rows(max(first - a, 0), last - a)
-            complete = window.push(normalised, b == height and not part.below)
-            if complete is not None:
-                sums.add(complete, part.images, top, columns, part.left, by_head)
-                top += complete.shape[1] - 2
-            self._worked(rows, 0.3)
-            x.release(a, b)
+            take(a, b)
+            self._worked(a, b, 0.3)
+            self.x.release(a, b)
 
-    def _own(self) -> tuple[Range, Range]:
-        """The part's own rows and columns at this level."""
-        (top, bottom), (left, right) = (
-            (a >> self.level, b >> self.level) for a, b in (self.part.rows, self.part.columns)
+    def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
+        """Second pass of a block: x += v · M, then GDFN."""
+        kind = SecondPass if block.native is None else NativeSecondPass
+        take = kind(block, self._ground(workspace), products)
+        for a, b in self._strips(self.x):
+            take(a, b)
+            self._worked(a, b, 0.7)
+            self.x.release(max(a - KEPT_ROWS, 0), b)
+        self.x.flush()
+
+    def _ground(self, workspace: Workspace) -> Ground:
+        count, height, width, channels = self.x.shape
+        rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
+        return Ground(
+            self.x,
+            self._scales(count, height, width, 1),
+            self.part,
+            self.level,
+            Buffers(workspace, self.network.like),
+            rows,
         )
-        return (top, bottom), (left, right)
 
     def _scales(self, *shape: int) -> Tensor:
         size = math.prod(shape)
@@ -288,55 +235,6 @@ class Strips:
             ends.append(self.part.above + cuts[begin] - cuts[0] + 1)
         ends = [*(end for end in ends[:-1] if end < height), height]
         return list(pairwise(ends))
-
-    def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
-        """Second pass: x += v · M, then GDFN on the rows whose neighbours are done."""
-        x, part = self.x, self.part
-        height = x.shape[1]
-        feed_forward = block.feed_forward
-        gates = self._window(workspace, "gate", feed_forward.gate)
-        values = self._window(workspace, "value", feed_forward.value)
-        (top, _), (left, _) = self._own()
-        origin = (top - part.above, left - part.left)
-        attend = products.from_top(part.images, *origin, x.shape[2])
-        normal, gated = (self._memory(workspace, name) for name in ("normalised", "gated"))
-        finished = part.above
-        end = height - int(part.below > 0)
-        for a, b, v in self._values(block, workspace):
-            rows = x.read(a, b)
-            attend(a, rows, v)
-            normalised = block.normalise(rows, normal)
-            x.write(a, b, rows)
-            last = b == end and not part.below
-            gate, value = gates.push(normalised, last), values.push(normalised, last)
-            if gate is not None and value is not None:
-                behind = finished + gate.shape[1] - 2
-                done = x.read(finished, behind)
-                feed_forward.project_out.add_to(done, feed_forward.gated(gate, value, gated))
-                x.write(finished, behind, done)
-                finished = behind
-            self._worked(rows, 0.7)
-        x.flush()
-
-    def _values(self, block: Block, workspace: Workspace) -> Iterator[tuple[int, int, Tensor]]:
-        """v from top to bottom: row ranges ``[a, b)`` and ``(N, b - a, W, C)``.
-
-        Computed again rather than kept from the first pass: keeping it would double the memory
-        where that is scarcest, and save some 3 % of the time. A row is read before the range
-        that holds it is given, so that the caller may change the rows that it is given.
-        """
-        assert self.scales is not None
-        window = self._window(workspace, "v", block.attention.v)
-        normal, convolved = (self._memory(workspace, name) for name in ("normalised", "values"))
-        height, complete = self.x.shape[1], int(self.part.above > 0)
-        for a, b in self._strips(self.x):
-            rows = self.x.read(a, b)
-            normalised = scaled(rows, self.scales[:, a:b], normal)
-            pushed = window.push(normalised, b == height and not self.part.below)
-            if pushed is not None:
-                end = complete + pushed.shape[1] - 2
-                yield complete, end, block.attention.v.depth(pushed, convolved)
-                complete = end
 
     # Between levels
 

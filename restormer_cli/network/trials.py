@@ -22,10 +22,17 @@ def near(made: Tensor, expected: Tensor) -> bool:
     return bool(((made - expected).abs() <= tolerance).all())  # not so where one is no number
 
 
+#: What it mostly costs.
+SLOWER = "slower than need be"
 #: What this process does without, a sentence each.
 distrusted: dict[str, None] = {}
 
 
-def distrust(operators: str, reason: str, cost: str = "slower than need be") -> None:
-    without = f"PyTorch {torch.__version__} computes without {operators}, {reason}"
-    distrusted[f"{cost}: {without}"] = None
+def distrust(operators: str, reason: str, cost: str = SLOWER) -> None:
+    """Take note that operators of PyTorch are not used."""
+    doubt(f"PyTorch {torch.__version__} computes without {operators}, {reason}", cost)
+
+
+def doubt(trouble: str, cost: str = SLOWER) -> None:
+    """Take note that something is not used."""
+    distrusted[f"{cost}: {trouble}"] = None

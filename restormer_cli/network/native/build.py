@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / ("kernels.dll" if sys.platform == "win32" else "kernels.so")
 #: Ending of the file beside it that tells what it was made from.
 RECORD = ".sha256"
-SOURCES = ("kernels.c", "lanes.h", "dot_products.h", "products.h", "processor.c")
+SOURCES = ("kernels.c", "lanes.h", "dot_products.h", "products.h", "passes.h", "processor.c")
 OPTIONS = ("-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
 #: For each machine, by the names that ``processor.c`` gives: what is compiled, and how.

@@ -530,3 +530,7 @@ EXPORT void NAME(scale)(ptrdiff_t images, ptrdiff_t rows, ptrdiff_t width, ptrdi
             }
         }
 }
+
+#ifdef STEP
+#include "passes.h"
+#endif

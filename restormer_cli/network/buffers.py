@@ -1,0 +1,43 @@
+"""Memory that is used again by every block: fresh pages from the system cost time."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+#: Gives memory for a shape, with undefined content: that of the call before.
+Memory = Callable[..., Tensor]
+
+
+class Buffers:
+    """Buffers of one thread, by name.
+
+    Parameters
+    ----------
+    held
+        Where they are kept.
+    like
+        Gives the device and the precision.
+    """
+
+    def __init__(self, held: dict[str, Tensor], like: Tensor) -> None:
+        self._held, self._like = held, like
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """Memory for a shape, with undefined content: that of the call before."""
+        size = math.prod(shape)
+        flat = self._held.get(name)
+        if flat is None or flat.numel() < size:
+            self._held[name] = flat = self._like.new_empty(size)
+        return flat[:size].view(shape)
+
+    def named(self, name: str) -> Memory:
+        """What gives the memory of this name."""
+        return functools.partial(self, name)
+
+    def of(self, image: int) -> Callable[..., Tensor]:
+        """Buffers of one image among several, of names that are its own."""
+        return lambda name, *shape: self(f"{name} of {image}", *shape)

@@ -1,0 +1,81 @@
+"""Results of the kernels beside those of PyTorch, to be compared before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restormer_cli.network.native.calls import Filter, Kernels
+from restormer_cli.network.trials import waves
+
+
+def trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
+    """Results beside PyTorch's. Widths and channels take the kernels' every path."""
+    heads = 2
+    for pad, bias, width, channels in (
+        ((True, True), False, 37, 64),
+        ((False, True), True, 2, 58),
+        ((True, False), True, 33, 10),
+    ):
+        rows, columns = 3, width + 2 - sum(pad)
+        gates, values = waves(2, 2, rows + 2, columns, channels).to(found.dtype)
+        plain = [
+            (waves(channels, 1, 3, 3), waves(channels) if bias else None),
+            (waves(channels, 1, 3, 3).flip(0), waves(channels).flip(0) if bias else None),
+        ]
+        gate_filter, value_filter = (Filter(*parameters) for parameters in plain)
+        gate, value = (
+            F.conv2d(
+                F.pad(window.float().permute(0, 3, 1, 2), (int(pad[0]), int(pad[1]))),
+                *parameters,
+                groups=channels,
+            ).permute(0, 2, 3, 1)
+            for window, parameters in zip((gates, values), plain, strict=True)
+        )
+        out = torch.full_like(gate, torch.nan, dtype=found.dtype)
+        found.gate(gates, values, (gate_filter, value_filter), out, pad)
+        yield out, (F.gelu(gate) * value).to(found.dtype)
+
+        split = torch.stack(value.chunk(heads, dim=3))
+        out = torch.full_like(split, torch.nan, dtype=found.dtype)
+        squares = out.new_full((2, rows, channels), torch.nan, dtype=torch.float64)
+        found.depthwise(values, value_filter, out, pad, squares)
+        yield out, split.to(found.dtype)
+        of_result = out.double().square().sum(3).permute(1, 2, 0, 3).flatten(2)
+        yield squares.float(), of_result.float()
+
+        out = torch.full_like(gates, torch.nan)
+        scales = torch.full(gates.shape[:3], torch.nan)
+        variances = gates.float().var(-1, correction=0)
+        for center in (True, False):
+            found.normalise(gates, out, 1e-5, center, scales)
+            factors = torch.rsqrt(variances + 1e-5)
+            mean = gates.float().mean(-1, keepdim=True) if center else 0.0
+            yield out, ((gates.float() - mean) * factors[..., None]).to(found.dtype)
+            yield scales, factors
+        out = torch.full_like(gates, torch.nan)
+        found.scale(gates, scales, out)
+        yield out, (gates.float() * factors[..., None]).to(found.dtype)
+        halves = values[:, :2, : columns // 2 * 2]
+        out = torch.full((2, 1, columns // 2, 4 * channels), torch.nan).to(found.dtype)
+        found.unshuffle(halves, out)
+        yield out, F.pixel_unshuffle(halves.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        if found.multiplies:
+            weight = waves(70, channels).to(found.dtype).float()
+            matrix = found.matrix(weight, waves(70) if bias else None)
+            expected = (gates.float() * factors[..., None]) @ weight.T
+            expected += waves(70) if bias else 0
+            out = torch.full(expected.shape, torch.nan, dtype=found.dtype)
+            found.product(gates, matrix, out, scales)
+            yield out, expected.to(found.dtype)
+            found.product(gates, matrix, out, scales, add=True)
+            yield out, (2 * expected).to(found.dtype)
+            kernel = waves(70, channels, 3, 3).to(found.dtype).float()
+            padded = F.pad(gates.float().permute(0, 3, 1, 2), (1, 1))
+            expected = F.conv2d(padded, kernel, matrix.bias).permute(0, 2, 3, 1)
+            out = torch.full(expected.shape, torch.nan, dtype=found.dtype)
+            found.convolution(gates, found.matrix(kernel, matrix.bias), out)
+            yield out, expected.to(found.dtype)
