@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 #: Gives memory for a shape, with undefined content: that of the call before.
@@ -26,17 +27,20 @@ class Buffers:
     def __init__(self, held: dict[str, Tensor], like: Tensor) -> None:
         self._held, self._like = held, like
 
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """Memory for a shape, with undefined content: that of the call before."""
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Memory for a shape, with undefined content: that of the call before.
+
+        ``dtype`` is the same for all memory of this name.
+        """
         size = math.prod(shape)
         flat = self._held.get(name)
         if flat is None or flat.numel() < size:
-            self._held[name] = flat = self._like.new_empty(size)
+            self._held[name] = flat = self._like.new_empty(size, dtype=dtype)
         return flat[:size].view(shape)
 
-    def named(self, name: str) -> Memory:
+    def named(self, name: str, dtype: torch.dtype | None = None) -> Memory:
         """What gives the memory of this name."""
-        return functools.partial(self, name)
+        return functools.partial(self, name, dtype=dtype)
 
     def of(self, image: int) -> Callable[..., Tensor]:
         """Buffers of one image among several, of names that are its own."""

@@ -121,11 +121,11 @@ def _trials(operators: Any, dtype: torch.dtype) -> Iterator[Tensor]:
                 added.add_to(out[image : image + 1, 2 : rows + 4], pixels[image : image + 1])
             yield out
             conv = Conv3x3(waves(hidden, channels, 3, 3), bias, like, operators=operators)
-            yield conv(pixels)
+            yield conv(pixels, pixels.new_empty)
         for bias, gelu in ((None, True), (waves(channels), False)):
             kernel = waves(channels, 1, 3, 3)
             depth = Conv3x3(kernel, bias, like, depthwise=True, gelu=gelu, operators=operators)
-            yield depth(pixels)
+            yield depth(pixels, pixels.new_empty)
 
 
 def _own_products(operators: Any, like: Tensor) -> native.Kernels | None:
@@ -302,11 +302,11 @@ class Conv3x3:
                 self.kernel, *self._geometry, shape
             )
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """``(N, R + 2, W, C)`` to ``(N, R, W, K)``."""
+    def __call__(self, rows: Tensor, memory: Memory) -> Tensor:
+        """``(N, R + 2, W, C)`` to ``(N, R, W, K)``, for which memory is asked, or not."""
         if self._own is not None:
             count, height, width, _ = rows.shape
-            out = rows.new_empty(count, height - 2, width, self._matrix.shape[0])
+            out = memory(count, height - 2, width, self._matrix.shape[0])
             # An image has its channels apart.
             rows = rows if rows.stride(-1) == 1 else rows.contiguous()
             self._own.convolution(rows, self._matrix, out)
@@ -324,15 +324,21 @@ class Conv3x3:
         return out.permute(0, 2, 3, 1)
 
 
-def pixel_unshuffle(rows: Tensor) -> Tensor:
-    """``(N, 2R, 2W, C)`` to ``(N, R, W, 4C)``."""
+def pixel_unshuffle(rows: Tensor, memory: Memory) -> Tensor:
+    """``(N, 2R, 2W, C)`` to ``(N, R, W, 4C)``, for which memory is asked, or not."""
     own = native.kernels_for(rows)
     if own is None:
         return rearrange(rows, "n (r dy) (w dx) c -> n r w (c dy dx)", dy=2, dx=2)
     count, height, width, channels = rows.shape
-    out = rows.new_empty(count, height // 2, width // 2, 4 * channels)
+    out = memory(count, height // 2, width // 2, 4 * channels)
     own.unshuffle(rows, out)
     return out
+
+
+def pixel_shuffle(rows: Tensor, out: Tensor) -> None:
+    """``(N, R, W, 4C)``, ordered (dy, dx, channel), into ``(N, 2R, 2W, C)``."""
+    pixels = rows.unflatten(3, (2, 2, -1)).permute(0, 1, 3, 2, 4, 5)
+    out.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).copy_(pixels)
 
 
 class Depthwise:
@@ -354,7 +360,7 @@ class Depthwise:
     def __call__(self, rows: Tensor, memory: Memory) -> Tensor:
         """``(N, R + 2, W, K)`` to ``(N, R, W, K)``."""
         if self.own is None:
-            return self.conv(rows)
+            return self.conv(rows, memory)
         out = memory(*rows[:, 2:].shape)
         self.own.depthwise(rows, self.filter, out[None])
         return out
@@ -382,7 +388,7 @@ class Depthwise:
         count, height, width, channels = rows.shape
         height -= 2
         if self.own is None:
-            whole = rearrange(self.conv(rows), "n r w (g c) -> g n r w c", g=groups)
+            whole = rearrange(self.conv(rows, memory), "n r w (g c) -> g n r w c", g=groups)
             for first, last in columns:
                 part = whole[..., first:last, :].contiguous()
                 if part.dtype == torch.float16:  # sums over a row can leave its range
@@ -412,7 +418,7 @@ def gate(
         Asked for memory for ``(N, R, W, K)``, or not.
     """
     if gates.own is None:
-        return gates.conv(rows).mul_(values.conv(others))
+        return gates.conv(rows, memory).mul_(values.conv(others, memory))
     out = memory(*rows[:, 2:].shape)
     gates.own.gate(rows, others, (gates.filter, values.filter), out)
     return out

@@ -15,16 +15,16 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
-from restormer_cli.network.buffers import Buffers
+from restormer_cli.network.buffers import Buffers, Memory
 from restormer_cli.network.feature_map import KEPT_ROWS, FeatureMap, allocate
 from restormer_cli.network.kernels import (
     Conv3x3,
     Pointwise,
     PointwiseSum,
+    pixel_shuffle,
     pixel_unshuffle,
 )
 from restormer_cli.network.layer_norm import scales_dtype
@@ -140,21 +140,22 @@ class Strips:
         self.wide = self._allocate(0, 2 * dim)
         self.x = self.wide.narrowed(dim)
         for a, b in self._strips(self.x):
-            self.x.write(a, b, self._embedded(a, b))
+            self.x.write(a, b, self._embedded(a, b, workspace))
 
-    def _embedded(self, a: int, b: int) -> Tensor:
+    def _embedded(self, a: int, b: int, workspace: Workspace) -> Tensor:
         def read(first: int, last: int) -> Tensor:
             return self.image[:, first:last].to(self.network.device)
 
-        rows = _conv(read, a, b, self.image.shape[1], self.network.embed)
-        return rows.to(self.network.dtype)
+        memory = self._memory(workspace, "embedded", self.network.embed.dtype)
+        return _conv(read, a, b, self.image.shape[1], self.network.embed, memory)
 
     def add_embedding(self, workspace: Workspace) -> None:
         """The dual-pixel head: add the patch embedding, computed anew, behind a 1×1 convolution."""
         assert self.network.skip is not None
         for a, b in self._own_strips(self.x):
             rows = self.x.read(a, b)
-            self.network.skip.add_to(rows, self._embedded(a, b))
+            embedded = self._embedded(a, b, workspace)
+            self.network.skip.add_to(rows, embedded.to(self.network.dtype))
             self.x.write(a, b, rows)
 
     def finish(self, workspace: Workspace, out: Tensor) -> None:
@@ -167,17 +168,21 @@ class Strips:
         columns = slice(part.left, part.left + width)
         target = out[slice(*part.images), slice(*part.rows), slice(*part.columns)]
         for a, b in self._own_strips(self.x):
-            rows = self._conv_rows(a, b, self.network.output).to(out)[:, :, columns]
+            rows = self._conv_rows(a, b, self.network.output, workspace).to(out)[:, :, columns]
             if self.network.skip is None:
                 rows += self.image[:, a:b, columns]
             target[:, a - above : b - above] = rows
             self.check()
 
-    def _conv_rows(self, a: int, b: int, conv: Conv3x3) -> Tensor:
+    def _conv_rows(self, a: int, b: int, conv: Conv3x3, workspace: Workspace) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over the feature map, read for the last time."""
-        out = _conv(self.x.read, a, b, self.x.shape[1], conv)
+        memory = self._memory(workspace, f"convolved {conv.dtype}", conv.dtype)
+        out = _conv(self.x.read, a, b, self.x.shape[1], conv, memory)
         self.x.release(max(a - 1, 0), b)  # with the halo above, which was read again
         return out
+
+    def _memory(self, workspace: Workspace, name: str, dtype: torch.dtype | None = None) -> Memory:
+        return Buffers(workspace, self.network.like).named(name, dtype)
 
     # Transformer blocks
 
@@ -245,20 +250,21 @@ class Strips:
         columns = slice(part.left, part.left + part.own(self.level)[1])
         for a, b in self._own_strips(below):
             first, last = (part.above + 2 * (row - part.above) for row in (a, b))
-            rows = self._conv_rows(first, last, conv)[:, :, columns]
-            below.write(a, b, pixel_unshuffle(rows), part.left)
+            rows = self._conv_rows(first, last, conv, workspace)[:, :, columns]
+            rows = pixel_unshuffle(rows, self._memory(workspace, "unshuffled"))
+            below.write(a, b, rows, part.left)
         self.skips.append(self.x)
         self.x = below
         self.level += 1
 
-    def _upsampled(self, a: int, b: int, conv: Conv3x3) -> Tensor:
+    def _upsampled(self, a: int, b: int, conv: Conv3x3, workspace: Workspace, out: Tensor) -> None:
         """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns.
 
         Two columns of a halo become four, of which the inner two are right.
         """
-        rows = self._conv_rows(a, b, conv)
+        rows = self._conv_rows(a, b, conv, workspace)
         left, right = int(self.part.left > 0), rows.shape[2] - int(self.part.right > 0)
-        return rearrange(rows[:, :, left:right], "n r w (dy dx c) -> n (r dy) (w dx) c", dy=2, dx=2)
+        pixel_shuffle(rows[:, :, left:right], out)
 
     def fuse(
         self, workspace: Workspace, conv: Conv3x3, reduction: tuple[Pointwise, PointwiseSum]
@@ -267,10 +273,12 @@ class Strips:
         from_below, from_skip = reduction
         skip = self.skips.pop()
         for a, b, first, last in self._doubled_strips():
-            below = self._upsampled(a, b, conv)
             beside = skip.read(first, last)
-            rows = torch.empty_like(beside)
-            from_below.into(rows, below)
+            upsampled, rows = (
+                self._memory(workspace, name)(*beside.shape) for name in ("upsampled", "reduced")
+            )
+            self._upsampled(a, b, conv, workspace, upsampled)
+            from_below.into(rows, upsampled)
             from_skip.add_to(rows, beside)
             skip.write(first, last, rows)
         skip.flush()
@@ -289,7 +297,11 @@ class Strips:
         """
         skip = self.skips.pop()
         for a, b, first, last in reversed(self._doubled_strips()):
-            joined = torch.cat([self._upsampled(a, b, conv), skip.read(first, last)], dim=-1)
+            beside = skip.read(first, last)
+            channels = beside.shape[3]
+            joined = self._memory(workspace, "joined")(*beside.shape[:3], 2 * channels)
+            self._upsampled(a, b, conv, workspace, joined[..., :channels])
+            joined[..., channels:] = beside
             skip.release(first, last)
             self.wide.write(first, last, joined)
         self.x = self.wide
@@ -310,13 +322,20 @@ def join(parts: Sequence[Strips]) -> None:
         ]
 
 
-def _conv(read: Callable[[int, int], Tensor], a: int, b: int, height: int, conv: Conv3x3) -> Tensor:
+def _conv(
+    read: Callable[[int, int], Tensor],
+    a: int,
+    b: int,
+    height: int,
+    conv: Conv3x3,
+    memory: Memory,
+) -> Tensor:
     """Rows ``[a, b)`` of a 3×3 convolution over the rows that ``read`` gives."""
     rows = read(max(a - 1, 0), min(b + 1, height))
     above, below = int(a == 0), int(b == height)
     if above or below:
         rows = F.pad(rows, (0, 0, 0, 0, above, below))
-    return conv(rows.to(conv.dtype))
+    return conv(rows.to(conv.dtype), memory)
 
 
 def _seam(side: int, size: int, halo: int, other_halo: int, other_size: int) -> tuple[slice, int]:

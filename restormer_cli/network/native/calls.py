@@ -1,4 +1,4 @@
-"""Calls of the kernels with tensors, which are checked: raw pointers know no bounds and no types."""
+"""Calls of the kernels with tensors, which are checked: addresses know no bounds or types."""
 
 from __future__ import annotations
 
