@@ -337,8 +337,9 @@ def pixel_unshuffle(rows: Tensor, memory: Memory) -> Tensor:
 
 def pixel_shuffle(rows: Tensor, out: Tensor) -> None:
     """``(N, R, W, 4C)``, ordered (dy, dx, channel), into ``(N, 2R, 2W, C)``."""
-    pixels = rows.unflatten(3, (2, 2, -1)).permute(0, 1, 3, 2, 4, 5)
-    out.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).copy_(pixels)
+    for dy, line in enumerate(rows.chunk(2, dim=3)):
+        for dx, pixels in enumerate(line.chunk(2, dim=3)):
+            out[:, dy::2, dx::2] = pixels
 
 
 class Depthwise:

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from restormer_cli.network import native
+import restormer_cli.network.native.library as finding
+from restormer_cli.network import native, trials
 from restormer_cli.network.native import Filter, Kernels, build
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -40,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def library(made: Path) -> ctypes.CDLL:
-    return native._load(made)
+    return finding._load(made)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +49,8 @@ def untried() -> Iterator[None]:
     """As in a process that has just begun, before and after."""
 
     def forget() -> None:
-        native._found.cache_clear()
-        native._distrusted.clear()
+        finding._found.cache_clear()
+        trials.distrusted.clear()
 
     forget()
     yield
@@ -459,7 +460,7 @@ def devices() -> str:
 
 @needs_compiler
 def test_devices_names_the_kernels(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "LIBRARY", made)
+    monkeypatch.setattr(finding, "LIBRARY", made)
     assert "kernels in C for " in devices()
     assert "slower than need be" not in devices()
 
@@ -468,14 +469,14 @@ def test_they_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESTORMER_NATIVE", "0")
     assert native.kernels(torch.float32) is None
     assert "PyTorch's kernels alone, because RESTORMER_NATIVE is 0" in devices()
-    assert native.notices() == []
+    assert not trials.distrusted
 
 
 def test_there_may_be_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "LIBRARY", tmp_path / "kernels.so")
+    monkeypatch.setattr(finding, "LIBRARY", tmp_path / "kernels.so")
     assert native.kernels(torch.float32) is None
     assert "PyTorch's kernels alone, because those in C were not compiled" in devices()
-    assert native.notices() == []
+    assert not trials.distrusted
 
 
 def test_there_are_none_in_half_precision() -> None:
@@ -501,27 +502,27 @@ def test_a_damaged_library_is_left_alone(
         record.write_text("0" * 64 + "\n" + build.record(library).split()[1])
     elif damage != "no record":
         record.write_bytes(made.with_suffix(build.RECORD).read_bytes())
-    monkeypatch.setattr(native, "LIBRARY", library)
+    monkeypatch.setattr(finding, "LIBRARY", library)
     assert native.kernels(torch.float32) is None
     assert devices().count("slower than need be: kernels.") == 1
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["gate", "depthwise", "normalise", "scale"])
+@pytest.mark.parametrize("name", ["_gate", "_depthwise", "_normalise", "_scale", "attend", "apply"])
 def test_wrong_numbers_are_found_out(
     name: str, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a compiler with a fault: the function does nothing, so that no number is written."""
-    monkeypatch.setattr(native, "LIBRARY", made)
+    monkeypatch.setattr(finding, "LIBRARY", made)
     initialise = Kernels.__init__
 
     def without(self: Kernels, *arguments: Any) -> None:
         initialise(self, *arguments)
-        setattr(self, f"_{name}", lambda *_: None)
+        setattr(self, name, lambda *_: None)
 
     monkeypatch.setattr(Kernels, "__init__", without)
     assert native.kernels(torch.bfloat16) is None
-    assert "gives wrong numbers" in native.notices()[0]
+    assert "gives wrong numbers" in next(iter(trials.distrusted))
     assert "gives wrong numbers" in devices()
 
 
@@ -545,7 +546,7 @@ def test_it_is_compiled_without_any_package(tmp_path: Path) -> None:
     into = tmp_path / build.LIBRARY.name
     ran = built_by(into)
     assert ran.returncode == 0, ran.stderr
-    assert native._load(into).restormer_processor()
+    assert finding._load(into).restormer_processor()
     assert {path.name for path in tmp_path.iterdir()} == {into.name, into.stem + build.RECORD}
 
 

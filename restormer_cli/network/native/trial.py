@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restormer_cli.network.native.calls import Filter, Kernels
+from restormer_cli.network.native.passes import Block, FirstPass, Ground, Projection, SecondPass
 from restormer_cli.network.trials import waves
 
 
@@ -79,3 +80,56 @@ def trials(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
             out = torch.full(expected.shape, torch.nan, dtype=found.dtype)
             found.convolution(gates, found.matrix(kernel, matrix.bias), out)
             yield out, expected.to(found.dtype)
+    if found.multiplies:
+        yield from _passes(found)
+
+
+def _passes(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both passes of a block beside the same by one call for each step, over a whole map."""
+    height, width, channels, hidden, heads, epsilon = 7, 9, 12, 20, 2, 1e-5
+    per_head = channels // heads
+    qk, v, gate, value = (
+        Projection(found.matrix(waves(k, channels), None), Filter(waves(k, 1, 3, 3) / 3, waves(k)))
+        for k in (2 * channels, channels, hidden, hidden)
+    )
+    project_out = found.matrix(waves(channels, hidden), waves(channels))
+    block = Block(
+        found, qk, v, gate, value, project_out, heads=heads, center=False, epsilon=epsilon
+    )
+    mixed = found.matrix(waves(channels, channels), None)
+
+    def new(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=found.dtype)
+
+    def projected(x: Tensor, projection: Projection) -> Tensor:
+        scales = torch.empty(x.shape[:3])
+        found.normalise(x, None, epsilon, False, scales)
+        window = new(1, height + 2, width, projection.depth.channels)
+        found.product(x, projection.point, window[:, 1:-1], scales)
+        return window
+
+    x = waves(1, height, width, channels).to(found.dtype)
+    made, sums = x.clone(), [torch.zeros(heads, per_head, per_head).double()]
+    sums.append(torch.zeros(2, heads, per_head).double())
+    ground = Ground(made[0], torch.empty(height, width), True, True)
+
+    def buffers(_: str, size: int) -> Tensor:
+        return new(size)
+
+    FirstPass(block, ground, 2, width, buffers)(0, height, [(0, width, sums[0], sums[1])])
+    split = new(2 * heads, 1, height, width, per_head)
+    squares = torch.empty(1, height, 2 * channels, dtype=torch.float64)
+    found.depthwise(projected(x, qk), qk.depth, split, squares=squares)
+    expected = [torch.zeros_like(total)[None] for total in sums]
+    found.gram(split, squares, 2, expected[0], expected[1])
+    for total, each in zip(sums, expected, strict=True):
+        yield total.float(), each[0].float()
+
+    SecondPass(block, ground, buffers)(0, height, [(0, width, mixed)])
+    convolved, gated = new(1, 1, height, width, channels), new(1, height, width, hidden)
+    found.depthwise(projected(x, v), v.depth, convolved)
+    found.product(convolved[0], mixed, x, add=True)
+    gates, values = (projected(x, each) for each in (gate, value))
+    found.gate(gates, values, (gate.depth, value.depth), gated)
+    found.product(gated, project_out, x, add=True)
+    yield made, x
