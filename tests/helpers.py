@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from restormer_cli.cli.main import main
+from restormer_cli.network import kernels, native
 from restormer_cli.network.architecture import Restormer, RestormerConfig
 
 #: For properties whose examples take long: looking for the smallest that fails would take minutes.
@@ -54,6 +57,33 @@ def zero_network(kind: str = "with_bias", **values: Any) -> Restormer:
     for parameter in network.parameters():
         parameter.zero_()
     return network
+
+
+#: Ways to the same numbers: which of them a processor takes depends on its instructions.
+PATHS = ("all in C", "in C beside PyTorch", "oneDNN", "plain PyTorch")
+
+
+@contextlib.contextmanager
+def along(path: str, strip_bytes: int = native.passes.STRIP_BYTES) -> Iterator[None]:
+    """Compute so, in an engine that is made and called within; in strips of so many bytes in C."""
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(native.passes, "STRIP_BYTES", strip_bytes))
+        if path == "in C beside PyTorch":
+            patches.enter_context(mock.patch.object(native, "kernels_for", _without_products))
+        elif path != "all in C":
+            patches.enter_context(mock.patch.object(native, "kernels_for", return_value=None))
+        if path == "plain PyTorch":
+            patches.enter_context(mock.patch.object(kernels, "_onednn", return_value=None))
+        yield
+
+
+def _without_products(like: torch.Tensor) -> native.Kernels | None:
+    """Kernels as on processors for which PyTorch's libraries multiply faster."""
+    found = native.kernels(like.dtype) if like.device.type == "cpu" else None
+    found = copy.copy(found)
+    if found is not None:
+        found.multiplies = False
+    return found
 
 
 def save(network: nn.Module, path: Path) -> Path:

@@ -52,10 +52,14 @@ class Ground:
         part = self.part
         return part.images, self.top - part.above, self.columns[0] - part.left, self.x.shape[2]
 
-    def complete(self, last: int, halo: int) -> int:
-        """Rows whose neighbours are there when those up to ``last`` are, but for a halo below."""
+    def complete(self, first: int, last: int, halo: int) -> int:
+        """How far rows from ``first`` on have their neighbours when those up to ``last`` are there.
+
+        Of those below the part's own, ``halo`` rows do not count.
+        """
         height = self.x.shape[1]
-        return min(last if last == height else last - 1, height - min(halo, self.part.below))
+        end = min(last if last == height else last - 1, height - min(halo, self.part.below))
+        return max(first, end)
 
     def images(self) -> Iterator[tuple[native.Ground, native.Buffers]]:
         """The part in each image, and buffers, for kernels in C."""
@@ -205,7 +209,8 @@ class NativeFirstPass:
 
     def __call__(self, a: int, b: int) -> None:
         part, sums = self._ground.part, self._sums
-        first, self._done = self._done, self._ground.complete(b, HALO)
+        first = self._done
+        self._done = self._ground.complete(first, b, HALO)
         above = self._ground.top - part.above
         for row, top, bottom in sums.down(first + above, self._done + above):
             for number, image in enumerate(self._images, part.images[0]):
@@ -229,7 +234,8 @@ class NativeSecondPass:
         self._done = int(ground.part.above > 0)
 
     def __call__(self, a: int, b: int) -> None:
-        first, self._done = self._done, self._ground.complete(b, 1)
+        first = self._done
+        self._done = self._ground.complete(first, b, 1)
         for top, bottom, cells in self._cells(first, self._done):
             for image, row in zip(self._images, cells, strict=True):
                 image(top, bottom, [(left, right, made.matrix) for made, left, right in row])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tlc
 import torch
-from helpers import NO_SHRINKING
+from helpers import NO_SHRINKING, PATHS, along
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from skimage import data
@@ -57,6 +59,12 @@ NETWORKS = {name: network(**values) for name, values in VARIANTS.items()}
 ENGINES = {name: StreamingRestormer(made) for name, made in NETWORKS.items()}
 
 
+@functools.cache
+def engine(name: str, path: str) -> StreamingRestormer:
+    with along(path):
+        return StreamingRestormer(NETWORKS[name])
+
+
 @settings(max_examples=60, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(VARIANTS)),
@@ -65,16 +73,21 @@ ENGINES = {name: StreamingRestormer(made) for name, made in NETWORKS.items()}
     count=st.integers(1, 3),
     strip_values=st.sampled_from([1, 300, 1000, 2000, 4000, 12_000, 80_000, 1 << 24]),
     storage=st.sampled_from(["device", "scratch"]),
+    path=st.sampled_from(("all in C", *PATHS)),
+    strip_bytes=st.sampled_from([1, 1 << 18]),
     seed=st.integers(0, 1 << 20),
 )
-def test_equals_the_plain_forward(name, height, width, count, strip_values, storage, seed):
+def test_equals_the_plain_forward(
+    name, height, width, count, strip_values, storage, path, strip_bytes, seed
+):
     generator = torch.Generator().manual_seed(seed)
     channels = NETWORKS[name].config.inp_channels
     image = torch.rand(count, channels, height, width, generator=generator)
     with torch.no_grad():
         expected = NETWORKS[name](image)
     plan = Plan(strip_values, storage, 0)
-    result = ENGINES[name](image, plan)
+    with along(path, strip_bytes):
+        result = engine(name, path)(image, plan)
     assert result.shape == expected.shape
     # Relative to the size of the values, which for photos is 1.
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
@@ -89,21 +102,18 @@ def test_equals_the_plain_forward(name, height, width, count, strip_values, stor
     window=st.integers(1, 14).map(lambda n: 8 * n),
     count=st.integers(1, 2),
     strip_values=st.sampled_from([1, 1000, 4000, 1 << 24]),
-    onednn=st.booleans(),
+    path=st.sampled_from(PATHS),
     seed=st.integers(0, 1 << 20),
 )
-def test_windows_equal_those_of_tlc(name, height, width, window, count, strip_values, onednn, seed):
+def test_windows_equal_those_of_tlc(name, height, width, window, count, strip_values, path, seed):
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(
         count, NETWORKS[name].config.inp_channels, height, width, generator=generator
     )
     expected = tlc.forward(NETWORKS[name], image, window)
     plan = Plan(strip_values, "device", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        if not onednn:
-            patch.setattr(kernels, "_onednn", lambda device, dtype: None)
-        engine = ENGINES[name] if onednn else StreamingRestormer(NETWORKS[name])
-        result = engine(image, plan, window=window)
+    with along(path):
+        result = engine(name, path)(image, plan, window=window)
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
     assert (result - expected).abs().max().item() <= tolerance
 
@@ -112,10 +122,10 @@ def test_windows_equal_those_of_tlc(name, height, width, window, count, strip_va
 @pytest.mark.parametrize("window", [48, 56, 4096])
 def test_windows_as_large_as_the_image_change_no_bit(window, dtype):
     image = seeded_rand(1, 3, 48, 40)
-    engine = StreamingRestormer(NETWORKS["WithBias"], dtype=dtype)
-    whole = engine(image, Plan(4096, "device", 0))
-    assert torch.equal(engine(image, Plan(4096, "device", 0), window=window), whole)
-    assert not torch.equal(engine(image, Plan(4096, "device", 0), window=40), whole)
+    restore = StreamingRestormer(NETWORKS["WithBias"], dtype=dtype)
+    whole = restore(image, Plan(4096, "device", 0))
+    assert torch.equal(restore(image, Plan(4096, "device", 0), window=window), whole)
+    assert not torch.equal(restore(image, Plan(4096, "device", 0), window=40), whole)
 
 
 def test_bits_of_windows_do_not_depend_on_the_strips():
@@ -142,15 +152,15 @@ def test_is_no_less_exact_than_the_plain_forward(name):
     assert streamed_error <= 1.5 * plain_error
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_equals_the_plain_forward_without_onednn(name, count, monkeypatch):
-    monkeypatch.setattr(kernels, "_onednn", lambda device, dtype: None)
+def test_equals_the_plain_forward_along_every_path(name, path):
     made = NETWORKS[name]
-    image = seeded_rand(count, made.config.inp_channels, 24, 40)
+    image = seeded_rand(2, made.config.inp_channels, 24, 40)
     with torch.no_grad():
         expected = made(image)
-    result = StreamingRestormer(made)(image, Plan(2000, "device", 0))
+    with along(path):
+        result = engine(name, path)(image, Plan(2000, "device", 0))
     tolerance = TOLERANCE * max(1.0, expected.abs().max().item())
     assert (result - expected).abs().max().item() <= tolerance
 
@@ -160,8 +170,11 @@ def test_equals_the_plain_forward_without_onednn(name, count, monkeypatch):
 def test_bits_do_not_depend_on_the_strips(name, dtype):
     """So a retry with less memory, or a machine with less, gives the same picture."""
     image = seeded_rand(1, NETWORKS[name].config.inp_channels, 72, 96)
-    engine = StreamingRestormer(NETWORKS[name], dtype=dtype)
-    results = [engine(image, Plan(values, "device", 0)) for values in (1 << 19, 8000, 1)]
+    restore = StreamingRestormer(NETWORKS[name], dtype=dtype)
+    results = []
+    for values, strip_bytes in ((1 << 19, 1 << 19), (8000, 20_000), (1, 1)):
+        with along("all in C", strip_bytes):
+            results.append(restore(image, Plan(values, "device", 0)))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
