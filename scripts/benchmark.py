@@ -197,11 +197,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+_BUSY = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+while True:
+    pass
+"""
+
+
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
     """Keep so many processes busy meanwhile, with one thread each."""
-    command = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(command) for _ in range(count)]
+    # They end with this process, however it ends: that closes what they read.
+    command = [sys.executable, "-c", _BUSY]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from restormer_cli.network.partition import HALO, Part
 
 
 @dataclass(frozen=True)
-class Ground:
+class PartMap:
     """What a pass goes over: one part of a feature map."""
 
     x: FeatureMap
@@ -61,12 +61,12 @@ class Ground:
         end = min(last if last == height else last - 1, height - min(halo, self.part.below))
         return max(first, end)
 
-    def images(self) -> Iterator[tuple[native.Ground, native.Buffers]]:
+    def images(self) -> Iterator[tuple[native.ImagePart, native.Buffers]]:
         """The part in each image, and buffers, for kernels in C."""
         ends = not self.part.above, not self.part.below
         features = zip(self.x.tensor, self.scales[..., 0], strict=True)
         for number, (x, scales) in enumerate(features):
-            yield native.Ground(x, scales, *ends), self.buffers.of(number)
+            yield native.ImagePart(x, scales, *ends), self.buffers.of(number)
 
 
 class Window:
@@ -76,13 +76,15 @@ class Window:
     one before the last, and keeps the two rows that the next ones need.
     """
 
-    def __init__(self, stage: Projection, name: str, ground: Ground, spare: int = 0) -> None:
+    def __init__(self, stage: Projection, name: str, part_map: PartMap, spare: int = 0) -> None:
         """It has ``spare`` rows more: the more, the rarer rows are moved up."""
-        count, _, width, _ = ground.x.shape
+        count, _, width, _ = part_map.x.shape
         self.stage = stage
-        self.buffer = ground.buffers(name, count, ground.window_rows + spare, width, stage.channels)
+        self.buffer = part_map.buffers(
+            name, count, part_map.window_rows + spare, width, stage.channels
+        )
         # At the top of the image zeros are above the first row; elsewhere it is a halo itself.
-        top = not ground.part.above
+        top = not part_map.part.above
         self.start, self.end = 0, int(top)
         if top:
             self.buffer[:, 0].zero_()
@@ -115,17 +117,17 @@ class FirstPass:
     What LayerNorm multiplies each pixel by is kept for the second pass.
     """
 
-    def __init__(self, block: Block, ground: Ground, sums: AttentionSums) -> None:
-        self.block, self.ground, self.sums = block, ground, sums
-        self._window = Window(block.attention.qk, "qk", ground, spare=sums.group)
-        self._top = ground.top
+    def __init__(self, block: Block, part_map: PartMap, sums: AttentionSums) -> None:
+        self.block, self.map, self.sums = block, part_map, sums
+        self._window = Window(block.attention.qk, "qk", part_map, spare=sums.group)
+        self._top = part_map.top
 
     def __call__(self, a: int, b: int) -> None:
         """Take rows ``[a, b)``, which follow those of the call before."""
-        ground, buffers = self.ground, self.ground.buffers
-        part, height = ground.part, ground.x.shape[1]
+        part_map, buffers = self.map, self.map.buffers
+        part, height = part_map.part, part_map.x.shape[1]
         normalised = self.block.normalise(
-            ground.x.read(a, b), buffers.named("normalised"), ground.scales[:, a:b]
+            part_map.x.read(a, b), buffers.named("normalised"), part_map.scales[:, a:b]
         )
         # Only own rows are summed; what LayerNorm needs no neighbours for is kept of all.
         first, last = int(part.above > 0), height - int(part.below > 0)
@@ -136,7 +138,7 @@ class FirstPass:
                 complete,
                 part.images,
                 self._top,
-                ground.columns,
+                part_map.columns,
                 part.left,
                 buffers.named("by head"),
             )
@@ -146,14 +148,14 @@ class FirstPass:
 class SecondPass:
     """x += v · M, then GDFN on the rows whose neighbours are done."""
 
-    def __init__(self, block: Block, ground: Ground, products: CellProducts) -> None:
-        self.block, self.ground = block, ground
+    def __init__(self, block: Block, part_map: PartMap, products: CellProducts) -> None:
+        self.block, self.map = block, part_map
         feed_forward = block.feed_forward
-        self._v = Window(block.attention.v, "v", ground)
-        self._gate = Window(feed_forward.gate, "gate", ground)
-        self._value = Window(feed_forward.value, "value", ground)
-        self._cells = products.from_top(*ground.place)
-        self._attended, self._done = int(ground.part.above > 0), ground.part.above
+        self._v = Window(block.attention.v, "v", part_map)
+        self._gate = Window(feed_forward.gate, "gate", part_map)
+        self._value = Window(feed_forward.value, "value", part_map)
+        self._cells = products.from_top(*part_map.place)
+        self._attended, self._done = int(part_map.part.above > 0), part_map.part.above
 
     def __call__(self, a: int, b: int) -> None:
         """Take rows ``[a, b)``, which follow those of the call before.
@@ -161,10 +163,10 @@ class SecondPass:
         v is computed again rather than kept from the first pass: keeping it would double the
         memory where that is scarcest, and save some 3 % of the time.
         """
-        ground, block, buffers = self.ground, self.block, self.ground.buffers
-        x, normal = ground.x, ground.buffers.named("normalised")
-        bottom = b == x.shape[1] and not ground.part.below
-        normalised = scaled(x.read(a, b), ground.scales[:, a:b], normal)
+        part_map, block, buffers = self.map, self.block, self.map.buffers
+        x, normal = part_map.x, part_map.buffers.named("normalised")
+        bottom = b == x.shape[1] and not part_map.part.below
+        normalised = scaled(x.read(a, b), part_map.scales[:, a:b], normal)
         pushed = self._v.push(normalised, bottom)
         if pushed is None:
             return
@@ -196,46 +198,44 @@ class SecondPass:
 class NativeFirstPass:
     """The same as :class:`FirstPass`, by kernels in C."""
 
-    def __init__(self, block: Block, ground: Ground, sums: AttentionSums) -> None:
+    def __init__(self, block: Block, part_map: PartMap, sums: AttentionSums) -> None:
         assert block.native is not None
-        self._ground, self._sums = ground, sums
-        self._begin, self._columns = sums.across(ground.columns, ground.part.left)
+        self._map, self._sums = part_map, sums
+        self._begin, self._columns = sums.across(part_map.columns, part_map.part.left)
         widest = max(right - left for left, right in self._columns)
         self._images = [
             native.FirstPass(block.native, image, sums.group, widest, buffers)
-            for image, buffers in ground.images()
+            for image, buffers in part_map.images()
         ]
-        self._done = ground.part.above
+        self._done = part_map.part.above
 
     def __call__(self, a: int, b: int) -> None:
-        part, sums = self._ground.part, self._sums
+        part, sums = self._map.part, self._sums
         first = self._done
-        self._done = self._ground.complete(first, b, HALO)
-        above = self._ground.top - part.above
+        self._done = self._map.complete(first, b, HALO)
+        above = self._map.top - part.above
         for row, top, bottom in sums.down(first + above, self._done + above):
             for number, image in enumerate(self._images, part.images[0]):
-                units = [
-                    (*edges, sums.gram[number, row, column], sums.squares[number, row, column])
-                    for column, edges in enumerate(self._columns, self._begin)
-                ]
-                image(top - above, bottom - above, units)
+                units = (number, row, slice(self._begin, self._begin + len(self._columns)))
+                totals = sums.gram[units], sums.squares[units]
+                image(top - above, bottom - above, self._columns, *totals)
 
 
 class NativeSecondPass:
     """The same as :class:`SecondPass`, by kernels in C."""
 
-    def __init__(self, block: Block, ground: Ground, products: CellProducts) -> None:
+    def __init__(self, block: Block, part_map: PartMap, products: CellProducts) -> None:
         assert block.native is not None
-        self._ground = ground
-        self._cells = products.from_top(*ground.place)
+        self._map = part_map
+        self._cells = products.from_top(*part_map.place)
         self._images = [
-            native.SecondPass(block.native, image, buffers) for image, buffers in ground.images()
+            native.SecondPass(block.native, image, buffers) for image, buffers in part_map.images()
         ]
-        self._done = int(ground.part.above > 0)
+        self._done = int(part_map.part.above > 0)
 
     def __call__(self, a: int, b: int) -> None:
         first = self._done
-        self._done = self._ground.complete(first, b, 1)
+        self._done = self._map.complete(first, b, 1)
         for top, bottom, cells in self._cells(first, self._done):
             for image, row in zip(self._images, cells, strict=True):
                 image(top, bottom, [(left, right, made.matrix) for made, left, right in row])

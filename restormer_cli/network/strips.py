@@ -33,9 +33,9 @@ from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import HALO, Part
 from restormer_cli.network.passes import (
     FirstPass,
-    Ground,
     NativeFirstPass,
     NativeSecondPass,
+    PartMap,
     SecondPass,
 )
 
@@ -190,7 +190,7 @@ class Strips:
         """First pass of a block: add this part's share to the sums over the image."""
         self.pull(workspace)
         kind = FirstPass if block.native is None else NativeFirstPass
-        take = kind(block, self._ground(workspace), sums)
+        take = kind(block, self._part_map(workspace), sums)
         top, bottom = (row >> self.level for row in self.part.rows)
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
             take(a, b)
@@ -200,17 +200,17 @@ class Strips:
     def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
         """Second pass of a block: x += v · M, then GDFN."""
         kind = SecondPass if block.native is None else NativeSecondPass
-        take = kind(block, self._ground(workspace), products)
+        take = kind(block, self._part_map(workspace), products)
         for a, b in self._strips(self.x):
             take(a, b)
             self._worked(a, b, 0.7)
             self.x.release(max(a - KEPT_ROWS, 0), b)
         self.x.flush()
 
-    def _ground(self, workspace: Workspace) -> Ground:
+    def _part_map(self, workspace: Workspace) -> PartMap:
         count, height, width, channels = self.x.shape
         rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
-        return Ground(
+        return PartMap(
             self.x,
             self._scales(count, height, width, 1),
             self.part,

@@ -10,7 +10,7 @@ from restormer_cli.network.native.passes import (
     Block,
     Buffers,
     FirstPass,
-    Ground,
+    ImagePart,
     Projection,
     SecondPass,
 )
@@ -20,7 +20,7 @@ __all__ = [
     "Buffers",
     "Filter",
     "FirstPass",
-    "Ground",
+    "ImagePart",
     "Kernels",
     "Matrix",
     "Projection",

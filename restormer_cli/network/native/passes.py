@@ -23,43 +23,68 @@ STRIP_BYTES = 1 << 18
 _SIZE, _POINTER = ctypes.c_ssize_t, ctypes.c_void_p
 
 
-def _structure(name: str, **fields: Any) -> Any:
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+class _Matrix(ctypes.Structure):
+    _fields_ = (("outputs", _SIZE), ("panels", _POINTER), ("bias", _POINTER))
 
 
-_Matrix = _structure("_Matrix", outputs=_SIZE, panels=_POINTER, bias=_POINTER)
-_Filter = _structure("_Filter", taps=_POINTER, bias=_POINTER)
-_Projection = _structure("_Projection", point=_Matrix, depth=_Filter)
-_Block = _structure(
-    "_Block",
-    **dict.fromkeys(("qk", "v", "gate", "value"), _Projection),
-    **{"project_out": _Matrix, "heads": _SIZE, "center": _SIZE, "epsilon": ctypes.c_double},
-)
-_Part = _structure(
-    "_Part",
-    **dict.fromkeys(("x", "scales"), _POINTER),
-    **dict.fromkeys(("height", "width", "channels", "is_top", "is_bottom"), _SIZE),
-)
-_Sliding = _structure(
-    "_Sliding", data=_POINTER, **dict.fromkeys(("capacity", "start", "end", "next"), _SIZE)
-)
-_FirstPass = _structure(
-    "_FirstPass",
-    qk=_Sliding,
-    **dict.fromkeys(("step", "group", "scaled"), _SIZE),
-    **dict.fromkeys(("by_head", "row_squares", "sums", "pairs"), _POINTER),
-)
-_SecondPass = _structure(
-    "_SecondPass",
-    **dict.fromkeys(("v", "gate", "value"), _Sliding),
-    **dict.fromkeys(("step", "done"), _SIZE),
-    **dict.fromkeys(("convolved", "gated", "scales"), _POINTER),
-)
-_Cell = _structure(
-    "_Cell",
-    **dict.fromkeys(("left", "right"), _SIZE),
-    **{"matrix": _Matrix, "gram": _POINTER, "squares": _POINTER},
-)
+class _Filter(ctypes.Structure):
+    _fields_ = (("taps", _POINTER), ("bias", _POINTER))
+
+
+class _Projection(ctypes.Structure):
+    _fields_ = (("point", _Matrix), ("depth", _Filter))
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        *((name, _Projection) for name in ("qk", "v", "gate", "value")),
+        ("project_out", _Matrix),
+        ("heads", _SIZE),
+        ("center", _SIZE),
+        ("epsilon", ctypes.c_double),
+    )
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (
+        ("x", _POINTER),
+        ("scales", _POINTER),
+        *((name, _SIZE) for name in ("height", "width", "channels", "is_top", "is_bottom")),
+    )
+
+
+class _Sliding(ctypes.Structure):
+    _fields_ = (
+        ("data", _POINTER),
+        *((name, _SIZE) for name in ("capacity", "start", "end", "next")),
+    )
+
+
+class _FirstPass(ctypes.Structure):
+    _fields_ = (
+        ("qk", _Sliding),
+        *((name, _SIZE) for name in ("step", "group", "scaled")),
+        *((name, _POINTER) for name in ("by_head", "row_squares", "sums", "pairs")),
+    )
+
+
+class _SecondPass(ctypes.Structure):
+    _fields_ = (
+        *((name, _Sliding) for name in ("v", "gate", "value")),
+        ("step", _SIZE),
+        ("done", _SIZE),
+        *((name, _POINTER) for name in ("convolved", "gated", "scales")),
+    )
+
+
+class _Cell(ctypes.Structure):
+    _fields_ = (
+        ("left", _SIZE),
+        ("right", _SIZE),
+        ("matrix", _Matrix),
+        ("gram", _POINTER),
+        ("squares", _POINTER),
+    )
 
 
 class Projection(NamedTuple):
@@ -95,7 +120,7 @@ class Block:
         self.structure = _Block(*projections, _matrix(project_out), heads, center, epsilon)
 
 
-class Ground(NamedTuple):
+class ImagePart(NamedTuple):
     """One image's part: its features and what LayerNorm multiplies each pixel by."""
 
     x: Tensor
@@ -121,75 +146,84 @@ class FirstPass:
     """
 
     def __init__(
-        self, block: Block, ground: Ground, group: int, widest: int, buffers: Buffers
+        self, block: Block, image: ImagePart, group: int, widest: int, buffers: Buffers
     ) -> None:
-        part = _part(block.kernels, ground)
-        width, channels = ground.x.shape[1:]
-        step = max(group, _rows(2 * width * channels, ground.x) // group * group)
+        part = _part(block.kernels, image)
+        width, channels = image.x.shape[1:]
+        step = max(group, _rows(2 * width * channels, image.x) // group * group)
         per_head = channels // block.heads
         kept = (
             buffers("by head", 2 * step * widest * channels),
             torch.empty(step, 2 * channels, dtype=torch.float64),
             torch.empty(per_head, per_head),
-            ground.x.new_empty(2 * SOME_PIXELS * per_head),
+            image.x.new_empty(2 * SOME_PIXELS * per_head),
         )
-        data, rows = _window(buffers, "qk", block.qk, step, ground)
-        sliding = _Sliding(data.data_ptr(), rows, next=int(not ground.is_top))
+        data, rows = _window(buffers, "qk", block.qk, step, image)
+        sliding = _Sliding(data.data_ptr(), rows, next=int(not image.is_top))
         self._pass = _FirstPass(sliding, step, group, 0, *(t.data_ptr() for t in kept))
-        self._kept = (*kept, data, ground)
+        self._kept = (*kept, data, image)
         self._call = block.kernels.attend
         self._arguments = tuple(map(ctypes.byref, (block.structure, part, self._pass)))
         self._shapes = ((block.heads, per_head, per_head), (2, block.heads, per_head))
 
     def __call__(
-        self, first: int, last: int, units: Sequence[tuple[int, int, Tensor, Tensor]]
+        self,
+        first: int,
+        last: int,
+        columns: Sequence[tuple[int, int]],
+        gram: Tensor,
+        squares: Tensor,
     ) -> None:
         """Add the sums of rows ``[first, last)``, which follow those of the call before.
 
         Parameters
         ----------
-        units
-            First column of each unit, the one behind its last, and what is added to, float64
-            and contiguous: q·kᵀ ``(heads, c, c)`` and squares ``(2, heads, c)``.
+        columns
+            The first column of each unit, and the one behind its last.
+        gram, squares
+            What is added to, for each unit: q·kᵀ ``(units, heads, c, c)`` and squares
+            ``(units, 2, heads, c)``, float64, contiguous.
         """
-        for _, _, *sums in units:
-            if any(
-                total.shape != shape or total.dtype != torch.float64 or not total.is_contiguous()
-                for total, shape in zip(sums, self._shapes, strict=True)
+        addresses = []
+        for sums, shape in zip((gram, squares), self._shapes, strict=True):
+            if not (
+                sums.shape == (len(columns), *shape)
+                and sums.dtype == torch.float64
+                and sums.is_contiguous()
             ):
-                raise ValueError(f"sums must be of shapes {self._shapes} in float64, contiguous")
-        cells = (_Cell * len(units))(
-            *(
-                (left, right, _Matrix(), gram.data_ptr(), squares.data_ptr())
-                for left, right, gram, squares in units
-            )
+                raise ValueError(f"sums must be {shape} for each unit, in float64, contiguous")
+            begin, distance = sums.data_ptr(), sums.stride(0) * sums.element_size()
+            addresses.append(range(begin, begin + len(columns) * distance, distance))
+        units = (
+            _Cell(*edges, _Matrix(), *each)
+            for edges, *each in zip(columns, *addresses, strict=True)
         )
-        self._call(*self._arguments, first, last, cells, len(units))
+        self._call(*self._arguments, first, last, (_Cell * len(columns))(*units), len(columns))
 
 
 class SecondPass:
     """x += v · M, and GDFN, from the first row to the last; parameters as above."""
 
-    def __init__(self, block: Block, ground: Ground, buffers: Buffers) -> None:
-        part = _part(block.kernels, ground)
-        width, channels = ground.x.shape[1:]
+    def __init__(self, block: Block, image: ImagePart, buffers: Buffers) -> None:
+        part = _part(block.kernels, image)
+        width, channels = image.x.shape[1:]
         hidden = block.gate.point.shape[0]
-        step = _rows(width * (channels + 2 * hidden), ground.x)
+        step = _rows(width * (channels + 2 * hidden), image.x)
         kept = (
             buffers("convolved", step * width * channels),
             buffers("gated", (step + 1) * width * hidden),
             torch.empty(step * width),
         )
         projections = {"v": block.v, "gate": block.gate, "value": block.value}
-        windows = [_window(buffers, *named, step, ground) for named in projections.items()]
+        windows = [_window(buffers, *named, step, image) for named in projections.items()]
         # GDFN begins where attention does, two rows into a halo.
-        begin = int(not ground.is_top)
+        begin = int(not image.is_top)
         sliding = (
             _Sliding(data.data_ptr(), rows, next=first)
             for (data, rows), first in zip(windows, (0, begin, begin), strict=True)
         )
         self._pass = _SecondPass(*sliding, step, 2 * begin, *(t.data_ptr() for t in kept))
-        self._kept = (*kept, windows, ground)
+        self._kept = (*kept, windows, image)
         self._call = block.kernels.apply
         self._arguments = tuple(map(ctypes.byref, (block.structure, part, self._pass)))
 
@@ -201,10 +235,8 @@ class SecondPass:
         cells
             First column of each cell, the one behind its last, and its M.
         """
-        made = (_Cell * len(cells))(
-            *((left, right, _matrix(matrix), None, None) for left, right, matrix in cells)
-        )
-        self._call(*self._arguments, first, last, made, len(cells))
+        made = (_Cell(left, right, _matrix(matrix)) for left, right, matrix in cells)
+        self._call(*self._arguments, first, last, (_Cell * len(cells))(*made), len(cells))
 
 
 def _matrix(matrix: Matrix) -> Any:
@@ -220,8 +252,8 @@ def _rows(values: int, like: Tensor) -> int:
     return max(2, STRIP_BYTES // (values * like.element_size()) // 2 * 2)
 
 
-def _part(kernels: Kernels, ground: Ground) -> Any:
-    x, scales = ground.x, ground.scales
+def _part(kernels: Kernels, image: ImagePart) -> Any:
+    x, scales = image.x, image.scales
     if not (
         x.dtype == kernels.dtype
         and x.is_cpu
@@ -231,13 +263,13 @@ def _part(kernels: Kernels, ground: Ground) -> Any:
         and scales.is_contiguous()
     ):
         raise ValueError(f"a part must be contiguous {kernels.dtype} on the CPU, scales float32")
-    return _Part(x.data_ptr(), scales.data_ptr(), *x.shape, ground.is_top, ground.is_bottom)
+    return _Part(x.data_ptr(), scales.data_ptr(), *x.shape, image.is_top, image.is_bottom)
 
 
 def _window(
-    buffers: Buffers, name: str, projection: Projection, step: int, ground: Ground
+    buffers: Buffers, name: str, projection: Projection, step: int, image: ImagePart
 ) -> tuple[Tensor, int]:
     """Memory for projected rows, and how many they are."""
     # Two rows stay, and there may be zeros on both sides; spare ones make moving up rarer.
     rows = 2 * step + 4
-    return buffers(name, rows * ground.x.shape[1] * projection.point.shape[0]), rows
+    return buffers(name, rows * image.x.shape[1] * projection.point.shape[0]), rows

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restormer_cli.network.native.calls import Filter, Kernels
-from restormer_cli.network.native.passes import Block, FirstPass, Ground, Projection, SecondPass
+from restormer_cli.network.native.passes import Block, FirstPass, ImagePart, Projection, SecondPass
 from restormer_cli.network.trials import waves
 
 
@@ -109,23 +109,23 @@ def _passes(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
         return window
 
     x = waves(1, height, width, channels).to(found.dtype)
-    made, sums = x.clone(), [torch.zeros(heads, per_head, per_head).double()]
-    sums.append(torch.zeros(2, heads, per_head).double())
-    ground = Ground(made[0], torch.empty(height, width), True, True)
+    made = x.clone()
+    shapes = ((1, heads, per_head, per_head), (1, 2, heads, per_head))
+    sums, expected = ([torch.zeros(shape).double() for shape in shapes] for _ in range(2))
+    image = ImagePart(made[0], torch.empty(height, width), True, True)
 
     def buffers(_: str, size: int) -> Tensor:
         return new(size)
 
-    FirstPass(block, ground, 2, width, buffers)(0, height, [(0, width, sums[0], sums[1])])
+    FirstPass(block, image, 2, width, buffers)(0, height, [(0, width)], *sums)
     split = new(2 * heads, 1, height, width, per_head)
     squares = torch.empty(1, height, 2 * channels, dtype=torch.float64)
     found.depthwise(projected(x, qk), qk.depth, split, squares=squares)
-    expected = [torch.zeros_like(total)[None] for total in sums]
-    found.gram(split, squares, 2, expected[0], expected[1])
+    found.gram(split, squares, 2, *expected)
     for total, each in zip(sums, expected, strict=True):
-        yield total.float(), each[0].float()
+        yield total.float(), each.float()
 
-    SecondPass(block, ground, buffers)(0, height, [(0, width, mixed)])
+    SecondPass(block, image, buffers)(0, height, [(0, width, mixed)])
     convolved, gated = new(1, 1, height, width, channels), new(1, height, width, hidden)
     found.depthwise(projected(x, v), v.depth, convolved)
     found.product(convolved[0], mixed, x, add=True)
