@@ -134,7 +134,7 @@ def _own_products(operators: Any, like: Tensor) -> native.Kernels | None:
     return own if own is not None and own.multiplies else None
 
 
-class Pointwise:
+class _Product:
     """A 1×1 convolution: one matrix product over rows of pixels."""
 
     def __init__(
@@ -152,12 +152,25 @@ class Pointwise:
             return
         self.weight = weight.to(like).contiguous()
         self.bias = None if bias is None else bias.to(like)
-        # In bfloat16, PyTorch's own product is oneDNN's, and needs no copy of the result.
-        precise = like.dtype != torch.bfloat16
-        self._onednn = _chosen(operators, like) if precise else None
+        self._onednn = _chosen(operators, like)
         if self._onednn is not None:
-            pixels = math.prod(TYPICAL_STRIP)
-            self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Have oneDNN lay out the weights as it reads them fastest."""
+        raise NotImplementedError
+
+
+class Pointwise(_Product):
+    """A 1×1 convolution whose result is written."""
+
+    def _lay_out(self) -> None:
+        if self.weight.dtype == torch.bfloat16:
+            # PyTorch's own product is oneDNN's, and needs no copy of the result.
+            self._onednn = None
+            return
+        pixels = math.prod(TYPICAL_STRIP)
+        self.weight = self._onednn._reorder_linear_weight(self.weight, pixels)
 
     def into(self, out: Tensor, pixels: Tensor) -> None:
         """Compute ``(N, R, W, C)`` pixels into ``out`` ``(N, R, W, K)``, a part of more rows."""
@@ -178,29 +191,13 @@ class Pointwise:
             torch.addmm(self.bias, pixels, self.weight.T, out=out[0].flatten(0, 1))
 
 
-class PointwiseSum:
+class PointwiseSum(_Product):
     """A 1×1 convolution whose result is added to what is there."""
 
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        like: Tensor,
-        *,
-        operators: Any = _BY_TRIAL,
-    ) -> None:
-        """``weight`` is ``(K, C)``; ``like`` gives the device and the precision."""
-        self._own = _own_products(operators, like)
-        if self._own is not None:
-            self.matrix = self._own.matrix(weight, bias)
-            return
-        self.weight = weight.to(like).contiguous()
-        self.bias = None if bias is None else bias.to(like)
-        self._onednn = _chosen(operators, like)
-        if self._onednn is not None:
-            kernel = self.weight[:, :, None, None]
-            shape = [1, kernel.shape[1], *TYPICAL_STRIP]
-            self.weight = self._onednn._reorder_convolution_weight(kernel, *_POINTWISE, shape)
+    def _lay_out(self) -> None:
+        kernel = self.weight[:, :, None, None]
+        shape = [1, kernel.shape[1], *TYPICAL_STRIP]
+        self.weight = self._onednn._reorder_convolution_weight(kernel, *_POINTWISE, shape)
 
     def add_to(self, rows: Tensor, pixels: Tensor) -> None:
         """Add what comes of ``(N, R, W, C)`` pixels to ``rows`` ``(N, R, W, K)``, in place."""
