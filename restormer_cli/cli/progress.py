@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines without a terminal.
 LINE_EVERY = 60.0
+
+
+def _width() -> dict[str, Any]:
+    """Options for the bar's width: that of the terminal, as it is now, if it has any.
+
+    Some were never told how wide they are (``docker exec``, serial lines): no bar would fit there.
+    """
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # something that takes the place of a terminal
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 class Progress:
@@ -45,7 +58,7 @@ class Progress:
         if not self._quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            options = {"leave": False, "file": sys.stderr, "dynamic_ncols": True, **self._options}
+            options = {"leave": False, "file": sys.stderr, **_width(), **self._options}
             self._bar = tqdm(total=total, initial=done, desc=description or None, **options)
 
     def show(self, done: float, total: float | None, description: str = "") -> None:

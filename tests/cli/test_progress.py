@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from restormer_cli.cli import progress
@@ -18,3 +21,28 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(
         clock[0] = float(second)
         shown.show(done=second, total=200)
     assert capsys.readouterr().err.split("\n") == ["at 60 s", "at 120 s", ""]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize("columns", [0, 60])
+def test_a_terminal_that_does_not_know_its_size_shows_a_bar(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", columns, columns, 0, 0))
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        shown = Progress(mininterval=0)
+        shown.show(1, 4, "photo.png")
+        shown.show(2, 4, "photo.png")
+        terminal.flush()
+        os.set_blocking(ours, False)
+        text = (screen.read(65536) or b"").decode()
+        shown.close()
+    assert "photo.png:  50%" in text
+    assert max(map(len, text.split("\r"))) <= (columns or 80)
