@@ -40,7 +40,7 @@ from restormer_cli.network.attention_sums import AttentionSums, CellProducts
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import unit_edges
-from restormer_cli.network.strips import Strips, join
+from restormer_cli.network.strips import COSTS, Strips, join
 from restormer_cli.network.thread_team import ThreadTeam
 from restormer_cli.network.windows import CellMatrices, Grid, grids
 
@@ -162,9 +162,14 @@ class _Evaluation:
         self.units = unit_edges(height, width) if on_cpu and count == 1 else whole
         self.parts = [Strips(network, plan, part, image, self.team.check) for part in parts]
         join(self.parts)
-        stages = [*enumerate(network.encoders), *enumerate(network.decoders)]
+        widths, first = network.config.widths, network.config.dim
+        blocks = [*enumerate(network.encoders), *enumerate(network.decoders)]
+        work = [(i, b.attention.channels, 1.0) for i, bs in blocks for b in bs]
+        work += [(0, first, COSTS["embed"]), (0, 2 * first, COSTS["finish"])]
+        work += [(i, widths[i], COSTS["down"]) for i in range(3)]
+        work += [(i, widths[i], COSTS["up"]) for i in range(1, 4)]
         pixels = count * height * width
-        self.work = sum(pixels / 4**i * b.attention.channels**2 for i, bs in stages for b in bs)
+        self.work = sum(cost * pixels / 4**i * channels**2 for i, channels, cost in work)
 
     def _look(self) -> None:
         done = sum(part.work_done for part in self.parts)

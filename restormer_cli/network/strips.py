@@ -42,6 +42,9 @@ from restormer_cli.network.passes import (
 #: Rows that are exchanged at once, where maps are in a file.
 PULLED_ROWS = 64
 
+#: What steps take for each pixel and squared channel of the map that they read: two passes of a
+#: block, and the convolutions around blocks (that of the image: of the map that it makes).
+COSTS = {"attend": 0.3, "apply": 0.7, "embed": 0.05, "down": 0.4, "up": 1.5, "finish": 0.1}
 #: Buffers of one thread, by name.
 Workspace = dict[str, Tensor]
 #: Rows, the first and the one behind the last.
@@ -127,9 +130,9 @@ class Strips:
         """Ranges that cover the part's own rows."""
         return self._strips(x, self.part.above, x.shape[1] - self.part.below)
 
-    def _worked(self, a: int, b: int, share: float) -> None:
+    def _worked(self, a: int, b: int, step: str) -> None:
         count, _, width, channels = self.x.shape
-        self.work_done += share * count * (b - a) * width * channels**2
+        self.work_done += COSTS[step] * count * (b - a) * width * channels**2
         self.check()
 
     # Embedding and output
@@ -141,6 +144,7 @@ class Strips:
         self.x = self.wide.narrowed(dim)
         for a, b in self._strips(self.x):
             self.x.write(a, b, self._embedded(a, b, workspace))
+            self._worked(a, b, "embed")
 
     def _embedded(self, a: int, b: int, workspace: Workspace) -> Tensor:
         def read(first: int, last: int) -> Tensor:
@@ -172,7 +176,7 @@ class Strips:
             if self.network.skip is None:
                 rows += self.image[:, a:b, columns]
             target[:, a - above : b - above] = rows
-            self.check()
+            self._worked(a, b, "finish")
 
     def _conv_rows(self, a: int, b: int, conv: Conv3x3, workspace: Workspace) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over the feature map, read for the last time."""
@@ -194,7 +198,7 @@ class Strips:
         top, bottom = (row >> self.level for row in self.part.rows)
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
             take(a, b)
-            self._worked(a, b, 0.3)
+            self._worked(a, b, "attend")
             self.x.release(a, b)
 
     def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
@@ -203,7 +207,7 @@ class Strips:
         take = kind(block, self._part_map(workspace), products)
         for a, b in self._strips(self.x):
             take(a, b)
-            self._worked(a, b, 0.7)
+            self._worked(a, b, "apply")
             self.x.release(max(a - KEPT_ROWS, 0), b)
         self.x.flush()
 
@@ -253,6 +257,7 @@ class Strips:
             rows = self._conv_rows(first, last, conv, workspace)[:, :, columns]
             rows = pixel_unshuffle(rows, self._memory(workspace, "unshuffled"))
             below.write(a, b, rows, part.left)
+            self._worked(first, last, "down")
         self.skips.append(self.x)
         self.x = below
         self.level += 1
@@ -281,6 +286,7 @@ class Strips:
             from_below.into(rows, upsampled)
             from_skip.add_to(rows, beside)
             skip.write(first, last, rows)
+            self._worked(a, b, "up")
         skip.flush()
         self.x = skip
         self.level -= 1
@@ -304,6 +310,7 @@ class Strips:
             joined[..., channels:] = beside
             skip.release(first, last)
             self.wide.write(first, last, joined)
+            self._worked(a, b, "up")
         self.x = self.wide
         self.level -= 1
 
