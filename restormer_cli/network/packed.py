@@ -87,7 +87,7 @@ class Projection:
     def channels(self) -> int:
         return self.depth.channels
 
-    def native(self) -> native.Projection:
+    def in_c(self) -> native.Projection:
         """For kernels in C."""
         return native.Projection(self.point.matrix, self.depth.filter)
 
@@ -159,10 +159,10 @@ class Block:
         attention, feed_forward = self.attention, self.feed_forward
         return native.Block(
             own,
-            attention.qk.native(),
-            attention.v.native(),
-            feed_forward.gate.native(),
-            feed_forward.value.native(),
+            attention.qk.in_c(),
+            attention.v.in_c(),
+            feed_forward.gate.in_c(),
+            feed_forward.value.in_c(),
             feed_forward.project_out.matrix,
             heads=attention.heads,
             center=self.center,

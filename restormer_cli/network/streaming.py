@@ -16,9 +16,9 @@ into the product behind it; residuals are added by the product itself (``addmm_`
 a 3×3 convolution needs again slide along in a window instead of being computed twice.
 
 On a CPU the image is parted among threads (:mod:`restormer_cli.network.partition`), and each goes
-through its part strip by strip (:mod:`restormer_cli.network.strips`), block by block in the two
-passes of :mod:`restormer_cli.network.passes`. They wait for each other at
-the end of each pass only. On a GPU there is one part.
+through its part strip by strip (:mod:`restormer_cli.network.strips`), block by block in two passes
+(:mod:`restormer_cli.network.passes`). They wait for each other at the end of each pass only. On a
+GPU there is one part.
 
 Feature maps here are ``(N, H, W, C)``. A strip is a run of rows of a part, or, where images are
 small, several whole images.
