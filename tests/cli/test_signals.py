@@ -16,6 +16,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 #: The command, which tells when it is on its way through the large image.
 COMMAND = """
+import signal
+if hasattr(signal, "SIGHUP"):  # ignored where these tests run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from restormer_cli.batch.progress import ProgressTracker
 from restormer_cli.cli.__main__ import main
 advance = ProgressTracker.advance
