@@ -166,6 +166,7 @@ class CellProducts:
         """
         columns = self.matrices.grid.columns.split(left, left + width)
         cells = slice(columns[0][0], columns[-1][0] + 1)
+        edges = [(begin - left, end - left) for _, begin, end in columns]
         held: list[CellRow] = []
         held_row = -1
 
@@ -174,16 +175,11 @@ class CellProducts:
             for row, a, b in self.matrices.grid.rows.split(first + top, last + top):
                 if row != held_row:
                     made = self._row(row, cells) if self._whole is None else self._whole
-                    held_row, held = (
-                        row,
-                        [
-                            [
-                                (product, begin - left, end - left)
-                                for product, (_, begin, end) in zip(image, columns, strict=True)
-                            ]
-                            for image in made[slice(*images)]
-                        ],
-                    )
+                    held = [
+                        [(product, *ends) for product, ends in zip(image, edges, strict=True)]
+                        for image in made[slice(*images)]
+                    ]
+                    held_row = row
                 yield a - top, b - top, held
 
         return of

@@ -22,17 +22,19 @@ class Buffers:
         Where they are kept.
     like
         Gives the device and the precision.
+    owner
+        Whose they are: each owner's names are its own.
     """
 
-    def __init__(self, held: dict[str, Tensor], like: Tensor) -> None:
-        self._held, self._like = held, like
+    def __init__(self, held: dict[str, Tensor], like: Tensor, owner: str = "") -> None:
+        self._held, self._like, self._owner = held, like, owner
 
     def __call__(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for a shape, with undefined content: that of the call before.
 
         ``dtype`` is the same for all memory of this name.
         """
-        size = math.prod(shape)
+        size, name = math.prod(shape), name + self._owner
         flat = self._held.get(name)
         if flat is None or flat.numel() < size:
             self._held[name] = flat = self._like.new_empty(size, dtype=dtype)
@@ -42,6 +44,6 @@ class Buffers:
         """What gives the memory of this name."""
         return functools.partial(self, name, dtype=dtype)
 
-    def of(self, image: int) -> Callable[..., Tensor]:
-        """Buffers of one image among several, of names that are its own."""
-        return lambda name, *shape: self(f"{name} of {image}", *shape)
+    def of(self, image: int) -> Buffers:
+        """Those of one image among several."""
+        return Buffers(self._held, self._like, f" of {image}")

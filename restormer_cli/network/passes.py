@@ -61,7 +61,7 @@ class PartMap:
         end = min(last if last == height else last - 1, height - min(halo, self.part.below))
         return max(first, end)
 
-    def images(self) -> Iterator[tuple[native.ImagePart, native.Buffers]]:
+    def images(self) -> Iterator[tuple[native.ImagePart, Buffers]]:
         """The part in each image, and buffers, for kernels in C."""
         ends = not self.part.above, not self.part.below
         features = zip(self.x.tensor, self.scales[..., 0], strict=True)

@@ -37,6 +37,7 @@ from torch import Tensor
 from restormer_cli.network import kernels
 from restormer_cli.network.architecture import Restormer
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
+from restormer_cli.network.buffers import Buffers
 from restormer_cli.network.memory_plan import Plan, plan_memory
 from restormer_cli.network.packed import Block, PackedNetwork
 from restormer_cli.network.partition import unit_edges
@@ -164,7 +165,8 @@ class _Evaluation:
         join(self.parts)
         widths, first = network.config.widths, network.config.dim
         blocks = [*enumerate(network.encoders), *enumerate(network.decoders)]
-        work = [(i, b.attention.channels, 1.0) for i, bs in blocks for b in bs]
+        block = COSTS["attend"] + COSTS["apply"]
+        work = [(i, b.attention.channels, block) for i, bs in blocks for b in bs]
         work += [(0, first, COSTS["embed"]), (0, 2 * first, COSTS["finish"])]
         work += [(i, widths[i], COSTS["down"]) for i in range(3)]
         work += [(i, widths[i], COSTS["up"]) for i in range(1, 4)]
@@ -207,7 +209,12 @@ class _Evaluation:
         self._each(Strips.finish, out)
 
     def _each(self, step: Callable[..., None], *arguments: object) -> None:
-        self.team.each(lambda part, workspace: step(part, workspace, *arguments), self.parts)
+        like = self.network.like
+
+        def work(part: Strips, workspace: dict[str, Tensor]) -> None:
+            step(part, Buffers(workspace, like), *arguments)
+
+        self.team.each(work, self.parts)
 
     def _blocks(self, level: int, blocks: list[Block]) -> None:
         for block in blocks:

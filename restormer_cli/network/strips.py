@@ -45,8 +45,6 @@ PULLED_ROWS = 64
 #: What steps take for each pixel and squared channel of the map that they read: two passes of a
 #: block, and the convolutions around blocks (that of the image: of the map that it makes).
 COSTS = {"attend": 0.3, "apply": 0.7, "embed": 0.05, "down": 0.4, "up": 1.5, "finish": 0.1}
-#: Buffers of one thread, by name.
-Workspace = dict[str, Tensor]
 #: Rows, the first and the one behind the last.
 Range = tuple[int, int]
 
@@ -93,7 +91,7 @@ class Strips:
 
     # The halo of the part
 
-    def pull(self, workspace: Workspace) -> None:
+    def pull(self, buffers: Buffers) -> None:
         """Fill the halo with what the neighbours hold, whose own pixels must not change now."""
         part = self.part
         height, width = part.own(self.level)
@@ -137,32 +135,32 @@ class Strips:
 
     # Embedding and output
 
-    def embed(self, workspace: Workspace) -> None:
+    def embed(self, buffers: Buffers) -> None:
         """Make the first feature map: the patch embedding of the image."""
         dim = self.network.config.dim
         self.wide = self._allocate(0, 2 * dim)
         self.x = self.wide.narrowed(dim)
         for a, b in self._strips(self.x):
-            self.x.write(a, b, self._embedded(a, b, workspace))
+            self.x.write(a, b, self._embedded(a, b, buffers))
             self._worked(a, b, "embed")
 
-    def _embedded(self, a: int, b: int, workspace: Workspace) -> Tensor:
+    def _embedded(self, a: int, b: int, buffers: Buffers) -> Tensor:
         def read(first: int, last: int) -> Tensor:
             return self.image[:, first:last].to(self.network.device)
 
-        memory = self._memory(workspace, "embedded", self.network.embed.dtype)
+        memory = buffers.named("embedded", self.network.embed.dtype)
         return _conv(read, a, b, self.image.shape[1], self.network.embed, memory)
 
-    def add_embedding(self, workspace: Workspace) -> None:
+    def add_embedding(self, buffers: Buffers) -> None:
         """The dual-pixel head: add the patch embedding, computed anew, behind a 1×1 convolution."""
         assert self.network.skip is not None
         for a, b in self._own_strips(self.x):
             rows = self.x.read(a, b)
-            embedded = self._embedded(a, b, workspace)
+            embedded = self._embedded(a, b, buffers)
             self.network.skip.add_to(rows, embedded.to(self.network.dtype))
             self.x.write(a, b, rows)
 
-    def finish(self, workspace: Workspace, out: Tensor) -> None:
+    def finish(self, buffers: Buffers, out: Tensor) -> None:
         """Output convolution into ``out`` ``(N, H, W, C)`` and, but for dual pixels, the residual.
 
         The residual is added in float32.
@@ -172,46 +170,43 @@ class Strips:
         columns = slice(part.left, part.left + width)
         target = out[slice(*part.images), slice(*part.rows), slice(*part.columns)]
         for a, b in self._own_strips(self.x):
-            rows = self._conv_rows(a, b, self.network.output, workspace).to(out)[:, :, columns]
+            rows = self._conv_rows(a, b, self.network.output, buffers).to(out)[:, :, columns]
             if self.network.skip is None:
                 rows += self.image[:, a:b, columns]
             target[:, a - above : b - above] = rows
             self._worked(a, b, "finish")
 
-    def _conv_rows(self, a: int, b: int, conv: Conv3x3, workspace: Workspace) -> Tensor:
+    def _conv_rows(self, a: int, b: int, conv: Conv3x3, buffers: Buffers) -> Tensor:
         """Rows ``[a, b)`` of a 3×3 convolution over the feature map, read for the last time."""
-        memory = self._memory(workspace, f"convolved {conv.dtype}", conv.dtype)
+        memory = buffers.named(f"convolved {conv.dtype}", conv.dtype)
         out = _conv(self.x.read, a, b, self.x.shape[1], conv, memory)
         self.x.release(max(a - 1, 0), b)  # with the halo above, which was read again
         return out
 
-    def _memory(self, workspace: Workspace, name: str, dtype: torch.dtype | None = None) -> Memory:
-        return Buffers(workspace, self.network.like).named(name, dtype)
-
     # Transformer blocks
 
-    def attend(self, workspace: Workspace, block: Block, sums: AttentionSums) -> None:
+    def attend(self, buffers: Buffers, block: Block, sums: AttentionSums) -> None:
         """First pass of a block: add this part's share to the sums over the image."""
-        self.pull(workspace)
+        self.pull(buffers)
         kind = FirstPass if block.native is None else NativeFirstPass
-        take = kind(block, self._part_map(workspace), sums)
+        take = kind(block, self._part_map(buffers), sums)
         top, bottom = (row >> self.level for row in self.part.rows)
         for a, b in self._sum_strips(sums.cuts(top, bottom)):
             take(a, b)
             self._worked(a, b, "attend")
             self.x.release(a, b)
 
-    def apply(self, workspace: Workspace, block: Block, products: CellProducts) -> None:
+    def apply(self, buffers: Buffers, block: Block, products: CellProducts) -> None:
         """Second pass of a block: x += v · M, then GDFN."""
         kind = SecondPass if block.native is None else NativeSecondPass
-        take = kind(block, self._part_map(workspace), products)
+        take = kind(block, self._part_map(buffers), products)
         for a, b in self._strips(self.x):
             take(a, b)
             self._worked(a, b, "apply")
             self.x.release(max(a - KEPT_ROWS, 0), b)
         self.x.flush()
 
-    def _part_map(self, workspace: Workspace) -> PartMap:
+    def _part_map(self, buffers: Buffers) -> PartMap:
         count, height, width, channels = self.x.shape
         rows = height + 2 if count > 1 else self.plan.window_rows(height, width, channels)
         return PartMap(
@@ -219,7 +214,7 @@ class Strips:
             self._scales(count, height, width, 1),
             self.part,
             self.level,
-            Buffers(workspace, self.network.like),
+            buffers,
             rows,
         )
 
@@ -247,42 +242,40 @@ class Strips:
 
     # Between levels
 
-    def downsample(self, workspace: Workspace, conv: Conv3x3) -> None:
+    def downsample(self, buffers: Buffers, conv: Conv3x3) -> None:
         """3×3 convolution and pixel-unshuffle into a new map of half the size; keep the skip."""
         part, channels = self.part, self.x.shape[3]
         below = self._allocate(self.level + 1, 2 * channels)
         columns = slice(part.left, part.left + part.own(self.level)[1])
         for a, b in self._own_strips(below):
             first, last = (part.above + 2 * (row - part.above) for row in (a, b))
-            rows = self._conv_rows(first, last, conv, workspace)[:, :, columns]
-            rows = pixel_unshuffle(rows, self._memory(workspace, "unshuffled"))
+            rows = self._conv_rows(first, last, conv, buffers)[:, :, columns]
+            rows = pixel_unshuffle(rows, buffers.named("unshuffled"))
             below.write(a, b, rows, part.left)
             self._worked(first, last, "down")
         self.skips.append(self.x)
         self.x = below
         self.level += 1
 
-    def _upsampled(self, a: int, b: int, conv: Conv3x3, workspace: Workspace, out: Tensor) -> None:
+    def _upsampled(self, a: int, b: int, conv: Conv3x3, buffers: Buffers, out: Tensor) -> None:
         """3×3 convolution and pixel-shuffle of rows ``[a, b)``: twice as many rows and columns.
 
         Two columns of a halo become four, of which the inner two are right.
         """
-        rows = self._conv_rows(a, b, conv, workspace)
+        rows = self._conv_rows(a, b, conv, buffers)
         left, right = int(self.part.left > 0), rows.shape[2] - int(self.part.right > 0)
         pixel_shuffle(rows[:, :, left:right], out)
 
     def fuse(
-        self, workspace: Workspace, conv: Conv3x3, reduction: tuple[Pointwise, PointwiseSum]
+        self, buffers: Buffers, conv: Conv3x3, reduction: tuple[Pointwise, PointwiseSum]
     ) -> None:
         """Upsample, concatenate the skip, reduce the channels: into the skip's own memory."""
         from_below, from_skip = reduction
         skip = self.skips.pop()
         for a, b, first, last in self._doubled_strips():
             beside = skip.read(first, last)
-            upsampled, rows = (
-                self._memory(workspace, name)(*beside.shape) for name in ("upsampled", "reduced")
-            )
-            self._upsampled(a, b, conv, workspace, upsampled)
+            upsampled, rows = (buffers(name, *beside.shape) for name in ("upsampled", "reduced"))
+            self._upsampled(a, b, conv, buffers, upsampled)
             from_below.into(rows, upsampled)
             from_skip.add_to(rows, beside)
             skip.write(first, last, rows)
@@ -296,7 +289,7 @@ class Strips:
         above = self.part.above
         return [(a, b, 2 * a - above, 2 * b - above) for a, b in self._own_strips(self.x)]
 
-    def join(self, workspace: Workspace, conv: Conv3x3) -> None:
+    def join(self, buffers: Buffers, conv: Conv3x3) -> None:
         """Upsample and concatenate the skip, which is packed into the beginning of ``wide``.
 
         From the last rows to the first, since those of ``wide`` lie behind those of the skip.
@@ -305,8 +298,8 @@ class Strips:
         for a, b, first, last in reversed(self._doubled_strips()):
             beside = skip.read(first, last)
             channels = beside.shape[3]
-            joined = self._memory(workspace, "joined")(*beside.shape[:3], 2 * channels)
-            self._upsampled(a, b, conv, workspace, joined[..., :channels])
+            joined = buffers("joined", *beside.shape[:3], 2 * channels)
+            self._upsampled(a, b, conv, buffers, joined[..., :channels])
             joined[..., channels:] = beside
             skip.release(first, last)
             self.wide.write(first, last, joined)

@@ -514,6 +514,9 @@ def test_wrong_numbers_are_found_out(
 ) -> None:
     """As of a compiler with a fault: the function does nothing, so that no number is written."""
     monkeypatch.setattr(finding, "LIBRARY", made)
+    if not hasattr(native.kernels(torch.bfloat16), name):
+        pytest.skip("PyTorch multiplies faster on this processor")
+    finding._found.cache_clear()
     initialise = Kernels.__init__
 
     def without(self: Kernels, *arguments: Any) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from restormer_cli.network import feature_map, layer_norm, native, tf32
 from restormer_cli.network.architecture import Restormer
 from restormer_cli.network.attention_sums import AttentionSums, CellProducts
+from restormer_cli.network.buffers import Buffers
 from restormer_cli.network.feature_map import RemoteMap
 from restormer_cli.network.kernels import Memory
 from restormer_cli.network.memory_plan import Plan, Storage
@@ -232,9 +233,9 @@ def test_rows_move_once_each_way(device: str, storage: Storage) -> None:
         pretence.copied.clear()
         block = engine.prepared.encoders[0][0]
         sums = AttentionSums(block.attention, 1, [[0, height], [0, width]], Grid(height, width))
-        strips.attend({}, block, sums)
+        strips.attend(Buffers({}, engine.prepared.like), block, sums)
         products = CellProducts(sums.fold(), None, engine.prepared.like)
-        strips.apply({}, block, products)
+        strips.apply(Buffers({}, engine.prepared.like), block, products)
     size = math.prod(shape) * 4
     assert pretence.copied["to"] == 2 * size
     assert pretence.copied["from"] == size

@@ -8,7 +8,6 @@ from restormer_cli.network.native.calls import Filter, Kernels, Matrix
 from restormer_cli.network.native.library import describe, kernels, kernels_for
 from restormer_cli.network.native.passes import (
     Block,
-    Buffers,
     FirstPass,
     ImagePart,
     Projection,
@@ -17,7 +16,6 @@ from restormer_cli.network.native.passes import (
 
 __all__ = [
     "Block",
-    "Buffers",
     "Filter",
     "FirstPass",
     "ImagePart",

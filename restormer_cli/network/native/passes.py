@@ -6,16 +6,14 @@ The structures are those of ``passes.h``.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from restormer_cli.network.buffers import Buffers
 from restormer_cli.network.native.calls import SOME_PIXELS, Filter, Kernels, Matrix
-
-#: Gives memory of the maps' precision, of a name and a shape, with undefined content.
-Buffers = Callable[..., Tensor]
 
 #: What is made of a strip should stay in the cache that a core has for itself (measured).
 STRIP_BYTES = 1 << 18

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restormer_cli.network.buffers import Buffers
 from restormer_cli.network.native.calls import Filter, Kernels
 from restormer_cli.network.native.passes import Block, FirstPass, ImagePart, Projection, SecondPass
 from restormer_cli.network.trials import waves
@@ -114,9 +115,7 @@ def _passes(found: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
     sums, expected = ([torch.zeros(shape).double() for shape in shapes] for _ in range(2))
     image = ImagePart(made[0], torch.empty(height, width), True, True)
 
-    def buffers(_: str, size: int) -> Tensor:
-        return new(size)
-
+    buffers = Buffers({}, x)
     FirstPass(block, image, 2, width, buffers)(0, height, [(0, width)], *sums)
     split = new(2 * heads, 1, height, width, per_head)
     squares = torch.empty(1, height, 2 * channels, dtype=torch.float64)
