@@ -23,7 +23,7 @@ QUALITY = (85, 98)
 
 
 def tremor(rng: np.random.Generator, moments: int, extent: float) -> NDArray[np.float64]:
-    """Pan, tilt and roll over an exposure ``(3, moments)``, in pixels, 0 in its middle.
+    """Pan, tilt and roll over an exposure ``(3, moments)``, in pixels, 0 on their mean.
 
     A hand drifts and trembles at several frequencies, the slower ones farther.
     """
@@ -32,7 +32,7 @@ def tremor(rng: np.random.Generator, moments: int, extent: float) -> NDArray[np.
     size, phase = rng.standard_normal((3, 5, 1)) / frequency, rng.uniform(0, 7, (3, 5, 1))
     swinging = (size * np.sin(2 * np.pi * frequency * time + phase)).sum(axis=1)
     path = swinging + 2 * rng.standard_normal((3, 1)) * time
-    path -= path[:, [moments // 2]]
+    path -= path.mean(axis=1, keepdims=True)
     path *= extent / np.hypot(*np.ptp(path[:2], axis=1))
     return path * np.array([[1], [1], [0.5]])
 
@@ -44,7 +44,7 @@ def filmed(
     responses: NDArray[np.float64] | None = None,
     thing: bool = False,
 ) -> Image:
-    """The exposure of ``(H, W, 3)``, encoded, in [0, 1]; its middle frame is ``clean``.
+    """The exposure of ``(H, W, 3)``, encoded, in [0, 1]; on its mean it looks at ``clean``.
 
     ``extent`` is the diagonal in pixels of the rectangle that the path fills. Of the camera's
     ``responses``, light to code over an even grid, one in a row, any is taken; by default it is a

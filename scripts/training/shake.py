@@ -14,8 +14,10 @@ from one sharp crop and averages them:
   curve says they stand for, with highlights brighter than white in some;
 - noise, rounding and sometimes JPEG come after.
 
-The sharp image is the frame in the middle of the exposure, which is the crop itself. What a sample
-is like is drawn on the CPU from a generator of its own; images stay on the device.
+The sharp image is the crop, which the frames are displaced from by nothing on their mean: blur
+tells where a thing was on the mean of an exposure, not where it was in its middle, and a network
+that must guess how far the two are apart learns to stay soft. What a sample is like is drawn on the
+CPU from a generator of its own; images stay on the device.
 """
 
 from __future__ import annotations
@@ -48,8 +50,7 @@ FRAMES_PER_PIXEL = 0.6
 #: Displacement by rotation, zoom and keystone at the crop's edge, as a share of the extent (σ).
 ROTATION, ZOOM, KEYSTONE = 0.35, 0.15, 0.1
 #: Harmonics of the curves beside the straight line, and the range of their decay: from straight
-#: and even to swinging. Where the middle of the exposure was cannot be seen in a wilder path, and
-#: the network would learn to leave it blurred.
+#: and even to swinging.
 HARMONICS, DECAY = 3, (0.0, 0.35)
 #: Largest share of the exposure between the first and the last row's start.
 ROLLING = 0.5
@@ -97,7 +98,7 @@ def _srgb(light: Array) -> Array:
 
 @dataclass(frozen=True)
 class Curves:
-    """How something moves against its place in the middle of the exposure.
+    """How something moves during an exposure.
 
     ``coefficients`` ``(5, 1 + 2 · HARMONICS)`` are those of shift down, shift right, rotation,
     zoom and keystone over time from -1 to 1: a line and sines and cosines. Shifts are in pixels,
@@ -345,13 +346,11 @@ def displacements(
     """Rows of the displacement of frames at ``times`` ``(N, F)``: ``(N, F, size, 4)``.
 
     The last axis holds the shift down and right of a row's middle, and what both grow by from
-    there over half a crop's width. They are relative to the frame in the middle of the exposure
-    of the row, so that this frame is the crop itself.
+    there over half a crop's width. The mean over the frames is 0 for each row.
     """
     row = np.linspace(-1, 1, size)
-    start = rolling[:, None] * row
-    middle = basis(start)[:, None]
-    moved = basis(times[..., None] + start[:, None]) - middle
+    moved = basis(times[..., None] + rolling[:, None, None] * row)
+    moved -= moved.mean(axis=1, keepdims=True)
     coefficients = np.stack([c.coefficients for c in curves])
     down, right, turn, zoom, tilt = np.einsum("nck,nfrk->cnfr", coefficients, moved)
     rows = np.stack(

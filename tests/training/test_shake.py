@@ -27,7 +27,6 @@ from shake import (
     random_sample,
     read_responses,
     shake,
-    warp,
 )
 from skimage import data
 
@@ -108,17 +107,30 @@ def test_paths_have_the_extent_asked_for(seed: int, extent: float) -> None:
 
 
 @few
-@given(seed=seeds, extent=st.floats(1, 40))
-def test_the_frame_in_the_middle_is_the_crop(seed: int, extent: float) -> None:
-    """With any shutter, every row is in its place."""
-    curves = random_curves(np.random.default_rng(seed), extent)
-    rows = displacements(
-        [curves], np.array([[-1.0, 0.0, 1.0]]), np.array([0.4]), 48, torch.device("cpu")
-    )
-    assert rows[0, 1].abs().max() < 1e-6
-    assert rows[0, 0].abs().max() > 0.1
-    frames = warp(crops().float(), rows)
-    torch.testing.assert_close(frames[0, :, 1], 255 * inside(crops())[0], atol=0.02, rtol=0)
+@given(seed=seeds, extent=st.floats(1, 40), rolling=st.floats(-0.5, 0.5))
+def test_the_crop_is_what_is_seen_on_the_mean(seed: int, extent: float, rolling: float) -> None:
+    """With any shutter, every row and every column is in its place."""
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.uniform(-1, 1, (1, 12)))
+    curves = random_curves(rng, extent)
+    rows = displacements([curves], times, np.array([rolling]), 48, torch.device("cpu"))
+    assert rows.mean(1).abs().max() < 1e-5
+    assert rows.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_point_is_at_the_mean_of_its_blur(seed: int) -> None:
+    point = torch.zeros(1, 3, 101, 101, dtype=torch.uint8)
+    point[..., 49:52, 49:52] = 250
+    sample = plain(seed, 8, rolling=0.0)
+    blurred, sharp = blur(point, replace(sample, relief=(0.0, sample.relief[1])))
+    steps = torch.arange(69.0)
+    for axis in (0, 1):
+        places = [
+            float((image[0, 1].sum(axis) * steps).sum() / image[0, 1].sum())
+            for image in (blurred, sharp)
+        ]
+        assert places[0] == pytest.approx(places[1], abs=0.4)
 
 
 @pytest.mark.parametrize(("down", "right"), [(6, 0), (0, 9), (4, -5)])
@@ -293,3 +305,15 @@ def test_the_farther_the_camera_moves_the_more_is_lost(thing: bool) -> None:
         # Light is neither made nor lost.
         light = to_linear(shot)[24:-24, 24:-24].mean()
         assert light == pytest.approx(to_linear(clean)[24:-24, 24:-24].mean(), rel=0.1)
+
+
+@few
+@given(seed=seeds)
+def test_a_filmed_point_is_at_the_mean_of_its_blur(seed: int) -> None:
+    clean = np.zeros((96, 96, 3), np.float32)
+    clean[46:50, 46:50] = 1
+    light = to_linear(films.filmed(clean, np.random.default_rng(seed), extent=12))
+    place = [
+        float((light.sum(axis=(axis, 2)) * np.arange(96)).sum() / light.sum()) for axis in (0, 1)
+    ]
+    assert place == pytest.approx([47.5, 47.5], abs=1)
