@@ -13,6 +13,7 @@ from torch import Tensor
 
 from restormer_cli.network.device_errors import is_out_of_memory
 from restormer_cli.network.memory_plan import MemoryBudgetError, Storage, scratch_folder
+from restormer_cli.system.memory import give_back
 
 
 class FeatureMap:
@@ -59,6 +60,12 @@ class FeatureMap:
         length = offset + last * row - start
         self._file.madvise(mmap.MADV_DONTNEED, int(start), int(length))
 
+    def forget(self, first: int, last: int) -> None:
+        """Rows that nobody reads again: in main memory, what they take is free from now on."""
+        if self.tensor.device.type == "cpu" and self._file is None:
+            for rows in self.tensor[:, first:last]:
+                give_back(rows.data_ptr(), rows.nbytes)
+
 
 def _put(target: Tensor, rows: Tensor) -> None:
     # Not by address: on MPS that is a buffer's number, and tells nothing within it.
@@ -102,6 +109,9 @@ class RemoteMap(FeatureMap):
 
     def release(self, first: int, last: int) -> None:
         """Nothing: what is read is copied, and let go of at once."""
+
+    def forget(self, first: int, last: int) -> None:
+        """Nothing: memory that a card reads directly must stay where it is."""
 
     def flush(self) -> None:
         self._write_back(self._end)

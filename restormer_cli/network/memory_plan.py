@@ -20,7 +20,12 @@ from restormer_cli.errors import ImageError
 from restormer_cli.network.architecture import RestormerConfig
 from restormer_cli.network.partition import Part, partition
 from restormer_cli.network.windows import state_bytes
-from restormer_cli.system.memory import FREE_MEMORY_SHARE, free_memory, held_memory
+from restormer_cli.system.memory import (
+    CAN_GIVE_BACK,
+    FREE_MEMORY_SHARE,
+    free_memory,
+    held_memory,
+)
 from restormer_cli.system.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a CUDA card.
@@ -270,13 +275,15 @@ def _predict(
         for level, channels in enumerate(config.widths)
     ]
     # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
-    # reserved from the start; on a CPU what is not yet written takes none.
+    # reserved from the start; on a CPU what is not yet written takes none, and when all is, half
+    # of the map below has been read and is forgotten.
     all_maps = [2 * maps[0], *maps[1:]]
     resident, elsewhere = sum(all_maps), 0
     parts = plan.parts(config, images, height, width)
     stored = sum(math.prod(part.size(0)) for part in parts) / (height * width)
     if device.type == "cpu":
-        resident = int(stored * max(sum(maps), all_maps[0] + maps[1]))
+        below = maps[1] // 2 if CAN_GIVE_BACK else maps[1]
+        resident = int(stored * max(sum(maps), all_maps[0] + below))
     if plan.storage != "device":
         resident, elsewhere = 0, int(stored * sum(all_maps))
     workspace = max(_workspace(config, part, plan) for part in parts)

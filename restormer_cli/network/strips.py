@@ -281,6 +281,7 @@ class Strips:
             skip.write(first, last, rows)
             self._worked(a, b, "up")
         skip.flush()
+        self.x.forget(0, self.x.shape[1])  # allocators keep what was freed, and its pages
         self.x = skip
         self.level -= 1
 
@@ -292,9 +293,10 @@ class Strips:
     def join(self, buffers: Buffers, conv: Conv3x3) -> None:
         """Upsample and concatenate the skip, which is packed into the beginning of ``wide``.
 
-        From the last rows to the first, since those of ``wide`` lie behind those of the skip.
+        From the last rows to the first, since those of ``wide`` lie behind those of the skip. This
+        is when most memory is taken, so what is below goes row by row.
         """
-        skip = self.skips.pop()
+        skip, end = self.skips.pop(), self.x.shape[1]
         for a, b, first, last in reversed(self._doubled_strips()):
             beside = skip.read(first, last)
             channels = beside.shape[3]
@@ -303,6 +305,8 @@ class Strips:
             joined[..., channels:] = beside
             skip.release(first, last)
             self.wide.write(first, last, joined)
+            self.x.forget(a + 1, end)  # the row above is the halo of the next
+            end = a + 1
             self._worked(a, b, "up")
         self.x = self.wide
         self.level -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,22 @@ def return_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+#: True where :func:`give_back` makes memory free.
+CAN_GIVE_BACK = sys.platform == "linux"
+
+
+def give_back(address: int, size: int) -> None:
+    """Make the pages within so many bytes from an address free for others.
+
+    They stay this process's, but what they held is lost. Nothing happens where the system cannot.
+    """
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if CAN_GIVE_BACK and first < last:
+        madvise = ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
 def free_memory() -> int:

@@ -98,6 +98,25 @@ def test_a_plan_is_an_upper_bound_and_near_the_floor(dtype):
     assert result["predicted"] < 2 * floor + memory_plan.OVERHEAD_BYTES
 
 
+@pytest.mark.skipif(not memory.CAN_GIVE_BACK, reason="the system cannot take pages back")
+def test_rows_that_were_forgotten_are_free_and_the_others_stay() -> None:
+    rows = feature_map.allocate((1, 64, 1024, 256), CPU, torch.float32, "device")  # 67 MB
+    rows.tensor.fill_(3)
+    before = memory.held_memory()[0]
+    rows.forget(1, 63)
+    assert before - memory.held_memory()[0] > 0.8 * rows.tensor.nbytes
+    assert (rows.read(0, 1) == 3).all()
+    assert (rows.read(63, 64) == 3).all()
+
+
+def test_rows_of_a_scratch_file_are_never_lost() -> None:
+    """The file is memory too, which several maps may have parts of."""
+    rows = feature_map.allocate((1, 64, 1024, 16), CPU, torch.float32, "scratch")
+    rows.tensor.fill_(3)
+    rows.forget(16, 48)
+    assert (rows.read(0, 64) == 3).all()
+
+
 @pytest.mark.parametrize("threads", [2, 8])
 def test_max_memory_holds_for_several_threads(threads: int) -> None:
     """Each has strips of its own: with little memory there are smaller ones, or fewer threads."""
