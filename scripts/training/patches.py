@@ -31,7 +31,7 @@ Pairs = dict[str, list[tuple[Tensor, Tensor]]]
 
 HELD_OUT = 12
 VALIDATION_SIZE = 256
-#: A crop is the most detailed of this many, or skies and soft backgrounds would prevail.
+#: A crop to measure on is the most detailed of this many.
 CROP_CANDIDATES = 3
 #: Training photos are reduced at random by up to this. Small pictures, those of the benchmarks
 #: among them, are sharper than full-size ones, and have more in them for each pixel.
@@ -78,13 +78,14 @@ def detailed_crop(
     size: int,
     rng: np.random.Generator,
     reduction: float = 1.0,
+    candidates: int = CROP_CANDIDATES,
 ) -> NDArray[np.uint8]:
-    """A random square, the most detailed of a few, flipped and turned at random.
+    """A random square, the most detailed of so many candidates, flipped and turned at random.
 
     It is cut from photos that are smaller by ``reduction``, or by as much as their size allows.
     """
     best, most = None, -1.0
-    for _ in range(CROP_CANDIDATES):
+    for _ in range(candidates):
         photo = photos[rng.integers(len(photos))]
         before = min(round(size * reduction), *photo.shape[:2])
         top = rng.integers(photo.shape[0] - before + 1)
@@ -119,7 +120,8 @@ def training_crop(
 ) -> NDArray[np.uint8]:
     """A crop that a training patch is made from, with its margin."""
     reduction = math.exp(rng.uniform(0, math.log(LARGEST_REDUCTION)))
-    crop = detailed_crop(photos, recipe.with_margin(recipe.patch), rng, reduction)
+    size = recipe.with_margin(recipe.patch)
+    crop = detailed_crop(photos, size, rng, reduction, recipe.crop_candidates)
     return stretched(crop, rng) if rng.random() < STRETCHED_SHARE else crop
 
 

@@ -31,6 +31,8 @@ class TrainingRecipe:
     rate: float = 1e-3
     margin: int = 0
     """Pixels around the patch that are degraded with it and cut off: what blurs into it."""
+    crop_candidates: int = 3
+    """A crop is the most detailed of so many, or skies and soft backgrounds would prevail."""
     loss: Callable[[Tensor, Tensor], Tensor] = losses.absolute
     prepare: deg.Degradation | None = None
     """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
@@ -151,6 +153,8 @@ RECIPES = {
         batch=4,
         patch=128,
         margin=24,
+        # What was out of focus is to stay so: the network must see that it is not shake.
+        crop_candidates=1,
         loss=losses.decibels,
     ),
     "deblur_defocus": TrainingRecipe(

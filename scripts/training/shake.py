@@ -38,10 +38,10 @@ Array = NDArray[np.float64]
 #: Shares of training samples: sharp ones come back as they are; slight, usual and strong shakes
 #: have extents in pixels drawn uniformly from these ranges.
 EXTENTS = (
-    (0.06, (0.0, 0.0)),
-    (0.22, (0.2, 3.0)),
-    (0.57, (2.0, 25.0)),
-    (0.15, (20.0, 40.0)),
+    (0.05, (0.0, 0.0)),
+    (0.15, (0.2, 3.0)),
+    (0.70, (2.0, 25.0)),
+    (0.10, (20.0, 40.0)),
 )
 #: Numbers of frames that an exposure is averaged from; the least that samples the path is taken.
 FRAMES = (8, 12, 16, 24, 32)
@@ -57,20 +57,20 @@ ROLLING = 0.5
 #: Share of samples with a depth that varies smoothly, and how much it changes the displacement.
 RELIEF_SHARE, RELIEF = 0.4, 0.35
 #: Share of samples with a thing in front that moves by itself, and with a camera at rest then.
-OBJECT_SHARE, TRIPOD_SHARE = 0.35, 0.2
+OBJECT_SHARE, TRIPOD_SHARE = 0.25, 0.2
 #: Share of samples whose crop is first made to look like a video frame, the σ in pixels of the
 #: softening and the amount of the sharpening after it.
-VIDEO_SHARE, VIDEO_SOFTNESS, VIDEO_SHARPENING = 0.45, (0.4, 1.1), (0.0, 1.2)
+VIDEO_SHARE, VIDEO_SOFTNESS, VIDEO_SHARPENING = 0.45, (0.4, 0.9), (0.0, 0.6)
 #: Share of these whose frames are compressed before they are averaged, and their JPEG quality.
-COMPRESSED_SHARE, COMPRESSED_QUALITY = 0.4, (60, 98)
+COMPRESSED_SHARE, COMPRESSED_QUALITY = 0.3, (80, 98)
 #: Share of samples that are saved as JPEG at last, and its quality.
-JPEG_SHARE, JPEG_QUALITY = 0.15, (75, 99)
+JPEG_SHARE, JPEG_QUALITY = 0.08, (85, 99)
 #: Responses that exposures are averaged with: encoded values, a gamma of 2.2, sRGB, measured.
 RESPONSE_SHARES = (0.35, 0.25, 0.2, 0.2)
 #: Share of samples averaged in light whose highlights were brighter than white, up to this gain.
-HIGHLIGHT_SHARE, HIGHLIGHT_GAIN = 0.5, 6.0
+HIGHLIGHT_SHARE, HIGHLIGHT_GAIN = 0.25, 4.0
 #: Strongest noise in 8-bit grey levels; the square of a uniform draw makes weak noise frequent.
-NOISE = 4.0
+NOISE = 2.0
 #: Entries of a response curve.
 CURVE = 1024
 

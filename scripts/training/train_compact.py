@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -319,25 +320,29 @@ def train(recipe: TrainingRecipe, arguments: argparse.Namespace) -> None:
         run.save_if_due()
 
 
-def export(recipe: TrainingRecipe, run: Path, target: Path, mean_with: Path | None = None) -> None:
-    """Write the EMA weights of a run as float16 safetensors.
+def export(recipe: TrainingRecipe, run: Path, target: Path, mean_with: Sequence[Path] = ()) -> None:
+    """Write the EMA weights of a run as float16 safetensors, or the mean of these with others.
 
-    With the weights that the run began with as ``mean_with``, their mean: where the data of the
-    run differ from those before, it is often good at both (Wortsman et al., "Robust Fine-Tuning
-    of Zero-Shot Models", CVPR 2022).
+    With the weights that the run began with: where its data differ from those before, the mean is
+    often good at both (Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022).
+    With runs of other seeds: it is often better than each (Wortsman et al., "Model Soups",
+    ICML 2022).
     """
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     learned, asked = state["degradation"], recipe.degradation
     if learned != asked:
         raise SystemExit(f"{run}: has learned {learned}, not {asked}")
     tensors = state["ema"]
-    if mean_with is not None:
+    for file in mean_with:
         # With blocks that change nothing where the run has more of them.
-        begun = Restormer(RestormerConfig(**state["hyper-parameters"]))
-        warm_start(begun, load_file(mean_with))
-        before = begun.state_dict()
-        tensors = {name: (tensor + before[name]) / 2 for name, tensor in tensors.items()}
-    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+        other = Restormer(RestormerConfig(**state["hyper-parameters"]))
+        warm_start(other, load_file(file))
+        for name, tensor in other.state_dict().items():
+            tensors[name] += tensor
+    tensors = {
+        name: (tensor / (1 + len(mean_with))).half().contiguous()
+        for name, tensor in tensors.items()
+    }
     save_file(tensors, target, metadata={"format": "pt", "options": f"{state['options']}.yml"})
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB after {state['step']} steps")
 
@@ -377,7 +382,12 @@ def main() -> None:
         "--export", type=Path, metavar="FILE", help="only write the weights of --run"
     )
     parser.add_argument(
-        "--mean-with", type=Path, metavar="FILE", help="export the mean with these weights"
+        "--mean-with",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="export the mean with these weights",
     )
     arguments = parser.parse_args()
 

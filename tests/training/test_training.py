@@ -331,7 +331,8 @@ def test_a_training_reports_and_its_export_restores(photos, finished, tmp_path, 
     before = tmp_path / "before.safetensors"
     save_file({name: 3 * tensor for name, tensor in load_file(weights).items()}, before)
     mean = tmp_path / "mean.safetensors"
-    inside(train_command(photos, run, "--export", str(mean), "--mean-with", str(before)))
+    others = (str(before), str(weights), str(before))
+    inside(train_command(photos, run, "--export", str(mean), "--mean-with", *others))
     for name, tensor in load_file(mean).items():
         torch.testing.assert_close(tensor, 2 * load_file(weights)[name], atol=1e-3, rtol=2e-3)
     source, results = make_images(tmp_path / "in", 1), tmp_path / "out"
