@@ -8,6 +8,7 @@ from one sharp crop and averages them:
   read one after the other (rolling shutter);
 - near things are displaced farther than distant ones, and some samples show a thing from another
   photo that moves by itself in front and hides what is behind it;
+- some crops are out of focus, in places or everywhere, and stay so;
 - frames may be softened, sharpened and compressed before they are averaged, as those of the
   GoPro data set are (Nah et al., "Deep Multi-scale Convolutional Neural Network for Dynamic Scene
   Deblurring", CVPR 2017), and are averaged as encoded, or in the light that a camera response
@@ -58,7 +59,11 @@ ROLLING = 0.5
 RELIEF_SHARE, RELIEF = 0.4, 0.35
 #: Share of samples with a thing in front that moves by itself, and with a camera at rest then.
 OBJECT_SHARE, TRIPOD_SHARE = 0.25, 0.2
-#: Share of samples whose crop is first made to look like a video frame, the σ in pixels of the
+#: Share of samples whose crop is out of focus first, the largest radius of its disk in pixels, and
+#: the share of these that are so in some places only. They are to stay so: a network that has not
+#: seen any takes soft backgrounds for shake, and draws rims around them.
+SOFT_SHARE, SOFT_RADIUS, SOFT_IN_PARTS = 0.3, 7.0, 0.6
+#: Share of samples whose crop is made to look like a video frame, the σ in pixels of the
 #: softening and the amount of the sharpening after it.
 VIDEO_SHARE, VIDEO_SOFTNESS, VIDEO_SHARPENING = 0.45, (0.4, 0.9), (0.0, 0.6)
 #: Share of these whose frames are compressed before they are averaged, and their JPEG quality.
@@ -158,6 +163,8 @@ class Sample:
     relief: tuple[float, Waves]
     thing: tuple[Curves, Waves, float] | None
     """How the thing in front moves, its shape, and the level above which the shape is."""
+    soft: tuple[float, Waves | None, float] | None
+    """Radius of what is out of focus, and where: above a level, or everywhere."""
     duty: tuple[int, float]
     """Frames of the high-speed camera, and the share of its time that each is open."""
     video: tuple[float, float, float | None] | None
@@ -218,6 +225,10 @@ def random_sample(
     if rng.random() < VIDEO_SHARE:
         quality = rng.uniform(*COMPRESSED_QUALITY) if rng.random() < COMPRESSED_SHARE else None
         video = rng.uniform(*VIDEO_SOFTNESS), rng.uniform(*VIDEO_SHARPENING), quality
+    soft = None
+    if extent and rng.random() < SOFT_SHARE:
+        where = random_waves(rng, 60) if rng.random() < SOFT_IN_PARTS else None
+        soft = 1 + (SOFT_RADIUS - 1) * rng.random() ** 1.5, where, rng.uniform(-0.5, 0.5)
     return Sample(
         camera=camera,
         rolling=rng.uniform(-ROLLING, ROLLING),
@@ -226,6 +237,7 @@ def random_sample(
             random_waves(rng, rng.uniform(40, 150)),
         ),
         thing=thing,
+        soft=soft,
         duty=(int(rng.integers(3, 8)) * 2 - 1, rng.uniform(0.4, 1) if rng.random() < 0.4 else 1.0),
         video=video,
         response=response,
@@ -399,6 +411,28 @@ def _times(sample: Sample, frames: int) -> Array:
     return 2 * (frame + 0.5 + duty * (even * count - frame - 0.5)) / count - 1
 
 
+def _out_of_focus(crops: Tensor, samples: list[Sample]) -> Tensor:
+    """Crops ``(N, 3, S, S)`` with what their samples have out of focus."""
+    crops = crops.clone()
+    for n, sample in enumerate(samples):
+        if sample.soft is None:
+            continue
+        radius, where, level = sample.soft
+        half = math.ceil(radius)
+        at = torch.arange(-half, half + 1.0, device=crops.device)
+        disk = (radius + 0.5 - torch.hypot(at[:, None], at)).clamp(0, 1)
+        sharp = crops[n, :, None]
+        padded = F.pad(sharp, (half,) * 4, mode="reflect")
+        there = F.conv2d(padded, (disk / disk.sum())[None, None])
+        if where is not None:
+            cover = (0.5 + 2 * (wave_map([where], crops.shape[-1], crops.device) - level)).clamp(
+                0, 1
+            )
+            there = cover * there + (1 - cover) * sharp
+        crops[n] = (there[:, 0].clamp(0, 1) * 255).round() / 255
+    return crops
+
+
 def _video(crops: Tensor, samples: list[Sample]) -> Tensor:
     """Crops as a video camera renders them: softened, then sharpened."""
     chosen = [n for n, s in enumerate(samples) if s.video]
@@ -481,7 +515,7 @@ def shake(
     itself in a sample is taken from the crop before it.
     """
     device = crops.device
-    clean = _video(crops.float() / 255, samples)
+    clean = _video(_out_of_focus(crops.float() / 255, samples), samples)
     inside = slice(margin, crops.shape[-1] - margin)
     sharp = clean[..., inside, inside].clone()
     blurred = sharp.clone()

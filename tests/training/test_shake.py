@@ -50,7 +50,8 @@ def inside(images: torch.Tensor) -> torch.Tensor:
 def plain(seed: int, extent: float, **changes: object) -> Sample:
     """A moving camera and nothing else, encoded values averaged."""
     sample = random_sample(np.random.default_rng(seed), extent=extent)
-    calm = {"thing": None, "video": None, "quality": None, "noise": 0.0, "gain": 0.0}
+    calm: dict[str, object] = dict.fromkeys(("thing", "soft", "video", "quality"))
+    calm |= {"noise": 0.0, "gain": 0.0}
     return replace(sample, response=EVEN, **{**calm, **changes})
 
 
@@ -198,6 +199,29 @@ def test_a_thing_in_front_hides_what_is_behind() -> None:
     changed = (blurred[1] - sharp[1]).abs() > 0.05
     assert 0.005 < float(changed.float().mean()) < 0.6
     assert blurred[1].max() < 210 / 255  # the cubic overshoots
+
+
+def test_what_is_out_of_focus_stays_so() -> None:
+    """In the sharp image, too, and the more so the larger the disk."""
+    detail = []
+    for radius in (0.0, 2.0, 6.0):
+        sample = plain(1, 1, soft=(radius, None, 0.0) if radius else None)
+        blurred, sharp = blur(crops(), sample)
+        detail.append(float(sharp.diff().abs().mean()))
+        assert float(sharp.mean()) == pytest.approx(float(inside(crops()).mean()), abs=0.02)
+    assert detail[0] > 1.5 * detail[1] > 2 * detail[2]
+    assert (blurred - sharp).abs().mean() < 0.01
+
+
+def test_some_places_are_out_of_focus_and_others_are_not() -> None:
+    drawn = [random_sample(np.random.default_rng(seed), extent=5).soft for seed in range(60)]
+    places = [soft[1] for soft in drawn if soft and soft[1]]
+    assert 5 < len(places) < 20
+    shares = []
+    for place in places:
+        _, sharp = blur(crops(), plain(1, 1, soft=(4.0, place, 0.0)))
+        shares.append(float(((sharp - inside(crops())).abs() > 0.004).float().mean()))
+    assert min(shares) < 0.4 < 0.6 < max(shares)
 
 
 def test_a_sample_does_not_depend_on_those_beside_it() -> None:
