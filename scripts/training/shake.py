@@ -412,7 +412,7 @@ def _times(sample: Sample, frames: int) -> Array:
 
 
 def _out_of_focus(crops: Tensor, samples: list[Sample]) -> Tensor:
-    """Crops ``(N, 3, S, S)`` with what their samples have out of focus."""
+    """Crops ``(N, 3, S, S)`` with what their samples have out of focus, in light."""
     crops = crops.clone()
     for n, sample in enumerate(samples):
         if sample.soft is None:
@@ -422,14 +422,14 @@ def _out_of_focus(crops: Tensor, samples: list[Sample]) -> Tensor:
         at = torch.arange(-half, half + 1.0, device=crops.device)
         disk = (radius + 0.5 - torch.hypot(at[:, None], at)).clamp(0, 1)
         sharp = crops[n, :, None]
-        padded = F.pad(sharp, (half,) * 4, mode="reflect")
-        there = F.conv2d(padded, (disk / disk.sum())[None, None])
+        light = F.pad(sharp, (half,) * 4, mode="reflect").clamp(0, 1) ** 2.2
+        there = F.conv2d(light, (disk / disk.sum())[None, None]).clamp(0, 1) ** (1 / 2.2)
         if where is not None:
             cover = (0.5 + 2 * (wave_map([where], crops.shape[-1], crops.device) - level)).clamp(
                 0, 1
             )
             there = cover * there + (1 - cover) * sharp
-        crops[n] = (there[:, 0].clamp(0, 1) * 255).round() / 255
+        crops[n] = (there[:, 0] * 255).round() / 255
     return crops
 
 
