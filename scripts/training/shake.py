@@ -226,7 +226,7 @@ def random_sample(
         quality = rng.uniform(*COMPRESSED_QUALITY) if rng.random() < COMPRESSED_SHARE else None
         video = rng.uniform(*VIDEO_SOFTNESS), rng.uniform(*VIDEO_SHARPENING), quality
     soft = None
-    if extent and rng.random() < SOFT_SHARE:
+    if rng.random() < SOFT_SHARE:
         where = random_waves(rng, 60) if rng.random() < SOFT_IN_PARTS else None
         soft = 1 + (SOFT_RADIUS - 1) * rng.random() ** 1.5, where, rng.uniform(-0.5, 0.5)
     return Sample(
