@@ -425,9 +425,8 @@ def _out_of_focus(crops: Tensor, samples: list[Sample]) -> Tensor:
         light = F.pad(sharp, (half,) * 4, mode="reflect").clamp(0, 1) ** 2.2
         there = F.conv2d(light, (disk / disk.sum())[None, None]).clamp(0, 1) ** (1 / 2.2)
         if where is not None:
-            cover = (0.5 + 2 * (wave_map([where], crops.shape[-1], crops.device) - level)).clamp(
-                0, 1
-            )
+            shape = wave_map([where], crops.shape[-1], crops.device)
+            cover = (0.5 + 2 * (shape - level)).clamp(0, 1)
             there = cover * there + (1 - cover) * sharp
         crops[n] = (there[:, 0] * 255).round() / 255
     return crops
