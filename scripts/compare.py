@@ -27,7 +27,8 @@ from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.pixels import normalise, quantise
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "training"))
-import degradations as deg
+from degradations import defocus, motion, noise, rain
+from degradations.images import Degradation, Image, to_gray
 
 Remedy = Callable[[Pixels], Pixels]
 
@@ -74,11 +75,11 @@ class Row:
     name: str
     command: str
     """The subcommand, and the kind after it."""
-    degrade: deg.Degradation
+    degrade: Degradation
     remedy: tuple[str, list[Remedy]]
     paper: str
     """The official weights' figure in the paper, on its own test set."""
-    prepare: Callable[[deg.Image], deg.Image] = lambda clean: clean
+    prepare: Callable[[Image], Image] = lambda clean: clean
     protocol: str = "rgb"
     """How the PSNR is measured; a name of ``restormer evaluate --protocol``."""
 
@@ -87,30 +88,30 @@ ROWS = (
     Row(
         "camera noise, strong",
         "denoise real",
-        lambda clean, rng: deg.camera_noise(clean, rng, shot=6e-3),
+        lambda clean, rng: noise.camera_noise(clean, rng, shot=6e-3),
         NON_LOCAL_MEANS,
         "40.02 (SIDD)",
     ),
     Row(
         "Gaussian noise, σ = 25",
         "denoise color",
-        lambda clean, rng: deg.gaussian_noise(clean, rng, sigma=25, in_file=True),
+        lambda clean, rng: noise.gaussian_noise(clean, rng, sigma=25, in_file=True),
         NON_LOCAL_MEANS,
         "31.78 (CBSD68)",
     ),
     Row(
         "Gaussian noise, σ = 25, gray",
         "denoise gray",
-        lambda clean, rng: deg.gaussian_noise(clean, rng, sigma=25, in_file=True),
+        lambda clean, rng: noise.gaussian_noise(clean, rng, sigma=25, in_file=True),
         NON_LOCAL_MEANS,
         "31.04 (Set12)",
-        prepare=deg.to_gray,
+        prepare=to_gray,
         protocol="gray",
     ),
     Row(
         "rain",
         "derain",
-        lambda clean, rng: deg.rain(clean, rng, amount=0.3),
+        lambda clean, rng: rain.rain(clean, rng, amount=0.3),
         MEDIAN,
         "38.99 (Rain100L)",
         protocol="y",
@@ -118,34 +119,34 @@ ROWS = (
     Row(
         "motion blur, up to 12 pixels",
         "deblur motion",
-        lambda clean, rng: deg.motion_blur(clean, rng, extent=12, noise=1),
+        lambda clean, rng: motion.motion_blur(clean, rng, extent=12, noise=1),
         UNSHARP_MASK,
         "32.92 (GoPro)",
     ),
     Row(
         "defocus, radius 4",
         "deblur defocus",
-        lambda clean, rng: deg.defocus_blur(clean, rng, radius=4, noise=1),
+        lambda clean, rng: defocus.defocus_blur(clean, rng, radius=4, noise=1),
         UNSHARP_MASK,
         "25.98 (DPDD)",
     ),
     Row(
         "defocus, radius 4, dual pixel",
         "dual-pixel",
-        lambda clean, rng: deg.dual_pixel(clean, rng, radius=4, noise=1),
+        lambda clean, rng: defocus.dual_pixel(clean, rng, radius=4, noise=1),
         UNSHARP_MASK,
         "26.66 (DPDD)",
     ),
 )
 
 
-def middle(photo: Pixels) -> deg.Image:
+def middle(photo: Pixels) -> Image:
     """The middle of a photo as float32 ``(H, W, 3)`` in [0, 1]."""
     top, left = (max(0, (length - SIZE) // 2) for length in photo.shape[:2])
     return normalise(photo[top : top + SIZE, left : left + SIZE])
 
 
-def restore(restorer: Restorer, degraded: deg.Image) -> Pixels:
+def restore(restorer: Restorer, degraded: Image) -> Pixels:
     """As a user's file goes through: in 8 bit, or dual-pixel views in 16."""
     views = np.split(degraded, restorer.views, axis=2)
     bits = 8 if restorer.views == 1 else 16

@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 import torch
+from degradations.shake import read_responses
 from patches import split_photos, validation_pairs
 from recipes import RECIPES
-from shake import read_responses
 from torch import nn
 from train_compact import mean_psnr
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from degradations import Image
+from degradations.images import Image
 from numpy.typing import NDArray
 from patches import read_photo, split_photos
 from recipes import RECIPES

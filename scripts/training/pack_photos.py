@@ -12,8 +12,7 @@ import argparse
 from pathlib import Path
 
 import cv2
-from degradations import PHOTO_SUFFIXES
-from patches import read_photo
+from patches import list_photos, read_photo
 
 
 def main() -> None:
@@ -30,9 +29,7 @@ def main() -> None:
     ]
     arguments.target.mkdir(parents=True, exist_ok=True)
     size = 0
-    for path in sorted(arguments.source.iterdir()):
-        if path.suffix.lower() not in PHOTO_SUFFIXES:
-            continue
+    for path in list_photos(arguments.source):
         photo = read_photo(path, least=1)
         scale = min(1.0, arguments.side / max(photo.shape[:2]))
         small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

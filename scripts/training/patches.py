@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import degradations as deg
 import numpy as np
 import torch
+from degradations.shake import Shaking, shake
 from numpy.typing import NDArray
 from recipes import TrainingRecipe
-from shake import Shaking, shake
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,6 +27,9 @@ cv2.setNumThreads(0)
 
 #: Pairs of a degraded and a clean image, each ``(1, C, H, W)``, by name of the degradation.
 Pairs = dict[str, list[tuple[Tensor, Tensor]]]
+
+#: Files of a folder that are taken for clean photos.
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 HELD_OUT = 12
 VALIDATION_SIZE = 256
@@ -43,9 +45,14 @@ STRETCHED_SHARE = 0.1
 LEAST_RANGE = 64
 
 
+def list_photos(folder: Path) -> list[Path]:
+    """The JPEG and PNG files of a folder, by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+
+
 def split_photos(folder: Path) -> tuple[list[Path], list[Path]]:
     """Training and held-out photos: every seventh by name, up to :data:`HELD_OUT`."""
-    photos = sorted(p for p in folder.iterdir() if p.suffix.lower() in deg.PHOTO_SUFFIXES)
+    photos = list_photos(folder)
     held_out = photos[3::7][:HELD_OUT]
     if not held_out:
         raise SystemExit(f"{folder}: {len(photos)} JPEG or PNG photos, 4 or more are needed")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import degradations as deg
-import films
 import losses
 import numpy as np
+from degradations import defocus, films, motion, noise, rain
+from degradations.images import Degradation, Image, to_gray, unchanged
+from degradations.shake import Shaking
 from numpy.typing import NDArray
-from shake import Shaking
 from torch import Tensor
 
 
@@ -21,9 +21,9 @@ class TrainingRecipe:
 
     options: str
     """Name of the YAML file in ``Options/`` that holds its hyper-parameters."""
-    degrade: deg.Degradation | Shaking
+    degrade: Degradation | Shaking
     """Makes the degraded patch of a clean one, or draws what becomes of it in its batch."""
-    validate: dict[str, deg.Degradation]
+    validate: dict[str, Degradation]
     """Named, fixed degradations whose PSNR on held-out photos is the learning curve."""
     steps: int = 12_000
     batch: int = 16
@@ -34,7 +34,7 @@ class TrainingRecipe:
     crop_candidates: int = 3
     """A crop is the most detailed of so many, or skies and soft backgrounds would prevail."""
     loss: Callable[[Tensor, Tensor], Tensor] = losses.absolute
-    prepare: deg.Degradation | None = None
+    prepare: Degradation | None = None
     """Makes the target ``(H, W, C)`` of a clean RGB patch, if that is not the target itself."""
 
     @property
@@ -54,10 +54,10 @@ class TrainingRecipe:
         measured on.
         """
         if isinstance(self.degrade, Shaking):
-            degrade: deg.Degradation | Shaking = Shaking(responses)
+            degrade: Degradation | Shaking = Shaking(responses)
             others = {"responses": partial(films.filmed, extent=12, responses=held_out)}
-        elif self.degrade is deg.blind_camera_noise:
-            degrade = partial(deg.blind_camera_noise, responses=responses)
+        elif self.degrade is noise.blind_camera_noise:
+            degrade = partial(noise.blind_camera_noise, responses=responses)
             # Smoothed so that neighbours have the correlation of real cameras' noise, 0.7.
             by_any = partial(_noise_by_any, responses=held_out, smoothing=0.6)
             others = {
@@ -73,8 +73,8 @@ class TrainingRecipe:
         return size + 2 * self.margin
 
     def pair(
-        self, crop: NDArray[np.uint8], rng: np.random.Generator, degrade: deg.Degradation
-    ) -> tuple[deg.Image, deg.Image]:
+        self, crop: NDArray[np.uint8], rng: np.random.Generator, degrade: Degradation
+    ) -> tuple[Image, Image]:
         """Degraded and clean patch of a clean crop, which is larger by the margin all around."""
         clean = crop.astype(np.float32) / np.float32(255)
         if self.prepare:
@@ -84,55 +84,55 @@ class TrainingRecipe:
         return degraded[inside, inside], clean[inside, inside]
 
 
-def _fixed(function: Callable[..., deg.Image], **strength: float) -> deg.Degradation:
+def _fixed(function: Callable[..., Image], **strength: float) -> Degradation:
     return lambda clean, rng: function(clean, rng, **strength)
 
 
 def _noise_by_any(
-    clean: deg.Image,
+    clean: Image,
     rng: np.random.Generator,
     responses: NDArray[np.float64],
     shot: float,
     smoothing: float,
-) -> deg.Image:
+) -> Image:
     """Camera noise, rendered by one of the ``responses``."""
     response = responses[rng.integers(len(responses))]
-    return deg.camera_noise(clean, rng, shot, smoothing=smoothing, response=response)
+    return noise.camera_noise(clean, rng, shot, smoothing=smoothing, response=response)
 
 
-_GAUSSIAN = {f"sigma{s}": _fixed(deg.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
+_GAUSSIAN = {f"sigma{s}": _fixed(noise.gaussian_noise, sigma=s, in_file=True) for s in (15, 25, 50)}
 
 RECIPES = {
     "denoise_color": TrainingRecipe(
         options="compact_denoise_color",
-        degrade=deg.blind_gaussian,
+        degrade=noise.blind_gaussian,
         validate=_GAUSSIAN,
     ),
     "denoise_gray": TrainingRecipe(
         options="compact_denoise_gray",
-        degrade=deg.blind_gaussian,
+        degrade=noise.blind_gaussian,
         validate=_GAUSSIAN,
-        prepare=lambda clean, rng: deg.to_gray(clean),
+        prepare=lambda clean, rng: to_gray(clean),
     ),
     "denoise_real": TrainingRecipe(
         options="compact_denoise_real",
-        degrade=deg.blind_camera_noise,
+        degrade=noise.blind_camera_noise,
         validate={
-            "clean": deg.unchanged,
-            "mild": _fixed(deg.camera_noise, shot=5e-4, smoothing=0.6),
+            "clean": unchanged,
+            "mild": _fixed(noise.camera_noise, shot=5e-4, smoothing=0.6),
             # as PolyU and CC
-            "smoothed": _fixed(deg.camera_noise, shot=4e-3, smoothing=1, chroma_smoothing=2.5),
-            "strong": _fixed(deg.camera_noise, shot=6e-3),  # as SIDD
+            "smoothed": _fixed(noise.camera_noise, shot=4e-3, smoothing=1, chroma_smoothing=2.5),
+            "strong": _fixed(noise.camera_noise, shot=6e-3),  # as SIDD
         },
-        prepare=deg.camera_rendering,
+        prepare=noise.camera_rendering,
     ),
     "derain": TrainingRecipe(
         options="compact_derain",
-        degrade=deg.blind_rain,
+        degrade=rain.blind_rain,
         validate={
-            "clean": deg.unchanged,
-            "light": _fixed(deg.rain, amount=0.1),  # as Rain100L
-            "heavy": _fixed(deg.rain, amount=1, layers=5),  # as Rain100H
+            "clean": unchanged,
+            "light": _fixed(rain.rain, amount=0.1),  # as Rain100L
+            "heavy": _fixed(rain.rain, amount=1, layers=5),  # as Rain100H
         },
         # Streaks are long, and what is no streak shows in their surroundings.
         batch=8,
@@ -143,8 +143,8 @@ RECIPES = {
         options="compact_deblur_motion",
         degrade=Shaking(),
         validate={
-            "sharp": deg.unchanged,
-            "extent8": _fixed(deg.motion_blur, extent=8, noise=1),
+            "sharp": unchanged,
+            "extent8": _fixed(motion.motion_blur, extent=8, noise=1),
             "film1": _fixed(films.filmed, extent=1.5),
             "film6": _fixed(films.filmed, extent=6),
             "film15": _fixed(films.filmed, extent=15, thing=True),
@@ -159,11 +159,11 @@ RECIPES = {
     ),
     "deblur_defocus": TrainingRecipe(
         options="compact_deblur_defocus",
-        degrade=deg.blind_defocus_blur,
+        degrade=defocus.blind_defocus_blur,
         validate={
-            "sharp": deg.unchanged,
-            "radius2": _fixed(deg.defocus_blur, radius=2, noise=1),
-            "radius6": _fixed(deg.defocus_blur, radius=6, noise=1),
+            "sharp": unchanged,
+            "radius2": _fixed(defocus.defocus_blur, radius=2, noise=1),
+            "radius6": _fixed(defocus.defocus_blur, radius=6, noise=1),
         },
         batch=8,
         patch=96,
@@ -171,11 +171,11 @@ RECIPES = {
     ),
     "dual_pixel": TrainingRecipe(
         options="compact_dual_pixel",
-        degrade=deg.blind_dual_pixel,
+        degrade=defocus.blind_dual_pixel,
         validate={
-            "sharp": _fixed(deg.dual_pixel, radius=0),
-            "radius2": _fixed(deg.dual_pixel, radius=2, noise=1),
-            "radius6": _fixed(deg.dual_pixel, radius=6, noise=1),
+            "sharp": _fixed(defocus.dual_pixel, radius=0),
+            "radius2": _fixed(defocus.dual_pixel, radius=2, noise=1),
+            "radius6": _fixed(defocus.dual_pixel, radius=6, noise=1),
         },
         batch=8,
         patch=96,

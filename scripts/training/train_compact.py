@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from degradations.shake import read_responses
 from optimizer import Optimizer
 from patches import Pairs, batches, read_photos
 from recipes import RECIPES, TrainingRecipe
 from safetensors.torch import load_file, save_file
-from shake import read_responses
 from torch import Tensor, nn
 
 from restormer_cli.network.architecture import Restormer, RestormerConfig, TransformerBlock

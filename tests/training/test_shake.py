@@ -1,4 +1,4 @@
-"""Motion blur as batches on any device (scripts/training/shake.py), and films to measure on."""
+"""Motion blur in batches on any device (degradations/shake.py), and films to measure on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import films
 import numpy as np
 import pytest
 import torch
-from degradations import quantise, to_encoded, to_linear
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.io import savemat
-from shake import (
+from degradations import films
+from degradations.images import quantise, to_encoded, to_linear
+from degradations.shake import (
     CURVE,
     EXTENTS,
     HARMONICS,
@@ -28,6 +25,9 @@ from shake import (
     read_responses,
     shake,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import savemat
 from skimage import data
 
 seeds = st.integers(0, 2**32)

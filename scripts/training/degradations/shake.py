@@ -34,6 +34,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from degradations.defocus import disk_kernel
+
 Array = NDArray[np.float64]
 
 #: Shares of training samples: sharp ones come back as they are; slight, usual and strong shakes
@@ -418,12 +420,10 @@ def _out_of_focus(crops: Tensor, samples: list[Sample]) -> Tensor:
         if sample.soft is None:
             continue
         radius, where, level = sample.soft
-        half = math.ceil(radius)
-        at = torch.arange(-half, half + 1.0, device=crops.device)
-        disk = (radius + 0.5 - torch.hypot(at[:, None], at)).clamp(0, 1)
+        disk = torch.from_numpy(disk_kernel(radius)).to(crops.device)
         sharp = crops[n, :, None]
-        light = F.pad(sharp, (half,) * 4, mode="reflect").clamp(0, 1) ** 2.2
-        there = F.conv2d(light, (disk / disk.sum())[None, None]).clamp(0, 1) ** (1 / 2.2)
+        light = F.pad(sharp, (len(disk) // 2,) * 4, mode="reflect").clamp(0, 1) ** 2.2
+        there = F.conv2d(light, disk[None, None]).clamp(0, 1) ** (1 / 2.2)
         if where is not None:
             shape = wave_map([where], crops.shape[-1], crops.device)
             cover = (0.5 + 2 * (shape - level)).clamp(0, 1)

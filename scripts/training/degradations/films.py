@@ -3,15 +3,16 @@
 A photo stands for a distant scene at twice the size. A camera that drifts and trembles turns in
 front of it, and its frames, projected by homographies, saved as JPEG and averaged with a camera
 response that no training saw, are reduced to half: so neither the interpolation, nor the paths,
-nor the compression are those of :mod:`shake`.
+nor the compression are those of :mod:`degradations.shake`.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from degradations import Image
 from numpy.typing import NDArray
+
+from degradations.images import Image
 
 #: Of a film that a high-speed camera takes, so many frames are one exposure, and each is itself
 #: made of so many moments.
