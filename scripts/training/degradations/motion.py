@@ -92,7 +92,7 @@ def motion_blur(
 
 
 def blind_motion_blur(clean: Image, rng: np.random.Generator) -> Image:
-    """One of the blurs of :mod:`degradations.shake`, which makes batches of squares for training."""
+    """A blur of :mod:`degradations.shake`, which makes batches of squares for training."""
     margin, (height, width) = 32, clean.shape[:2]
     bottom, right = (max(height, width) - length + margin for length in (height, width))
     padded = cv2.copyMakeBorder(clean, margin, bottom, margin, right, cv2.BORDER_REFLECT_101)
