@@ -41,9 +41,9 @@ Array = NDArray[np.float64]
 #: Shares of training samples: sharp ones come back as they are; slight, usual and strong shakes
 #: have extents in pixels drawn uniformly from these ranges.
 EXTENTS = (
-    (0.05, (0.0, 0.0)),
-    (0.15, (0.2, 3.0)),
-    (0.70, (2.0, 25.0)),
+    (0.12, (0.0, 0.0)),
+    (0.13, (0.2, 3.0)),
+    (0.65, (2.0, 25.0)),
     (0.10, (20.0, 40.0)),
 )
 #: Numbers of frames that an exposure is averaged from; the least that samples the path is taken.
@@ -64,7 +64,7 @@ OBJECT_SHARE, TRIPOD_SHARE = 0.25, 0.2
 #: Share of samples whose crop is out of focus first, the largest radius of its disk in pixels, and
 #: the share of these that are so in some places only. They are to stay so: a network that has not
 #: seen any takes soft backgrounds for shake, and draws rims around them.
-SOFT_SHARE, SOFT_RADIUS, SOFT_IN_PARTS = 0.3, 7.0, 0.6
+SOFT_SHARE, SOFT_RADIUS, SOFT_IN_PARTS = 0.4, 9.0, 0.6
 #: Share of samples whose crop is made to look like a video frame, the σ in pixels of the
 #: softening and the amount of the sharpening after it.
 VIDEO_SHARE, VIDEO_SOFTNESS, VIDEO_SHARPENING = 0.45, (0.4, 0.9), (0.0, 0.6)
