@@ -20,7 +20,7 @@ from restormer_cli.images.codecs.base import CMYK_NOTE
 from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.exif import TRANSPOSED
 from restormer_cli.images.picture import Picture
-from restormer_cli.system.files import Stamp, read_file
+from restormer_cli.system.files import Stamp, is_file, read_file
 from restormer_cli.system.units import format_bytes
 
 CheckSize = Callable[[int, int], None]
@@ -72,7 +72,7 @@ def load_image(
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height as the header of a file claims them; None if it cannot be told quickly."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     with contextlib.suppress(ImageError, OSError), path.open("rb") as file:
         header = header_of(file, QUICK_BYTES)

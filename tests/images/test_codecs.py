@@ -821,3 +821,9 @@ def test_every_codec_measures_what_it_decodes(codec: Any, tmp_path: Path) -> Non
     assert codec.measure(io.BytesIO(data)) == codec.decode(data).pixels.shape[:2] == (64, 77)
     (tmp_path / "a.png").write_bytes(data)
     assert image_size(tmp_path / "a.png") == (77, 64)
+
+
+def test_the_size_of_what_cannot_be_looked_at_is_not_known(tmp_path: Path) -> None:
+    """A run asks for sizes before it begins, and no file may end it."""
+    assert image_size(tmp_path / "nothing.png") is None
+    assert image_size(tmp_path / ("x" * 300)) is None  # a name that the system refuses
