@@ -24,10 +24,11 @@ def folders(controller: str, root: Path = ROOT) -> Iterator[tuple[Path, bool]]:
         True if they are those of version 2.
     """
     try:
-        memberships = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        # Names are bytes, as those of all folders.
+        text = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return
-    for line in memberships:
+    for line in filter(None, text.split("\n")):
         _, controllers, name = line.split(":", 2)
         unified = controllers == ""
         if not unified and controller not in controllers.split(","):

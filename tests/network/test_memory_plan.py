@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from restormer_cli.network import feature_map, memory_plan
 from restormer_cli.network.architecture import RestormerConfig
 from restormer_cli.network.memory_plan import MemoryBudgetError, Plan, plan_memory
-from restormer_cli.system import memory
+from restormer_cli.system import cgroups, memory
 from restormer_cli.system.units import format_bytes, parse_bytes
 
 CPU = torch.device("cpu")
@@ -266,6 +266,14 @@ def test_control_groups_bound_free_memory(tmp_path: Path, monkeypatch):
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200000\n", encoding="ascii")
     monkeypatch.setattr(Path, "read_text", _with_membership(Path.read_text))
     assert list(memory._cgroup_headrooms(tmp_path)) == [500_000]
+
+
+def test_names_of_control_groups_need_not_be_ascii(tmp_path: Path, monkeypatch):
+    membership = tmp_path / "membership"
+    membership.write_bytes("0::/größe/".encode() + b"\xff\n")
+    monkeypatch.setattr(cgroups, "Path", lambda _: membership)
+    found = [folder for folder, _ in cgroups.folders("memory", tmp_path)]
+    assert found == [tmp_path / "größe" / "\udcff", tmp_path / "größe", tmp_path]
 
 
 def _with_membership(read_text):
