@@ -28,9 +28,7 @@ def try_lock(descriptor: int) -> bool:
     """
     try:
         if sys.platform == "win32":
-            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
+            _lock_byte(descriptor, msvcrt.LK_NBLCK)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -43,8 +41,7 @@ def try_lock(descriptor: int) -> bool:
 def unlock(descriptor: int) -> None:
     """Release the lock of :func:`try_lock`, and keep the file open."""
     if sys.platform == "win32":
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        _lock_byte(descriptor, msvcrt.LK_UNLCK)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
@@ -57,3 +54,13 @@ def is_at(descriptor: int, path: Path) -> bool:
         if error.errno in {errno.ENOENT, errno.ESTALE}:  # the latter if another machine removed it
             return False
         raise
+
+
+def _lock_byte(descriptor: int, mode: int) -> None:
+    """Lock or unlock as Windows does; the file is then at its beginning, whatever came of it."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, mode, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
