@@ -91,5 +91,8 @@ def _be_worker(connection: Connection, run_options: RunOptions, spec: RestorerSp
 def _ending(status: int | None) -> str:
     if status is None or status >= 0:
         return f"exit status {status}"
-    name = signal.Signals(-status).name
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # one of those for programs' own use
+        return f"signal {-status}"
     return f"{name}, as when memory runs out" if name == "SIGKILL" else name

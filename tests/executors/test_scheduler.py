@@ -17,6 +17,7 @@ from restormer_cli.batch.outcomes import Collector, Outcome, Summary
 from restormer_cli.batch.progress import ProgressTracker
 from restormer_cli.errors import UsageError
 from restormer_cli.executors.endpoint import Event, Reply
+from restormer_cli.executors.process_pool import _ending
 from restormer_cli.executors.scheduler import CHUNKS_AHEAD, LONGEST_CHUNK, LOSSES, Lost, Scheduler
 from restormer_cli.settings import Settings
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX
@@ -165,3 +166,17 @@ def test_workers_that_never_begin_are_given_up(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="on paper"):
         restore(tmp_path, pool, 10)
     assert set(pool.started.values()) == {LOSSES}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (None, "exit status None"),
+        (3, "exit status 3"),
+        (-9, "SIGKILL, as when memory runs out"),
+        (-15, "SIGTERM"),
+        (-40, "signal 40"),  # of those for programs' own use, most have no name
+    ],
+)
+def test_every_end_of_a_process_is_told(status: int | None, said: str) -> None:
+    assert _ending(status) == said
