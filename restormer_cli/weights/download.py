@@ -25,6 +25,7 @@ from urllib3.exceptions import MaxRetryError
 
 from restormer_cli.errors import WeightsError
 from restormer_cli.system import json_lines
+from restormer_cli.system.atomic import sync_file
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import RELEASE, USUAL_SIZE, KnownFile, home
@@ -256,7 +257,8 @@ class _Transfer:
                 partial.write(chunk)
                 done += len(chunk)
                 self.listener.progress(self.known.name, done, total)
-            _flush(partial)
+            partial.flush()
+            sync_file(partial.fileno())
         return False
 
     def _get(self, url: str) -> bool:
@@ -302,7 +304,8 @@ class _Transfer:
                         done += len(chunk)
                         self.listener.progress(self.known.name, done, total)
                 finally:
-                    _flush(partial)
+                    partial.flush()
+                    sync_file(partial.fileno())
             if total is not None and done != total:
                 raise _TryAgain(f"the connection was cut after {done} of {total} bytes")
         return resumed
@@ -388,11 +391,6 @@ class _Transfer:
 def _goes_on_at(response: requests.Response, position: int) -> bool:
     given = response.headers.get("Content-Range", "")
     return response.status_code == 206 and given.startswith(f"bytes {position}-")
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -157,6 +158,17 @@ def test_proxy_of_the_environment_is_used(
     monkeypatch.setenv("http_proxy", server.address.removesuffix("/v1.0"))
     download(entry(), Heard(), folder=tmp_path, source="http://mirror.invalid/files")
     assert server.requests[0][0] == f"http://mirror.invalid/files/{NAME}"
+
+
+def test_disk_that_knows_no_flushing_takes_weights(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(descriptor: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", none)
+    path = download(entry(), Heard(), folder=tmp_path, source=server.address)
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("layout", ["", "Deraining/pretrained_models"])
