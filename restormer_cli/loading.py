@@ -42,11 +42,15 @@ class RestorerSpec:
     """Describes a restorer to load. Fields without a comment are those of :class:`Restorer`."""
 
     variant: Variant
+    """What it is to restore."""
     file: WeightsFile
+    """Where the weights are on the machine that made the spec."""
     sha256: str
     """SHA-256 of the weights."""
     device: str = "auto"
+    """As ``--device``."""
     precision: str = "auto"
+    """As ``--precision``."""
     max_memory: int | None = None
     tile: int | None = None
     tile_overlap: int = 32

@@ -37,7 +37,7 @@ class Symmetry(NamedTuple):
 AS_IT_IS, MIRRORED = Symmetry(), Symmetry(mirrored=True)
 UPSIDE_DOWN = Symmetry(2, mirrored=True)  # the mirror image of a half turn: top for bottom
 
-#: What ``self_ensemble`` of an options file may say.
+#: What ``symmetries`` of an options file may say.
 SYMMETRIES = MappingProxyType(
     {
         "mirror": (AS_IT_IS, MIRRORED),

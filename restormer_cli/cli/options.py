@@ -47,7 +47,7 @@ def memory_size(text: str) -> int:
     Raises
     ------
     BadParameter
-        If it is no size.
+        If the text is none such.
     """
     try:
         return parse_bytes(text)
@@ -56,7 +56,7 @@ def memory_size(text: str) -> int:
 
 
 def window_size(text: str | int) -> int | str:
-    """Read ``--window``."""
+    """Read ``--window``; raises as :func:`memory_size`."""
     try:
         return read_window(str(text))
     except UsageError as error:
@@ -64,14 +64,14 @@ def window_size(text: str | int) -> int | str:
 
 
 def sample_depth(text: str) -> str:
-    """Read ``--bit-depth``."""
+    """Read ``--bit-depth``; raises as :func:`memory_size`."""
     if text not in _DEPTHS:
         raise typer.BadParameter(f"{text!r} is none; choose {', '.join(_DEPTHS)}")
     return text
 
 
 def format_name(text: str) -> str:
-    """Read ``--format``: also a suffix of it, such as ``jpg``."""
+    """Read ``--format``: also a suffix of it, such as ``jpg``; raises as :func:`memory_size`."""
     try:
         return find_format(text).name
     except UsageError as error:

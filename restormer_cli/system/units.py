@@ -1,4 +1,4 @@
-"""Formats and parses sizes of memory and lengths of time."""
+"""Numbers for people and for JSON: sizes of memory, lengths of time, infinity."""
 
 from __future__ import annotations
 

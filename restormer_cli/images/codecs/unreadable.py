@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-#: Where the bytes stand, what they are, what that is, and what to do, if not to convert it.
 EXPORT = "export its picture as PNG, JPEG or TIFF"
 NO_PICTURE = "it is no picture"
 #: Kinds of Targa pictures without a palette; such files begin with little else.
 TARGA = (2, 3, 10, 11)
+#: Where the bytes stand, what they are, what that is, and what to do, if not to convert it.
 SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"II\xbc", "a JPEG XR picture", None),
     (0, b"\x89PNG\n\x1a\n", "a PNG that was changed as if it were text", "copy it again as it is"),

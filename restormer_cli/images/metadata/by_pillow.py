@@ -24,6 +24,7 @@ BOXES = 1 << 16
 
 
 def read_by_pillow(found: Found, data: bytes) -> None:
+    """What Pillow tells of a file; nothing of a damaged one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -209,7 +209,7 @@ def _sized(profile: bytes, end: int) -> bytes:
 
 
 def _check_use(profile: bytes, mode: str) -> None:
-    """True if LittleCMS can convert with it."""
+    """Raise ProfileError if LittleCMS cannot convert with it."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -40,6 +40,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def read_png(found: Found, data: bytes) -> None:
+    """The chunks of a PNG; damaged ones are told and left out."""
     header = palette = camera = b""
     pixels = False
     for name, body in _chunks(data):

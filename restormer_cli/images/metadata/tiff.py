@@ -17,6 +17,7 @@ WANTED = exif.ABOUT_THE_PHOTO | OF_COLOR | OF_SHAPE | OF_THE_MAP | {XMP, IPTC}
 
 
 def read_tiff(found: Found, data: bytes) -> None:
+    """The tags of a TIFF file's picture; where they are damaged, that is told."""
     try:
         order, tags = exif.tiff_tags(data, WANTED)
     except (KeyError, struct.error):
