@@ -107,7 +107,7 @@ def find_work(
     if shard is not None:
         problems = [problem for problem in problems if shard.takes(search.key_of(problem[0]))]
     work = name_results(inputs, result_dir, suffix, shard, origins, ordered=listed)
-    unpaired = [problem for problem in search.unpaired if watched]
+    unpaired = search.unpaired if watched else []
     problems, notices = problems + work.problems, notices + work.notices
     return Work(work.items, problems, notices, unpaired, passed_over.walked)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from restormer_cli.batch.items import Problems, in_order
+from restormer_cli.batch.journal import FOLDER as RECORD_FOLDER
 from restormer_cli.errors import UsageError
 from restormer_cli.images.codecs import CODECS, HEAD_BYTES, is_image
 from restormer_cli.images.codecs.base import Extra
@@ -54,8 +55,7 @@ SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin"}
     | {"system volume information", "lost+found", "__macosx"}
 )
-#: In a folder of results: the journals of runs, and how reports begin.
-RECORD_FOLDER = ".restormer"
+#: At the beginning of every file of a report.
 REPORT_MARK = b"restormer-cli report"
 #: Suffixes of files that other programs keep beside an image, such as ``a.jpg.xmp``.
 _SIDECARS = frozenset(
@@ -235,13 +235,13 @@ class _Walk:
     def enter(self, place: _Place) -> bool:
         """Enter a folder, unless it is excluded or contains itself, as a bind mount can."""
         facts = os.stat(place.path)  # noqa: PTH116 - DirEntry.stat has no inode on Windows
-        identity = (facts.st_dev, facts.st_ino)
-        if identity == self._excluded:
+        here = (facts.st_dev, facts.st_ino)
+        if here == self._excluded:
             return False
-        if place.is_inside(identity):
+        if place.is_inside(here):
             self.passed_over.links.append(place.path.name)
             return False
-        place.identity = identity
+        place.identity = here
         self._here = place
         return True
 

@@ -26,7 +26,7 @@ from restormer_cli.evaluation.paper_tables import (
 )
 from restormer_cli.evaluation.protocols import find_protocol
 from restormer_cli.images.codecs.base import Pixels
-from restormer_cli.images.pixels import Floats, normalise, quantise
+from restormer_cli.images.pixels import Floats, check_finite, normalise, quantise
 from restormer_cli.images.reading import read_image
 from restormer_cli.system.files import file_mode, is_file, is_folder, read_file
 from restormer_cli.tasks import Variant
@@ -215,8 +215,7 @@ def _compare(dataset: DataSet, restored: Floats, target: Pixels) -> Metrics:
     protocol = find_protocol(dataset.protocol)
     if dataset.rounded:
         return protocol.compare(quantise(restored, 8), target)
-    if not np.isfinite(restored).all():
-        raise ImageError("the network gave values that are no numbers; try --precision float32")
+    check_finite(restored)
     return protocol.compare_unrounded(restored, target)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from restormer_cli.images.codecs import Pixels
+from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.metadata import NO_METADATA, Metadata
 
 

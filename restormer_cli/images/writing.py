@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,7 +56,7 @@ class OutputOptions:
     def applied_to(self, settings: Settings) -> Settings:
         """The same settings for results that are written so."""
         quality = self.quality or self.format.quality
-        return dataclasses.replace(
+        return replace(
             settings,
             bit_depth=str(self.bit_depth or "auto"),
             format=self.format.name,

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from restormer_cli.batch.walk import REPORT_MARK
 from restormer_cli.errors import ImageError, UsageError
 from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
 from restormer_cli.evaluation.metrics import METRICS, Metrics, mean_metrics
@@ -22,7 +23,7 @@ from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.reading import read_image
 from restormer_cli.report.contact_sheet import draw_sheets, sheet_paths
-from restormer_cli.report.page import MARK, as_html
+from restormer_cli.report.page import as_html
 from restormer_cli.report.pictures import (
     LIMIT,
     PNG,
@@ -158,7 +159,7 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
         mode = file_mode(path)
         if mode and not stat.S_ISREG(mode):
             raise UsageError(f"{path}: is {kind(mode)}")
-        if mode and not overwrite and MARK not in file_head(path):
+        if mode and not overwrite and REPORT_MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
 
 

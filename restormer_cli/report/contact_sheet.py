@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from restormer_cli.report.page import MARK
+from restormer_cli.batch.walk import REPORT_MARK
 from restormer_cli.report.pictures import Store
 from restormer_cli.report.subjects import Role, Subject
 from restormer_cli.system.atomic import atomic_file
@@ -49,7 +49,7 @@ def draw_sheets(
         facts = "   ·   ".join(filter(None, [f"{len(shown)} images", ", ".join(roles), pages]))
         sheet = _draw(part, store, roles, title, facts)
         info = PngInfo()
-        info.add_text("Software", MARK.decode("ascii"))
+        info.add_text("Software", REPORT_MARK.decode("ascii"))
         data = io.BytesIO()
         sheet.save(data, "PNG", pnginfo=info)
         with atomic_file(path) as file:

@@ -12,8 +12,6 @@ from importlib import resources
 from typing import Any
 
 SCRIPTS = ("dom.js", "grid.js", "viewer.js", "page.js")
-#: At the beginning of every file of a report.
-MARK = b"restormer-cli report"
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 

@@ -81,7 +81,7 @@ class TensorFile:
             tensors = read_safetensors(self.path, file)
             return tensors, describe_other(tensors)
         read = read_zip if self.format == "zip" else read_legacy
-        document, extents = read(self.path, file, self.size)
+        document, extents = read(file, self.size)
         return find_tensors(document, extents), describe_other(document)
 
     def __iter__(self) -> Iterator[str]:

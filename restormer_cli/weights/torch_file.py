@@ -12,7 +12,6 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from restormer_cli.system.terminal import harmless
@@ -126,13 +125,11 @@ def _whole(*values: Any) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
 
-def read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
+def read_zip(file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     """Read the pickle of a zip archive.
 
     Parameters
     ----------
-    path
-        For messages.
     file
         The open file.
     size
@@ -152,7 +149,7 @@ def read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     """
     with zipfile.ZipFile(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
-    if (what := unreadable.describe_zip(path, members)) is not None:
+    if (what := unreadable.describe_zip(members)) is not None:
         raise FormatError(what)
     if sum(member.file_size for member in members.values()) > size or any(
         member.compress_type != zipfile.ZIP_STORED for member in members.values()
@@ -193,7 +190,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def read_legacy(path: Path, file: IO[bytes], size: int) -> tuple[Any, _Extents]:
+def read_legacy(file: IO[bytes], size: int) -> tuple[Any, _Extents]:
     """Read the pickle of an older file; as :func:`read_zip`.
 
     Raises

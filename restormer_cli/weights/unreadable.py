@@ -105,12 +105,12 @@ def describe(path: Path, head: bytes, size: int) -> str | None:
     if not head.strip(b"\0"):
         return "begins with nothing but zeros, as a download does that was cut off; get it again"
     if (text := _text(head)) is not None:
-        return _describe_text(text, path, size)
+        return _describe_text(text, size)
     return describe_name(path)
 
 
-def describe_zip(path: Path, members: Collection[str]) -> str | None:
-    """Describe a zip archive in the same way, from the names in it."""
+def describe_zip(members: Collection[str]) -> str | None:
+    """Describe a zip archive as :func:`describe` does, from the names in it."""
     files = [name for name in members if not name.endswith("/")]
     inside = [n for n in files if n.lower().endswith((".pth", ".pt", ".ckpt", ".safetensors"))]
     # Behind the folder that all is in, which is called like the file was.
@@ -146,7 +146,7 @@ def describe_name(path: Path) -> str | None:
     return None
 
 
-def _describe_text(text: str, path: Path, size: int) -> str:
+def _describe_text(text: str, size: int) -> str:
     start = text.lstrip("\ufeff \t\r\n")
     lowered = start.lower()
     if lowered.startswith(_PAGES):

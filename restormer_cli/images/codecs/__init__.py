@@ -20,10 +20,10 @@ from restormer_cli.images.codecs import (
     raw,
     tiff,
 )
-from restormer_cli.images.codecs.base import Codec, Pixels, header_of
+from restormer_cli.images.codecs.base import Codec, header_of
 from restormer_cli.images.codecs.unreadable import describe
 
-__all__ = ["CODECS", "Codec", "Pixels", "find_codec", "header_of", "is_image"]
+__all__ = ["CODECS", "Codec", "find_codec", "header_of", "is_image"]
 
 #: Bytes from which a format is recognised.
 HEAD_BYTES = 4096

@@ -82,23 +82,23 @@ class OutputFormat:
     def alpha(self) -> bool:
         return "RGBA" in self.modes
 
+    def fits(self, height: int, width: int) -> bool:
+        """True if a result of this size can be written."""
+        return max(height, width) <= self.largest_side and height * width <= self.largest_area
+
     def check_size(self, height: int, width: int) -> None:
-        """See that a result of this size can be written.
+        """Check that a result of this size can be written.
 
         Raises
         ------
         ImageError
             If it is too large for the format.
         """
-        if max(height, width) > self.largest_side or height * width > self.largest_area:
+        if not self.fits(height, width):
             limit = f"{self.largest_side} a side"
             if self.largest_area < ANY:
                 limit += f" and {self.largest_area / 1e6:.0f} megapixels"
-            larger = [
-                form.name
-                for form in FORMATS
-                if max(height, width) <= form.largest_side and height * width <= form.largest_area
-            ]
+            larger = [form.name for form in FORMATS if form.fits(height, width)]
             remedy = f"choose --format {' or '.join(larger)}" if larger else "cut it into parts"
             raise ImageError(
                 f"is {width}×{height} pixels, and {self.title} takes no more than {limit}; {remedy}"
@@ -111,12 +111,11 @@ class OutputFormat:
 
     def describe(self) -> tuple[str, ...]:
         """Cells of a row of the table in the docs: see :data:`COLUMNS`."""
-        gray = {"L", "LA"} & self.modes
-        colours = {0: "colour", 1: "gray (colour if transparent), colour"}.get(
-            len(gray), "gray, colour"
-        )
-        if gray and not self.alpha:
-            colours = "gray, colour"
+        colours = "gray, colour"
+        if "L" not in self.modes:
+            colours = "colour"
+        elif self.alpha and "LA" not in self.modes:
+            colours = "gray (colour if transparent), colour"
         size = f"{self.largest_side:,} a side"
         if self.largest_area < ANY:
             size += f", {self.largest_area / 1e6:.0f} MP"

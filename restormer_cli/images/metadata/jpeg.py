@@ -42,7 +42,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_jpeg(found: Found, data: bytes) -> None:
-    """The segments of a JPEG in front of the picture; damaged ones are told and left out."""
+    """The segments of a JPEG in front of the picture, and what they say of others behind it."""
     parts: dict[int, bytes] = {}
     resources = b""
     pictures = 1
