@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from restormer_cli.cli.options import MaxMemory, path_option, typed_path
+from restormer_cli.cli.progress import Progress
 from restormer_cli.cli.stderr import complain
 
 
@@ -39,18 +41,20 @@ def report(
     """Show results in one HTML file: sliders, zoom, differences, figures, failures."""
     from restormer_cli.report.build import write_report
 
-    written = write_report(
-        result_dir,
-        input_dir=input_dir,
-        target_dir=target_dir,
-        runs=log_json,
-        protocol=protocol,
-        recursive=recursive,
-        output=output,
-        contact_sheet=contact_sheet,
-        overwrite=overwrite,
-        max_memory=max_memory,
-    )
+    with contextlib.closing(Progress(unit="image")) as bar:
+        written = write_report(
+            result_dir,
+            input_dir=input_dir,
+            target_dir=target_dir,
+            log_json=log_json,
+            protocol=protocol,
+            recursive=recursive,
+            output=output,
+            contact_sheet=contact_sheet,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            progress=bar.show,
+        )
     for notice in written.notices:
         complain(notice)
     print(written.html, *written.sheets, sep="\n")

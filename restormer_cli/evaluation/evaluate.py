@@ -8,7 +8,7 @@ from pathlib import Path
 
 from restormer_cli.batch.discovery import Listing, list_images
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, in_order
+from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, map_in_order
 from restormer_cli.evaluation.metrics import Metrics, mean_metrics
 from restormer_cli.evaluation.pairing import pair_names
 from restormer_cli.evaluation.protocols import find_protocol
@@ -115,7 +115,7 @@ def evaluate_folder(
             return error
 
     for number, (pair, found) in enumerate(
-        zip(pairing.pairs, in_order(compare, pairing.pairs), strict=True), start=1
+        zip(pairing.pairs, map_in_order(compare, pairing.pairs), strict=True), start=1
     ):
         if isinstance(found, ImageError):
             evaluation.errors[pair[0]] = str(found)

@@ -160,7 +160,7 @@ def comparison_bytes(
     return held + max(compared, *(claim.decoding for claim in claims))
 
 
-def in_order(
+def map_in_order(
     function: Callable[[Item], Value], items: Iterable[Item], workers: int = WORKERS
 ) -> Iterator[Value]:
     """Call a function for each item, in threads that are a few items ahead; results in order."""

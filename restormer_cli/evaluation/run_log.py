@@ -23,7 +23,7 @@ from restormer_cli.system import json_lines
 from restormer_cli.system.files import file_mode, is_file, real_path, why_no_file
 from restormer_cli.tasks import Variant, variant_of_weights
 
-REPORT_SUFFIX = ".jsonl"
+SUFFIX = ".jsonl"
 #: Most characters of a line: two paths and an error that names one, all escaped.
 LONGEST_LINE = 1 << 20
 #: Characters without a line of ours after which a file counts as foreign.
@@ -74,32 +74,32 @@ class RunLog:
         return counts
 
 
-def read_run_log(result_dir: Path, report: Path | None = None) -> RunLog:
+def read_run_log(result_dir: Path, log: Path | None = None) -> RunLog:
     """Read the run log of a folder of results.
 
     Parameters
     ----------
-    report
+    log
         A file that ``--log-json`` wrote; by default every ``*.jsonl`` in the folder itself with
         such lines.
 
     Raises
     ------
     UsageError
-        If ``report`` cannot be read or holds no such line.
+        If ``log`` cannot be read or holds no such line.
     """
     notices: list[str] = []
-    if report is not None:
+    if log is not None:
         # One of the shell's has a writer: <(zcat run.jsonl.gz).
-        if stat.S_ISFIFO(file_mode(report)) and not report.is_relative_to("/dev"):
-            raise UsageError(f"{report}: is a pipe, not a report")
-        entries = list(_read_lines(report, result_dir))
+        if stat.S_ISFIFO(file_mode(log)) and not log.is_relative_to("/dev"):
+            raise UsageError(f"{log}: is a pipe, not a report")
+        entries = list(_read_lines(log, result_dir))
         if not entries:
-            raise UsageError(f"{report}: holds no line that --log-json writes")
+            raise UsageError(f"{log}: holds no line that --log-json writes")
         files = [entries]
     else:
         files = []
-        for path in sorted(_reports_in(result_dir), key=_age):
+        for path in sorted(_logs_in(result_dir), key=_time_of_change):
             try:
                 if trouble := why_no_file(path, "a report"):
                     raise UsageError(f"{path}: {trouble}")
@@ -137,14 +137,14 @@ def _read_record(result_dir: Path) -> Iterator[RunLine]:
             )
 
 
-def _age(path: Path) -> float:
+def _time_of_change(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _reports_in(folder: Path) -> list[Path]:
+def _logs_in(folder: Path) -> list[Path]:
     """Files named like run logs."""
     try:
         with os.scandir(folder) as entries:
@@ -152,7 +152,7 @@ def _reports_in(folder: Path) -> list[Path]:
                 Path(entry.path)
                 for entry in entries
                 # os.path, since an entry raises where links go round in a circle.
-                if entry.name.endswith(REPORT_SUFFIX) and not os.path.isdir(entry.path)  # noqa: PTH112
+                if entry.name.endswith(SUFFIX) and not os.path.isdir(entry.path)  # noqa: PTH112
             ]
     except OSError:  # whoever looks for images there says so
         return []

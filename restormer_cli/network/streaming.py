@@ -72,7 +72,7 @@ class StreamingRestormer:
         like = torch.empty(0, device=device, dtype=dtype)
         self.device, self.dtype = like.device, dtype  # with its index
         with torch.no_grad():
-            self.prepared = PackedNetwork(network, like)
+            self.packed = PackedNetwork(network, like)
         for notice in kernels.notices():
             logger.warning(notice)
 
@@ -125,7 +125,7 @@ class StreamingRestormer:
                     progress((before + part * size) / count)
 
             levels = grids(height, width, window)
-            evaluation = _Evaluation(self.prepared, plan, levels, group, share)
+            evaluation = _Evaluation(self.packed, plan, levels, group, share)
             with _without_autocast(self.device):
                 evaluation.run(out[first : first + together])
         return out.permute(0, 3, 1, 2)

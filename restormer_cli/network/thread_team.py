@@ -25,7 +25,7 @@ T = TypeVar("T")
 INTERVAL = 0.1
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """Raised in threads whose work is no longer wanted."""
 
 
@@ -107,25 +107,25 @@ class ThreadTeam(Generic[T]):
         except BaseException as error:
             self.stopped = True
             wait(others)
-            if not isinstance(error, Stopped):
+            if not isinstance(error, Cancelled):
                 raise
         for other in others:
             failure = other.exception()
-            if failure is not None and not isinstance(failure, Stopped):
+            if failure is not None and not isinstance(failure, Cancelled):
                 raise failure
         if self.stopped:
-            raise Stopped
+            raise Cancelled
 
     def check(self) -> None:
         """To be called by steps between strips: to look, on the calling thread, or to be stopped.
 
         Raises
         ------
-        Stopped
+        Cancelled
             If another part has failed, or the caller wants no result any more.
         """
         if self.stopped:
-            raise Stopped
+            raise Cancelled
         if threading.get_ident() == self._caller and (now := time.monotonic()) >= self._next_look:
             # A device with a queue of its own computes on meanwhile.
             self._next_look = now + (INTERVAL if self._threads else 0)

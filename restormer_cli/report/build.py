@@ -6,17 +6,20 @@ import contextlib
 import datetime
 import platform
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from restormer_cli.batch.walk import REPORT_MARK
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
+from restormer_cli.evaluation.memory_budget import (
+    Claim,
+    MemoryBudget,
+    comparison_bytes,
+    map_in_order,
+)
 from restormer_cli.evaluation.metrics import METRICS, Metrics, mean_metrics
 from restormer_cli.evaluation.protocols import EvaluationProtocol, choose_protocol, find_protocol
 from restormer_cli.evaluation.run_log import read_run_log
@@ -65,7 +68,7 @@ def write_report(
     *,
     input_dir: Path | None = None,
     target_dir: Path | None = None,
-    runs: Path | None = None,
+    log_json: Path | None = None,
     protocol: str = "auto",
     recursive: bool = False,
     output: Path | None = None,
@@ -73,6 +76,7 @@ def write_report(
     overwrite: bool = False,
     max_memory: int | None = None,
     limit: int = LIMIT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Write one HTML file that shows a folder of results.
 
@@ -80,7 +84,7 @@ def write_report(
     ----------
     input_dir, target_dir
         The folders of inputs, and of true images to measure results and inputs against.
-    runs
+    log_json
         A file that ``--log-json`` wrote; by default the ``*.jsonl`` files among the results.
     protocol
         As for ``restormer evaluate``.
@@ -95,6 +99,8 @@ def write_report(
     limit
         Most bytes of pictures in the HTML. Beyond it, full-size pictures are linked, then
         thumbnails are written into a folder beside it. Too little memory lowers it.
+    progress
+        Called with the number of images that were looked at and of all.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def write_report(
         would be overwritten. Errors of single images are shown in the report.
     """
     output = output or result_dir / NAME
-    run_log = read_run_log(result_dir, runs)
+    run_log = read_run_log(result_dir, log_json)
     subjects, notices = find_subjects(
         result_dir, run_log, input_dir=input_dir, target_dir=target_dir, recursive=recursive
     )
@@ -115,11 +121,14 @@ def write_report(
     store = Store(output.parent / f"{output.stem}-files", limit)
     try:
         shown = []
-        for one in _look_at_all(subjects, find_protocol(chosen), budget):
+        compared = find_protocol(chosen)
+        for one in map_in_order(lambda subject: _look_at(subject, compared, budget), subjects):
             for view in one.views.values():
                 view.kept = store.add(view.thumbnail)
                 view.thumbnail = b""
             shown.append(one)
+            if progress is not None:
+                progress(len(shown), len(subjects))
         embedded = _embed(shown, store)
         title = real_path(result_dir).name or str(result_dir)
         values = {
@@ -164,18 +173,6 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
 
 
 # --- looking at files ---------------------------------------------------------------------------
-
-
-def _look_at_all(
-    subjects: list[Subject], protocol: EvaluationProtocol, budget: MemoryBudget
-) -> Iterator[Subject]:
-    """Look at all subjects in order, a few of them ahead."""
-    looked = in_order(lambda subject: _look_at(subject, protocol, budget), subjects)
-    # On a terminal only.
-    with tqdm(total=len(subjects), unit="image", leave=False, disable=None) as bar:
-        for shown in looked:
-            yield shown
-            bar.update()
 
 
 def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Subject:

@@ -21,7 +21,12 @@ from hypothesis import strategies as st
 
 from restormer_cli.errors import ImageError
 from restormer_cli.evaluation.evaluate import evaluate_folder
-from restormer_cli.evaluation.memory_budget import Claim, MemoryBudget, comparison_bytes, in_order
+from restormer_cli.evaluation.memory_budget import (
+    Claim,
+    MemoryBudget,
+    comparison_bytes,
+    map_in_order,
+)
 from restormer_cli.evaluation.protocols import PROTOCOLS
 from restormer_cli.images.reading import read_image
 from restormer_cli.report.build import write_report
@@ -81,7 +86,7 @@ def test_threads_together_never_take_more_than_there_is(wishes: list[int], worke
             return None
         return wish
 
-    done = list(in_order(work, wishes, workers))
+    done = list(map_in_order(work, wishes, workers))
     assert done == [wish if wish <= 8 else None for wish in wishes]
     assert budget._left == 8
 
@@ -112,7 +117,7 @@ def test_what_is_given_up_is_cancelled() -> None:
         return number
 
     with pytest.raises(ValueError, match="stop"):
-        list(in_order(work, range(1000), 2))
+        list(map_in_order(work, range(1000), 2))
     assert len(begun) < 10
 
 

@@ -227,15 +227,15 @@ def test_rows_move_once_each_way(device: str, storage: Storage) -> None:
         plan = Plan(8 * 64, storage, 0, threads=0)
         (part,) = plan.parts(network.config, 1, height, width)
         image = torch.empty(1, 3, height, width)
-        strips = Strips(engine.prepared, plan, part, image, lambda: None)
+        strips = Strips(engine.packed, plan, part, image, lambda: None)
         strips.x = feature_map.allocate(shape, engine.device, torch.float32, storage)
         strips.x.write(0, height, torch.zeros(shape))
         pretence.copied.clear()
-        block = engine.prepared.encoders[0][0]
+        block = engine.packed.encoders[0][0]
         sums = AttentionSums(block.attention, 1, [[0, height], [0, width]], Grid(height, width))
-        strips.attend(Buffers({}, engine.prepared.like), block, sums)
-        products = CellProducts(sums.fold(), None, engine.prepared.like)
-        strips.apply(Buffers({}, engine.prepared.like), block, products)
+        strips.attend(Buffers({}, engine.packed.like), block, sums)
+        products = CellProducts(sums.fold(), None, engine.packed.like)
+        strips.apply(Buffers({}, engine.packed.like), block, products)
     size = math.prod(shape) * 4
     assert pretence.copied["to"] == 2 * size
     assert pretence.copied["from"] == size

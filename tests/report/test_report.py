@@ -421,3 +421,10 @@ def test_many_images_make_several_sheets(tmp_path: Path) -> None:
     ran = restormer("report", tmp_path / "out", "--contact-sheet", sheet)
     assert ran.lines[1:] == [str(sheet), str(tmp_path / "all-2.png")]
     assert read(tmp_path / "all-2.png").shape[0] < read(sheet).shape[0]
+
+
+def test_progress_is_told_image_by_image(folders: dict[str, Path]) -> None:
+    told: list[tuple[int, int]] = []
+    written = write_report(folders["out"], progress=lambda *counts: told.append(counts))
+    assert told == [(number, written.images) for number in range(1, written.images + 1)]
+    assert told
