@@ -173,14 +173,11 @@ class Restorer:
 
     def room_for(self, height: int, width: int) -> tuple[int, int]:
         """Bytes of main memory that are available now, and that an image of this size needs."""
-        engine, tile = self.engine, self.tile or max(height, width)
-        rows, columns = (min(size, tile) for size in (height, width))
         available, needed = room_for(
             self.config,
-            rows + -rows % SIZE_MULTIPLE,
-            columns + -columns % SIZE_MULTIPLE,
-            engine.device,
-            engine.dtype,
+            *self._at_once(height, width),
+            self.engine.device,
+            self.engine.dtype,
             self.max_memory,
             shares=self.shares,
             window=self.window,
@@ -194,8 +191,7 @@ class Restorer:
         """Number of images of this size that are best restored together; 1 if it gains nothing."""
         if self.tile is not None or channels > self.config.inp_channels // self.views:
             return 1
-        bottom, right = (-size % SIZE_MULTIPLE for size in (height, width))
-        pixels = (height + bottom) * (width + right)
+        pixels = _padded(height) * _padded(width)
         device = self.engine.device.type
         if device == "cuda":
             return max(1, min(TOGETHER_ON_CARD, PIXELS_TOGETHER_ON_CARD // pixels))
@@ -274,7 +270,8 @@ class Restorer:
         # passes is known when the sum is there.
         total = np.full((*images.shape[:-1], self.config.out_channels), 0, np.float32)
         for shape in {symmetry.apply(images).shape for symmetry in self.symmetries}:
-            self._check_plan(*shape[1:3])  # before work begins rather than in the third pass
+            # Before work begins rather than in the third pass.
+            self._plan(torch.Size((1, 0, *self._at_once(*shape[1:3]))))
         passes = len(self.symmetries)
         for number, symmetry in enumerate(self.symmetries):
             held = symmetry.apply(images)
@@ -310,11 +307,12 @@ class Restorer:
                 progress((number + 1) / (len(tops) * len(lefts)))
         return total / counts
 
-    def _check_plan(self, height: int, width: int) -> None:
-        """Refuse an image that there is no plan for."""
-        padded = (size + -size % SIZE_MULTIPLE for size in (height, width))
-        rows, columns = (min(size, self.tile or size) for size in padded)
-        self._plan(torch.Size((1, 0, rows, columns)))
+    def _at_once(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that the network gets of an image: all, padded, or those of a tile."""
+        rows, columns = _padded(height), _padded(width)
+        if self.tile is None:
+            return rows, columns
+        return min(rows, self.tile), min(columns, self.tile)
 
     def _run_whole(self, image: Tensor, progress: Progress | None) -> Tensor:
         engine, plan, said = self.engine, None, ""
@@ -370,6 +368,11 @@ def _fingerprint(network: Restormer) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _padded(size: int) -> int:
+    """The next multiple of 8."""
+    return size + -size % SIZE_MULTIPLE
 
 
 def _bits(view: Pixels) -> int:

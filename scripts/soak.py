@@ -76,8 +76,8 @@ def main() -> int:
             cv2.imwrite(str(source / f"{index}.png"), pixels)
         restorer = load_restorer("denoise", kind="real")
         watch = Watch(arguments.images)
-        job = RunOptions(str(source), Path(folder, "out"))
-        run(job, job.find_work(), lambda: InProcess(restorer, Provenance()), watch)
+        options = RunOptions(str(source), Path(folder, "out"))
+        run(options, options.find_work(), lambda: InProcess(restorer, Provenance()), watch)
     base = watch.samples[int(WARM_UP * len(watch.samples))]
     last = watch.samples[-1]
     grown = last[0] - base[0] > SLACK or last[1] > base[1] or last[2] > base[2]

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -70,41 +71,10 @@ def name_results(
         The images of the shard, without those that would overwrite an input or each other.
     """
 
-    def place_of(index: int) -> Any:
+    def rank(index: int) -> Any:
         return index if ordered else in_order(PurePath(found[index].files[0]))
 
-    folded = [_folded(_with_suffix(image.stem, suffix)) for image in found]
-    clashes = _clashes(folded)
-    shared = {
-        index: result_dir / _with_suffix(found[index].stem, suffix)
-        for clash in clashes
-        for index in clash
-    }
-    owners = origins(result_dir, shared.values()) if shared else {}
-    settled = {
-        index
-        for index, result in shared.items()
-        if owners.get(result) == absolute_path(found[index].files[0])
-    }
-    for clash in clashes:
-        too_long = [index for index in clash if _is_long(PurePath(found[index].name), suffix)]
-        if too_long and settled.isdisjoint(clash):
-            settled.add(min(too_long, key=place_of))
-    renamed: set[int] = set()
-    while fixable := [
-        index
-        for clash in clashes
-        for index in clash
-        if index not in settled and found[index].stem != PurePath(found[index].name)
-    ]:
-        for index in fixable:
-            folded[index] = _folded(_with_suffix(PurePath(found[index].name), suffix))
-        renamed.update(fixable)
-        settled.update(fixable)
-        clashes = _clashes(folded)
-
-    firsts = {min(clash, key=place_of) for clash in clashes}
-    superfluous = {index for clash in clashes for index in clash} - firsts
+    longer, superfluous = _settle_clashes(found, result_dir, suffix, origins, rank)
     inputs = _inputs_below(real_path(result_dir), found)
 
     chosen = [
@@ -113,12 +83,12 @@ def name_results(
         if shard is None or shard.takes(PurePath(image.key))
     ]
     work = Work([])
-    for index in sorted(chosen, key=place_of):
+    for index in sorted(chosen, key=rank):
         sources = tuple(map(Path, found[index].files))
         name = found[index].name
-        place = _with_suffix(PurePath(name) if index in renamed else found[index].stem, suffix)
+        place = _with_suffix(PurePath(name) if index in longer else found[index].stem, suffix)
         result = result_dir / place
-        if index in renamed:
+        if index in longer:
             work.notices.append(
                 f"{name}: its result is called {place}, "
                 "since another image would share the shorter name"
@@ -138,6 +108,69 @@ def name_results(
         else:
             work.items.append(Item(sources, result))
     return work
+
+
+def _settle_clashes(
+    found: list[Candidate],
+    result_dir: Path,
+    suffix: str,
+    origins: Origins,
+    rank: Callable[[int], Any],
+) -> tuple[set[int], set[int]]:
+    """Decide about results of equal names.
+
+    Returns
+    -------
+    set of int
+        The images, by their places in the list, that get the longer name.
+    set of int
+        Those whose name is that of another one all the same.
+    """
+    folded = [_folded(_with_suffix(image.stem, suffix)) for image in found]
+    clashes = _clashes(folded)
+    settled = _with_short_names(found, clashes, result_dir, suffix, origins, rank)
+    longer: set[int] = set()
+    # A longer name may be the short one of another image, which then gets the longer one as well.
+    while fixable := [
+        index
+        for clash in clashes
+        for index in clash
+        if index not in settled and found[index].stem != PurePath(found[index].name)
+    ]:
+        for index in fixable:
+            folded[index] = _folded(_with_suffix(PurePath(found[index].name), suffix))
+        longer.update(fixable)
+        settled.update(fixable)
+        clashes = _clashes(folded)
+    firsts = {min(clash, key=rank) for clash in clashes}
+    return longer, {index for clash in clashes for index in clash} - firsts
+
+
+def _with_short_names(
+    found: list[Candidate],
+    clashes: list[list[int]],
+    result_dir: Path,
+    suffix: str,
+    origins: Origins,
+    rank: Callable[[int], Any],
+) -> set[int]:
+    """Of images with equal names, those that keep the short one; see :func:`name_results`."""
+    shared = {
+        index: result_dir / _with_suffix(found[index].stem, suffix)
+        for clash in clashes
+        for index in clash
+    }
+    owners = origins(result_dir, shared.values()) if shared else {}
+    kept = {
+        index
+        for index, result in shared.items()
+        if owners.get(result) == absolute_path(found[index].files[0])
+    }
+    for clash in clashes:
+        too_long = [index for index in clash if _is_long(PurePath(found[index].name), suffix)]
+        if too_long and kept.isdisjoint(clash):
+            kept.add(min(too_long, key=rank))
+    return kept
 
 
 def _with_suffix(stem: PurePath, suffix: str) -> PurePath:

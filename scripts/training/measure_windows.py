@@ -187,8 +187,9 @@ def main() -> None:
                     for what, figure in over_symmetries(restorer, degraded, clean).items():
                         sample.add(what, figure)
                     continue
-                for what, (restorer.window, restorer.tile) in ways.items():
+                for what, (window, tile) in ways.items():
                     if sample.lacks(what):
+                        restorer.window, restorer.tile = window, tile
                         sample.add(what, psnr(restorer.unrounded(degraded), clean))
     for name in dict.fromkeys(key[0] for key in log.figures):
         for kind in ("window", "tile", "turns", "mean"):
