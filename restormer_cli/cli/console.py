@@ -9,10 +9,11 @@ from dataclasses import asdict
 
 from restormer_cli.batch.outcomes import Outcome
 from restormer_cli.cli.progress import Progress
+from restormer_cli.cli.stdout import print_line
 from restormer_cli.errors import OutputError
 from restormer_cli.system.line_file import LineFile
 from restormer_cli.system.streams import encode_stdout
-from restormer_cli.system.terminal import harmless, harmless_json, shown_on
+from restormer_cli.system.terminal import harmless, harmless_json
 from restormer_cli.system.units import format_seconds
 
 
@@ -119,7 +120,7 @@ class Console:
         if sys.stdout.isatty():  # the same line of the same terminal
             self.progress.clear()
         try:
-            print(shown_on(sys.stdout, line), flush=True)
+            print_line(line)
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -11,6 +11,7 @@ import typer
 from restormer_cli.cli.options import MaxMemory, path_option, typed_path
 from restormer_cli.cli.progress import Progress
 from restormer_cli.cli.stderr import complain
+from restormer_cli.cli.stdout import print_line
 
 
 def report(
@@ -57,6 +58,7 @@ def report(
         )
     for notice in written.notices:
         complain(notice)
-    print(written.html, *written.sheets, sep="\n")
+    for path in (written.html, *written.sheets):
+        print_line(str(path))
     if written.beside is not None:
         complain(f"keep {written.beside} beside it")

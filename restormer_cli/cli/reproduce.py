@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from restormer_cli.cli.options import MaxMemory, Precision, Window, path_option
 from restormer_cli.cli.progress import Progress
+from restormer_cli.cli.stderr import complain
 from restormer_cli.errors import WeightsError
 from restormer_cli.evaluation.paper_tables import (
     DataSet,
@@ -169,7 +169,7 @@ def reproduce(
         labels = dict.fromkeys(file.label for file in files.values())
         made = f"weights: {', '.join(labels)}; attention: over {_described(windows)}"
         source = wanted.for_windows(windows).source.strip()
-        print(f"{made}; paper: {source}", file=sys.stderr)
+        complain(f"{made}; paper: {source}")
 
 
 def _described(windows: Mapping[str, int | None]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +14,11 @@ import typer
 from restormer_cli.cli.options import typed_path
 from restormer_cli.cli.progress import Progress
 from restormer_cli.cli.stderr import complain
+from restormer_cli.cli.stdout import print_line
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.system.files import is_file
 from restormer_cli.system.limits import check_address_space
-from restormer_cli.system.terminal import harmless, short, shown_on
+from restormer_cli.system.terminal import harmless, short
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
 from restormer_cli.weights.registry import (
@@ -55,9 +55,9 @@ def list_weights() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, lines in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        print_line("  ".join(cells).rstrip())
         for line in lines:
-            print(shown_on(sys.stdout, f"    {line}"))
+            print_line(f"    {line}")
 
 
 def _hash_state(known: KnownFile, path: Path | None) -> str:
@@ -95,7 +95,7 @@ def download(
                     complete = False
                 else:
                     console.close()
-                    print(shown_on(sys.stdout, str(path)), flush=True)
+                    print_line(str(path))
         except KeyboardInterrupt:
             console.notice("stopped; the same command goes on from here")
             raise Stopped(signal.SIGINT) from None
@@ -169,17 +169,17 @@ def verify() -> None:
             right = False
             continue
         if not found.matches:
-            print(f"wrong       {path}", flush=True)
+            print_line(f"wrong       {path}")
             complain(f"error: {mismatch(path, known, found)}")
             right = False
         elif found.source == "unknown":
-            print(f"not pinned  {path}", flush=True)
+            print_line(f"not pinned  {path}")
             complain(
                 f"{path}: no hash is known, and none was pinned; its SHA-256 is {found.found}; "
                 f"`restormer weights download {known.stem}` pins it"
             )
         else:
-            print(f"{found.source:10}  {path}", flush=True)
+            print_line(f"{found.source:10}  {path}")
     if not right:
         raise typer.Exit(1)
 
@@ -211,4 +211,4 @@ def convert(
     check_address_space()
     from restormer_cli.weights.conversion import convert as write
 
-    print(write(source, target, half=half, overwrite=overwrite))
+    print_line(str(write(source, target, half=half, overwrite=overwrite)))

@@ -17,6 +17,7 @@ def format_seconds(seconds: float) -> str:
     """Format a time, as ``45 s``, ``12 min``, ``3 h 20 min`` or ``5 days 3 h``."""
     if not seconds < math.inf:
         return "unknown time"
+    seconds = max(seconds, 0.0)  # what is left may be a rounding error below
     minutes = round(seconds / 60)
     if seconds < 99.5:
         return f"{seconds:.0f} s"

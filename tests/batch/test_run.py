@@ -80,6 +80,7 @@ def test_summary_and_lines_without_a_terminal_count_megapixels(
     ("seconds", "text"),
     [
         (0.4, "0 s"),
+        (-1e-9, "0 s"),
         (99, "99 s"),
         (100, "2 min"),
         (5999, "1 h 40 min"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,10 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from helpers import Ran, make_images, names, random_pixels, restormer, save, write, zero_network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from restormer_cli.cli.report import report
+from restormer_cli.cli.weights import convert, verify
 from restormer_cli.system.terminal import harmless, harmless_json, shown_on
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be there")
@@ -102,13 +106,43 @@ def test_ordinary_names_stay_as_they_are() -> None:
         assert harmless(text) == text
 
 
-def test_a_terminal_is_shown_what_a_program_is_not() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_is_shown_what_a_program_is_not() -> None:
     assert shown_on(io.StringIO(), "\x1b[2J") == "\x1b[2J"
     assert shown_on(Terminal(), "\x1b[2J") == r"\x1b[2J"
+
+
+@posix
+def test_every_command_spares_a_terminal_the_names_of_files(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "a\x1b[2Jb", 1)
+    known, target = "compact_derain.safetensors", folder / "b.safetensors"
+    with contextlib.redirect_stdout(Terminal()) as out:
+        report(folder)
+        convert(known, target)
+    lines = [str(folder / "report.html"), str(target)]
+    assert out.getvalue().splitlines() == [harmless(line) for line in lines]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        report(folder)
+        convert(known, target, overwrite=True)
+    assert out.getvalue().splitlines() == lines
+
+
+@posix
+def test_a_terminal_is_spared_the_name_of_the_folder_of_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "a\x1b[2Jb"
+    home.mkdir()
+    (home / "deraining.pth").write_bytes(b"wrong")
+    monkeypatch.setenv("RESTORMER_HOME", str(home))
+    with contextlib.redirect_stdout(Terminal()) as out, pytest.raises(typer.Exit):
+        verify()
+    assert harmless(str(home)) in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
 @pytest.mark.parametrize("value", ["", "-", "~/out", "~"])
