@@ -15,11 +15,12 @@ from helpers import random_pixels, restormer, save, tiny_network, write, zero_ne
 from whole_image_metrics import psnr
 
 from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluation.data_sets import add_noise
 from restormer_cli.evaluation.evaluate import evaluate_folder
 from restormer_cli.evaluation.metrics import rgb_planes
 from restormer_cli.evaluation.paper_tables import find_table, tables
 from restormer_cli.evaluation.protocols import PROTOCOLS
-from restormer_cli.evaluation.reproduce import Restore, add_noise, reproduce
+from restormer_cli.evaluation.reproduce import Restore, reproduce
 from restormer_cli.images.pixels import normalise, quantise
 from restormer_cli.network.architecture import RestormerConfig
 from restormer_cli.tasks import VARIANTS, Variant, shipped_options
