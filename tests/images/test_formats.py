@@ -176,6 +176,17 @@ def test_tiff_of_more_than_four_gigabytes_would_be_a_bigtiff(
     np.testing.assert_array_equal(decode_image(data).pixels, given.pixels)
 
 
+def test_png_of_more_than_a_chunk_holds_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture(random_pixels(16, 24)[..., :1], random_pixels(16, 24)[..., 1])
+    usual = encode_image(picture)
+    assert usual.count(b"IDAT") == 1
+    monkeypatch.setattr("restormer_cli.images.formats.png.LARGEST_CHUNK", 100)
+    data = encode_image(picture)
+    assert data.count(b"IDAT") > 3
+    for pixels in (imagecodecs.png_decode(data), imagecodecs.png_decode(usual)):
+        np.testing.assert_array_equal(pixels, picture.samples())
+
+
 def test_transparent_parts_of_a_jpeg_show_white_or_the_background() -> None:
     pixels = np.full((16, 16, 3), 40, np.uint8)
     alpha = np.repeat(np.uint8([0, 0, 255, 255])[None].repeat(16, 0), 4, axis=1)

@@ -18,6 +18,8 @@ from restormer_cli.images.picture import Picture
 #: Signature and header chunk.
 HEADER_END = len(SIGNATURE) + 25
 GRAY_ALPHA, FILTER_UP = 4, 2
+#: Bytes of a chunk at most (PNG specification, third edition, 5.3).
+LARGEST_CHUNK = (1 << 31) - 1
 
 
 def encode(picture: Picture, encoding: Encoding) -> bytes:
@@ -41,5 +43,6 @@ def _gray_with_alpha(image: Any, compression: int | None) -> bytes:
     depth = 8 * image.dtype.itemsize
     header = struct.pack(">IIBBBBB", width, height, depth, GRAY_ALPHA, 0, 0, 0)
     pixels = zlib.compress(filtered.data, 1 if compression is None else compression)
-    body = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
-    return SIGNATURE + b"".join(body)
+    parts = range(0, len(pixels), LARGEST_CHUNK)
+    body = [png_chunk(b"IDAT", pixels[start : start + LARGEST_CHUNK]) for start in parts]
+    return SIGNATURE + b"".join([png_chunk(b"IHDR", header), *body, png_chunk(b"IEND", b"")])
