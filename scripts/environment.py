@@ -17,7 +17,7 @@ OLDEST_PYTHON = (3, 10)
 
 
 def inside() -> bool:
-    """Whether this is the environment's own Python."""
+    """True if this is the environment's own Python."""
     return Path(sys.prefix).resolve() == FOLDER.resolve()
 
 

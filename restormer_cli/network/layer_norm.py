@@ -24,7 +24,7 @@ def layer_norm(
     rows
         ``(N, R, W, C)``.
     center
-        Whether the mean is subtracted; the variance is about it in any case.
+        True if the mean is subtracted; the variance is about it in any case.
     memory
         Asked for memory for the result, or not.
     scales

@@ -63,5 +63,5 @@ def find_codec(file: BinaryIO) -> Codec:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether the first :data:`HEAD_BYTES` of a file look like those of an image that is read."""
+    """True if the first :data:`HEAD_BYTES` of a file look like those of an image that is read."""
     return any(codec.matches(head) for codec in CODECS)

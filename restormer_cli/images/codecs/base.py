@@ -127,7 +127,7 @@ class Codec:
 
     @property
     def deep(self) -> bool:
-        """Whether decoded samples may be of 16 bit."""
+        """True if decoded samples may be of 16 bit."""
         return self.bits[1] > 8
 
 

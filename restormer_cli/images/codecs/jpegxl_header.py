@@ -43,11 +43,11 @@ class Header:
     extras: tuple[int, ...] = ()
     """Kinds of the channels beside colours."""
     multiplied: bool = False
-    """Whether alpha has darkened the colours."""
+    """True if alpha has darkened the colours."""
     lossy: bool = True
-    """Whether colours are those of the XYB space, which the decoder turns into others."""
+    """True if colours are those of the XYB space, which the decoder turns into others."""
     profile: bool = False
-    """Whether an ICC profile says which colours they are."""
+    """True if an ICC profile says which colours they are."""
     code_points: tuple[int, int] | None = (1, 13)
     """Primaries and transfer as in ITU-T H.273; None if it has no numbers for them."""
     gamma: float | None = None

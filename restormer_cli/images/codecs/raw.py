@@ -69,7 +69,7 @@ def _matches(head: bytes) -> bool:
 
 
 def _confirms(file: BinaryIO) -> bool:
-    """Whether it is no usual TIFF."""
+    """True if it is no usual TIFF."""
     head = file.read(16)
     file.seek(0)
     return _signed(head) or tiff.is_raw(file)

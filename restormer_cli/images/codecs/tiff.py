@@ -95,7 +95,7 @@ class _Page:
     count: int
     """Of the pages that are pictures."""
     masked: bool
-    """Whether one of the others says what of the picture counts."""
+    """True if one of the others says what of the picture counts."""
     height: int
     width: int
     depth: int
@@ -204,7 +204,7 @@ def _count_bytes(page: Any, size: int) -> None:
 
 
 def is_raw(file: BinaryIO) -> bool:
-    """Whether a file in the manner of TIFF is what a sensor measured: DNG, NEF, ARW, PEF, …"""
+    """True if a file in the manner of TIFF is what a sensor measured: DNG, NEF, ARW, PEF, …"""
     return any(
         DNG_VERSION in page.tags or page.photometric in RAW for page in _all_directories(file)
     )

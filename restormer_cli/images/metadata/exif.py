@@ -60,7 +60,7 @@ def of_result(exif: bytes, width: int, height: int, transposed: bool = False) ->
     width, height
         Of the upright picture.
     transposed
-        Whether what was stored had x for y.
+        True if what was stored had x for y.
 
     Raises
     ------

@@ -71,7 +71,7 @@ def record(library: Path) -> str:
 
 
 def is_sound(library: Path) -> bool:
-    """Whether the library is whole and made from these sources."""
+    """True if the library is whole and made from these sources."""
     try:
         return library.with_suffix(RECORD).read_text(encoding="ascii") == record(library)
     except (OSError, ValueError):
@@ -95,12 +95,12 @@ def compilers() -> list[list[str]]:
 
 
 def _has_command_line_tools() -> bool:
-    """Whether macOS's ``cc`` is a compiler; else it opens a window that offers to install one."""
+    """True if macOS's ``cc`` is a compiler; else it opens a window that offers to install one."""
     return subprocess.run(["xcode-select", "-p"], check=False, capture_output=True).returncode == 0
 
 
 def can_compile() -> bool:
-    """Whether there is a compiler that takes the sources and links a library."""
+    """True if there is a compiler that takes the sources and links a library."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             build(into=Path(folder) / LIBRARY.name, check_only=True)

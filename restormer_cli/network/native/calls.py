@@ -65,12 +65,12 @@ class Kernels:
             "normalise", *shape, _INT, ctypes.c_float, *pixels, *pixels, *scales
         )
         self._scale = function("scale", *shape, *pixels, *pixels, *scales)
-        #: Whether there are products of matrices; elsewhere PyTorch's libraries have faster ones.
+        #: True if there are products of matrices; elsewhere PyTorch's libraries have faster ones.
         self.multiplies = hasattr(library, f"restormer_product_{ends}") and not (
             dtype == torch.bfloat16 and library.restormer_has_matrix_unit()
         )
         self._unshuffle = function("unshuffle", *shape, *pixels, *pixels)
-        #: Whether there are sums of q·kᵀ.
+        #: True if there are sums of q·kᵀ.
         self.sums = hasattr(library, f"restormer_gram_{ends}")
         if self.sums:
             self._gram = function(
@@ -150,7 +150,7 @@ class Kernels:
         out
             ``(N, R, W, K)``, written.
         pad
-            Whether the window ends at the map's left, right side.
+            True if the window ends at the map's left, right side.
         """
         left, right = pad
         gate, value = filters
@@ -284,7 +284,7 @@ class Kernels:
         rows, out
             ``(N, R, W, C)``; may be the same. Without ``out`` only the scales are written.
         center
-            Whether the mean is subtracted; the variance is around it in any case.
+            True if the mean is subtracted; the variance is around it in any case.
         scales
             ``(N, R, W)`` float32: what each pixel is multiplied by, written.
         """

@@ -127,7 +127,7 @@ class ImagePart(NamedTuple):
     """``(H, W)`` float32, contiguous: written by the first pass, read by the second."""
     is_top: bool
     is_bottom: bool
-    """Whether the part ends where the image does, without a halo."""
+    """True if the part ends where the image does, without a halo."""
 
 
 class FirstPass:
