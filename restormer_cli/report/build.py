@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import platform
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from restormer_cli.batch.walk import REPORT_MARK
 from restormer_cli.errors import ImageError, UsageError
-from restormer_cli.evaluation.memory_budget import (
-    Claim,
-    MemoryBudget,
-    comparison_bytes,
-    map_in_order,
-)
-from restormer_cli.evaluation.metrics import METRICS, Metrics, mean_metrics
+from restormer_cli.evaluation.memory_budget import MemoryBudget, comparison_bytes, map_in_order
 from restormer_cli.evaluation.protocols import EvaluationProtocol, choose_protocol, find_protocol
 from restormer_cli.evaluation.run_log import read_run_log
 from restormer_cli.images.codecs.base import Pixels
 from restormer_cli.images.reading import read_image
 from restormer_cli.report.contact_sheet import draw_sheets, sheet_paths
 from restormer_cli.report.page import as_html
-from restormer_cli.report.pictures import (
-    LIMIT,
-    PNG,
-    Store,
-    as_png,
-    data_url,
-    size_in_base64,
-    thumbnail,
-    type_in_browser,
-    url_of_file,
-)
+from restormer_cli.report.pictures import LIMIT, Store, thumbnail, type_in_browser
 from restormer_cli.report.subjects import Role, Subject, View, find_subjects
+from restormer_cli.report.values import page_values
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
 from restormer_cli.system.files import file_head, file_mode, kind, real_path
-from restormer_cli.system.units import json_number
-from restormer_cli.version import __version__
 
 NAME = "report.html"
 #: Copies of the page, with its pictures, that are in memory while it is made.
 PAGE_COPIES = 8
-PACKAGES = ("torch", "numpy", "scikit-image", "opencv-python-headless", "pillow")
 
 
 @dataclass(frozen=True)
@@ -129,7 +107,6 @@ def write_report(
             shown.append(one)
             if progress is not None:
                 progress(len(shown), len(subjects))
-        embedded = _embed(shown, store)
         title = real_path(result_dir).name or str(result_dir)
         values = {
             "title": title,
@@ -138,13 +115,7 @@ def write_report(
             "reason": reason,
             "folders": _folders(result_dir, input_dir, target_dir),
             "settings": {key: list(count.items()) for key, count in run_log.settings.items()},
-            "versions": _versions(),
-            "metrics": _metrics(),
-            "mean": {
-                "before": _mean(r.before for r in shown),
-                "after": _mean(r.after for r in shown),
-            },
-            "rows": [_row(one, store, output.parent, embedded, budget) for one in shown],
+            **page_values(shown, store, output.parent, budget),
         }
         with atomic_file(output) as file:
             file.write(as_html(values))
@@ -170,9 +141,6 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
             raise UsageError(f"{path}: is {kind(mode)}")
         if mode and not overwrite and REPORT_MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
-
-
-# --- looking at files ---------------------------------------------------------------------------
 
 
 def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Subject:
@@ -240,94 +208,6 @@ def _view(path: Path, pixels: Pixels) -> View:
     return View(path, width, height, media, thumbnail(pixels))
 
 
-# --- what the page is given ---------------------------------------------------------------------
-
-
-def _embed(shown: list[Subject], store: Store) -> bool:
-    """True if the full-size pictures fit into the HTML as well."""
-    if store.beside:
-        return False
-    total = store.size
-    for view in (view for one in shown for view in one.views.values()):
-        with contextlib.suppress(OSError):  # gone since; its thumbnail will stand for it
-            total += size_in_base64(view.path.stat().st_size)
-    return total <= store.limit
-
-
-def _row(
-    one: Subject, store: Store, base: Path, embedded: bool, budget: MemoryBudget
-) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "status": one.status,
-        "reason": one.reason,
-        "seconds": one.seconds,
-        "before": _figures(one.before),
-        "after": _figures(one.after),
-        "views": {
-            role: {
-                "width": view.width,
-                "height": view.height,
-                "thumbnail": store.url(view.kept),
-                "full": _full(view, store, base, embedded, budget),
-            }
-            for role, view in one.views.items()
-        },
-    }
-
-
-def _full(view: View, store: Store, base: Path, embedded: bool, budget: MemoryBudget) -> str:
-    """The URL of a picture in full size, or of its thumbnail if the file has gone since."""
-    if view.media is None:  # read once more rather than held in memory all the time
-        claim = Claim(view.path)
-        try:
-            with budget.take(claim.decoding + 2 * claim.held):
-                data = as_png(read_image(view.path))
-        except ImageError:
-            return store.url(view.kept)
-        return data_url(data, PNG[1]) if embedded else store.write_beside(data, PNG)
-    if embedded:
-        try:
-            return data_url(view.path.read_bytes(), view.media)
-        except OSError:
-            return store.url(view.kept)
-    return url_of_file(view.path, base)
-
-
-def _figures(metrics: Metrics | None) -> dict[str, float | str] | None:
-    if metrics is None:
-        return None
-    return {key: json_number(value) for key, value in metrics.figures.items()}
-
-
-def _mean(metrics: Iterable[Metrics | None]) -> dict[str, float | str] | None:
-    return _figures(mean_metrics(filter(None, metrics)))
-
-
-def _metrics() -> list[dict[str, Any]]:
-    """How the page shows each metric."""
-    return [
-        {
-            "key": key,
-            "label": metric.label,
-            "unit": metric.unit,
-            "decimals": metric.decimals,
-            "better": "higher" if metric.higher_is_better else "lower",
-        }
-        for key, metric in METRICS.items()
-    ]
-
-
 def _folders(*folders: Path | None) -> dict[str, str]:
     named = zip(("results", "inputs", "targets"), folders, strict=True)
     return {name: str(folder) for name, folder in named if folder is not None}
-
-
-def _versions() -> dict[str, str]:
-    found = {"restormer-cli": __version__, "Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

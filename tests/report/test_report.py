@@ -19,7 +19,6 @@ from helpers import random_pixels, read, restormer, save, smooth_pixels, write, 
 
 from restormer_cli.errors import UsageError
 from restormer_cli.evaluation.evaluate import evaluate_folder
-from restormer_cli.report import build
 from restormer_cli.report.build import write_report
 from restormer_cli.report.page import as_json
 from restormer_cli.report.pictures import eight_bit, thumbnail, type_in_browser, url_of_file
@@ -381,7 +380,7 @@ def test_a_picture_that_goes_meanwhile_leaves_its_thumbnail(
         (folders["in"] / "9.tif").unlink()
         return True
 
-    monkeypatch.setattr(build, "_embed", embed_when_it_is_gone)
+    monkeypatch.setattr("restormer_cli.report.values._embed", embed_when_it_is_gone)
     written = write_report(folders["out"], input_dir=folders["in"])
     for view in rows(written.html)["9.png"]["views"].values():
         assert view["full"] == view["thumbnail"]
