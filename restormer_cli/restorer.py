@@ -358,7 +358,9 @@ def _empty_cache(device: torch.device) -> None:
 
 def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
     """What the progress of one of ``count`` equal parts is told to."""
-    return progress and (lambda share: progress((number + share) / count))
+    if progress is None:
+        return None
+    return lambda share: progress((number + share) / count)
 
 
 def _fingerprint(network: Restormer) -> str:

@@ -160,11 +160,13 @@ def reproduce(
         for row in rows:
             file = files.get(row.variant or "")
             bar.clear()
-            if json_lines:
-                used = (file.label, windows[row.variant or ""]) if file and row.images else (None,)
-                print(as_json(row, wanted, *used), flush=True)
+            if not json_lines:
+                line = as_line(row, wanted)
+            elif file is not None and row.images:
+                line = as_json(row, wanted, file.label, windows[row.variant or ""])
             else:
-                print(as_line(row, wanted), flush=True)
+                line = as_json(row, wanted, None)
+            print(line, flush=True)
     if not json_lines:
         labels = dict.fromkeys(file.label for file in files.values())
         made = f"weights: {', '.join(labels)}; attention: over {_described(windows)}"

@@ -78,8 +78,9 @@ def start(
         from restormer_cli.executors.process_pool import ProcessPool
 
         scheduler = Scheduler(ProcessPool(elsewhere, specs))
-        chosen = specs[0].device != spec.device == "auto"
-        return _CpuInstead(scheduler, replace(spec, device="cpu")) if chosen else scheduler
+        if spec.device == "auto" and specs[0].device != "auto":
+            return _CpuInstead(scheduler, replace(spec, device="cpu"))
+        return scheduler
     return _in_process(specs[0])
 
 

@@ -197,7 +197,11 @@ def grids(height: int, width: int, window: int | None) -> tuple[Grid, ...]:
         as the image are the same.
     """
     return tuple(
-        Grid(height >> level, width >> level, window and max(1, window >> level))
+        Grid(
+            height >> level,
+            width >> level,
+            None if window is None else max(1, window >> level),
+        )
         for level in range(4)
     )
 

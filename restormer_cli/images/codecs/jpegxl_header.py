@@ -205,6 +205,7 @@ def _read_colours(bits: _Bits, header: Header) -> None:
 def _read_point(bits: _Bits) -> tuple[float, float]:
     def coordinate() -> float:
         value = bits.number((19, 0), (19, 1 << 19), (20, 1 << 20), (21, 1 << 21))
+        # It counts 0, -1, 1, -2, 2 and so on.
         return (-(value + 1) // 2 if value & 1 else value // 2) / 1e6
 
     return coordinate(), coordinate()

@@ -203,8 +203,10 @@ def numbers(
     """The numbers of a tag that has one of these types; none if it has another, or no sense."""
     if not isinstance(entry, tuple) or entry[0] not in kinds:
         return ()
-    form = order + kinds[entry[0]]
-    found = struct.iter_unpack(form, entry[1][: -(len(entry[1]) % struct.calcsize(form)) or None])
+    kind, content = entry
+    form = order + kinds[kind]
+    size = struct.calcsize(form)
+    found = struct.iter_unpack(form, content[: len(content) // size * size])
     try:
         return tuple(math.prod(value[:1]) / math.prod(value[1:]) for value in found)
     except ZeroDivisionError:
