@@ -73,35 +73,26 @@ def find_work(
     named = [sources] if isinstance(sources, str) else list(sources)
     _check_sources(named, sides, null)
     listed = named == [STANDARD_INPUT]
-    what = _several(named)
     search = _Search(recursive, result_dir, sides)
     if listed:
         search.found = list(read_list(stdin or sys.stdin.buffer, null, search.problems))
     else:
         search.look_into(named)
-    found, passed_over = search.found, search.passed_over
-    inputs = without_results(found, result_dir, origins)
-    for folder in passed_over.result_folders:
-        inputs = without_results(inputs, folder, origins)
-    if watched:  # what is not finished will be
-        passed_over.unfinished.clear()
-    notices = list(passed_over.notices())
+    inputs = search.without_results(origins)
+    earlier = len(search.found) - len(inputs)
     problems = search.problems if watched else search.problems + search.unpaired
-    if (count := len(found) - len(inputs)) and not watched:
+    if watched:  # what is not finished will be
+        search.passed_over.unfinished.clear()
+    notices = list(search.passed_over.notices())
+    # A list may be empty: nothing has arrived since the last night.
+    if not (inputs or problems or listed or watched):
+        raise UsageError(_why_nothing(_several(named), sides, earlier, notices))
+    if earlier and not watched:
         notices.append(
             "1 result of an earlier run is not taken for an input"
-            if count == 1
-            else f"{count} results of earlier runs are not taken for inputs"
+            if earlier == 1
+            else f"{earlier} results of earlier runs are not taken for inputs"
         )
-        if not inputs and not problems and not listed:
-            raise UsageError(
-                f"{what}: nothing but results of earlier runs; "
-                "to restore these, give their folder and another --result-dir"
-            )
-    # A list may be empty: nothing has arrived since the last night.
-    if not inputs and not problems and not listed and not watched:
-        where = f" in {' and '.join(sides)}" if sides else ""
-        raise UsageError("; ".join([f"{what}: no images found{where} ({_wanted()})", *notices]))
     if not watched:
         notices += [f"{source}: no images found" for source in search.empty]
     if shard is not None:
@@ -109,7 +100,7 @@ def find_work(
     work = name_results(inputs, result_dir, suffix, shard, origins, ordered=listed)
     unpaired = search.unpaired if watched else []
     problems, notices = problems + work.problems, notices + work.notices
-    return Work(work.items, problems, notices, unpaired, passed_over.walked)
+    return Work(work.items, problems, notices, unpaired, search.passed_over.walked)
 
 
 def _check_sources(named: Sequence[str], sides: tuple[str, ...], null: bool) -> None:
@@ -169,6 +160,13 @@ class _Search:
         self.found = list(reversed(once.values()))
         self.problems = list(dict.fromkeys(self.problems))
         self.unpaired = list(dict.fromkeys(self.unpaired))
+
+    def without_results(self, origins: Origins) -> list[Candidate]:
+        """What was found but results of earlier runs, here and in folders of results below."""
+        inputs = self.found
+        for folder in (self.result_dir, *self.passed_over.result_folders):
+            inputs = without_results(inputs, folder, origins)
+        return inputs
 
     def key_of(self, path: Path) -> PurePath:
         """What decides on the shard of a problem."""
@@ -302,6 +300,17 @@ def list_images(folder: Path, recursive: bool) -> Listing:
         {path.relative_to(folder).as_posix(): reason for path, reason in problems},
         [f"{folder}: {text}" for text in passed_over.notices()],
     )
+
+
+def _why_nothing(what: str, sides: tuple[str, ...], earlier: int, notices: list[str]) -> str:
+    """The sentence for sources without an image to restore; ``earlier`` counts results."""
+    if earlier:
+        return (
+            f"{what}: nothing but results of earlier runs; "
+            "to restore these, give their folder and another --result-dir"
+        )
+    where = f" in {' and '.join(sides)}" if sides else ""
+    return "; ".join([f"{what}: no images found{where} ({_wanted()})", *notices])
 
 
 def _shell_hint(source: str) -> str:
