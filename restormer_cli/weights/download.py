@@ -257,8 +257,7 @@ class _Transfer:
                 partial.write(chunk)
                 done += len(chunk)
                 self.listener.progress(self.known.name, done, total)
-            partial.flush()
-            sync_file(partial.fileno())
+            _flush(partial)
         return False
 
     def _get(self, url: str) -> bool:
@@ -304,8 +303,7 @@ class _Transfer:
                         done += len(chunk)
                         self.listener.progress(self.known.name, done, total)
                 finally:
-                    partial.flush()
-                    sync_file(partial.fileno())
+                    _flush(partial)
             if total is not None and done != total:
                 raise _TryAgain(f"the connection was cut after {done} of {total} bytes")
         return resumed
@@ -391,6 +389,11 @@ class _Transfer:
 def _goes_on_at(response: requests.Response, position: int) -> bool:
     given = response.headers.get("Content-Range", "")
     return response.status_code == 206 and given.startswith(f"bytes {position}-")
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    sync_file(file.fileno())
 
 
 def _reason(error: Exception) -> str:
