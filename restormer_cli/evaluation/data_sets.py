@@ -141,24 +141,21 @@ def _files(
 
     def samples() -> Iterator[Sample]:
         for name, target_name in rows[0].items():
-            paths = [place / target / target_name]
+            target_path, view_paths = place / target / target_name, []
             if dataset.sigma is None:
-                paths += [
+                view_paths = [
                     place / folder / column[target_name]
                     for folder, column in zip(inputs, by_target, strict=True)
                 ]
             try:
-                budget.check(_sample_bytes(dataset, paths))
+                budget.check(_sample_bytes(dataset, [target_path, *view_paths]))
             except ImageError as error:
                 raise ImageError(f"{place / name}: {error}") from error
-            goal = _read(place / target / target_name, dataset.read)
+            goal = _read(target_path, dataset.read)
             if dataset.sigma is not None:
                 yield Sample(name, add_noise(normalise(goal), dataset.sigma), goal)
                 continue
-            views = [
-                normalise(_read(place / folder / column[target_name], dataset.read))
-                for folder, column in zip(inputs, by_target, strict=True)
-            ]
+            views = [normalise(_read(path, dataset.read)) for path in view_paths]
             if len({view.shape for view in views}) > 1:
                 raise ImageError(f"{place / name}: the two views differ in size")
             yield Sample(name, np.concatenate(views, axis=2), goal)
