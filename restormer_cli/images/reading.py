@@ -71,13 +71,12 @@ def load_image(
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as the header of a file claims them; None if it cannot be told quickly."""
+    """Height and width as the header of a file claims them; None if it cannot be told quickly."""
     if not is_file(path):
         return None
     with contextlib.suppress(ImageError, OSError), path.open("rb") as file:
         header = header_of(file, QUICK_BYTES)
-        height, width = find_codec(header).measure(header)
-        return width, height
+        return find_codec(header).measure(header)
     return None
 
 

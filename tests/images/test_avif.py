@@ -42,7 +42,7 @@ def test_pictures_are_turned_once(orientation: int, tmp_path: Path) -> None:
         assert image.getexif()[271] == "Maker"
     path = tmp_path / "a.avif"
     path.write_bytes(data)
-    assert image_size(path) == (96, 64)  # as stored
+    assert image_size(path) == (64, 96)  # as stored
 
 
 def test_exif_alone_does_not_turn_a_picture() -> None:

@@ -820,7 +820,7 @@ def test_every_codec_measures_what_it_decodes(codec: Any, tmp_path: Path) -> Non
     assert find_codec(io.BytesIO(data)) is codec
     assert codec.measure(io.BytesIO(data)) == codec.decode(data).pixels.shape[:2] == (64, 77)
     (tmp_path / "a.png").write_bytes(data)
-    assert image_size(tmp_path / "a.png") == (77, 64)
+    assert image_size(tmp_path / "a.png") == (64, 77)
 
 
 def test_the_size_of_what_cannot_be_looked_at_is_not_known(tmp_path: Path) -> None:
