@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from restormer_cli.errors import ImageError, UsageError
+from restormer_cli.evaluation.alignment import ALIGNMENT_BYTES, align
 from restormer_cli.evaluation.metrics import (
-    ALIGNMENT_BYTES,
     GAUSSIAN,
     STRIP_COPIES,
     UNIFORM,
@@ -19,7 +19,6 @@ from restormer_cli.evaluation.metrics import (
     Metrics,
     Planes,
     Similarity,
-    align,
     gray_plane,
     measure,
     rgb_planes,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from restormer_cli.errors import ImageError
 from restormer_cli.evaluation import metrics as module
+from restormer_cli.evaluation.alignment import align
 from restormer_cli.evaluation.protocols import PROTOCOLS
 
 DB, SIMILARITY = 1e-4, 1e-6
@@ -189,7 +190,7 @@ def test_realblur_undoes_a_shift_and_a_change_of_brightness() -> None:
 def test_realblur_counts_only_what_both_show() -> None:
     target = photo(grain=20)
     result = moved(target, 8, 7)
-    warped, inside = module.align(result, target)
+    warped, inside = align(result, target)
     mask = np.repeat(inside[..., None], 3, axis=2)
     a, b = warped * mask, module.rgb_planes(target) * mask
     # More is lost at the border than the window of SSIM loses anyway.
