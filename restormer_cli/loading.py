@@ -250,7 +250,7 @@ def load_restorer(
     ----------
     task_or_path
         A task, such as ``derain``, or a file of weights, which is taken for the first task that
-        it fits.
+        it fits; ``kind``, ``sigma`` and ``weights`` then say nothing.
     kind, sigma, weights, options, device, precision, max_memory, tile, tile_overlap, window, \
     self_ensemble
         As the options of the command line; ``max_memory`` in bytes.
