@@ -68,7 +68,7 @@ class Summary:
         """A sentence on the images that were not processed; empty if there are none."""
         images = "1 image was" if self.left == 1 else f"{self.left} images were"
         reason = self.reason or "by a fault of restormer-cli; please report it"
-        return f"{images} not come to: {reason}" if self.left else ""
+        return f"{images} not begun: {reason}" if self.left else ""
 
     def __str__(self) -> str:
         parts = [f"{self.done} restored", f"{self.skipped} skipped", f"{self.failed} failed"]

@@ -264,7 +264,7 @@ def test_network_that_fails_on_everything_stops_the_run_and_says_why(tmp_path: P
     summary = run(run_options, Network({str(number): bug for number in range(8)}), watcher)
     assert (summary.failed, summary.left) == (worker.FAULTS, 8 - worker.FAULTS)
     assert summary.what_is_left == (
-        f"{summary.left} images were not come to: the network failed 3 times in a row"
+        f"{summary.left} images were not begun: the network failed 3 times in a row"
     )
 
 
@@ -277,7 +277,7 @@ def test_what_is_left_is_said_and_makes_the_status(
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out", "--fail-fast")
     ran = restormer(*words, "--weights", weights, *quiet)
     assert ran.status == 1
-    assert "8 images were not come to: --fail-fast stops at the first failure" in ran.err
+    assert "8 images were not begun: --fail-fast stops at the first failure" in ran.err
     assert "1 failed, 8 not begun" in ran.err.splitlines()[-1]
 
 
@@ -303,7 +303,7 @@ def test_image_that_nobody_accounts_for_is_never_passed_over(
     words = ("derain", "--input-dir", source, "--result-dir", tmp_path / "out")
     ran = restormer(*words, "--weights", weights)
     assert ran.status == 1
-    assert "1 image was not come to: by a fault of restormer-cli; please report it" in ran.err
+    assert "1 image was not begun: by a fault of restormer-cli; please report it" in ran.err
 
 
 # --- stopped at any moment -----------------------------------------------------------------
