@@ -159,7 +159,7 @@ class RestorerSpec:
         DeviceError
             If the device cannot be used, or gives wrong results.
         """
-        from restormer_cli.network.memory_plan import Shares
+        from restormer_cli.network.device_memory import Shares
         from restormer_cli.restorer import Restorer
 
         max_memory = self.max_memory

@@ -16,12 +16,11 @@ from restormer_cli.images.pixels import Floats, normalise, quantise
 from restormer_cli.network import devices
 from restormer_cli.network.architecture import SIZE_MULTIPLE, Restormer
 from restormer_cli.network.device_errors import first_line, is_out_of_memory
+from restormer_cli.network.device_memory import WHOLE, Shares
 from restormer_cli.network.memory_plan import (
     CPU_STRIP_BYTES,
-    WHOLE,
     MemoryBudgetError,
     Plan,
-    Shares,
     check_size,
     plan_memory,
     room_for,

@@ -1,4 +1,4 @@
-"""How much memory there is, what one image will take of it, and where feature maps live.
+"""What one image will take of the memory that there is, and where its feature maps live.
 
 :func:`plan_memory` decides before any work begins; :class:`FeatureMap` is what
 :mod:`restormer_cli.network.streaming` reads strips from and writes them to, wherever they live.
@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,14 +19,10 @@ import torch
 
 from restormer_cli.errors import ImageError
 from restormer_cli.network.architecture import RestormerConfig
+from restormer_cli.network.device_memory import WHOLE, Shares, available_memory, whole_memory
 from restormer_cli.network.partition import Part, partition
 from restormer_cli.network.windows import state_bytes
-from restormer_cli.system.memory import (
-    CAN_GIVE_BACK,
-    FREE_MEMORY_SHARE,
-    free_memory,
-    held_memory,
-)
+from restormer_cli.system.memory import CAN_GIVE_BACK
 from restormer_cli.system.units import format_bytes
 
 #: ``device``: beside the network. ``host``: in main memory while the network is on a CUDA card.
@@ -60,19 +57,6 @@ _CPU = torch.device("cpu")
 
 class MemoryBudgetError(ImageError):
     """An image cannot be restored within the memory that is allowed."""
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What is this process's own, of memory that it divides with others like it."""
-
-    device: float = 1.0
-    """Of the memory of its GPU."""
-    machine: float = 1.0
-    """Of main memory, as far as a GPU needs it."""
-
-
-WHOLE = Shares()
 
 
 @dataclass(frozen=True)
@@ -112,6 +96,82 @@ class Plan:
         return max(1, self.strip_values // (height * width * channels))
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """What is planned for; see :func:`plan_memory`."""
+
+    config: RestormerConfig
+    height: int
+    width: int
+    device: torch.device
+    dtype: torch.dtype
+    count: int | None = None
+    window: int | None = None
+
+    def predict(self, plan: Plan, main: int) -> Plan:
+        """Fill in what the plan will take; ``main`` is the main memory allowed beside a card."""
+        config, height, width = self.config, self.height, self.width
+        item = self.dtype.itemsize
+        images = plan.images_together(height, width, 2 * config.dim)
+        images = images if self.count is None else min(images, self.count)
+        # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
+        maps = [
+            images * (height >> level) * (width >> level) * channels * item
+            for level, channels in enumerate(config.widths)
+        ]
+        # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
+        # reserved from the start; on a CPU what is not yet written takes none, and when all is,
+        # half of the map below has been read and is forgotten.
+        all_maps = [2 * maps[0], *maps[1:]]
+        resident, elsewhere = sum(all_maps), 0
+        parts = plan.parts(config, images, height, width)
+        stored = sum(math.prod(part.size(0)) for part in parts) / (height * width)
+        if self.device.type == "cpu":
+            below = maps[1] // 2 if CAN_GIVE_BACK else maps[1]
+            resident = int(stored * max(sum(maps), all_maps[0] + below))
+        if plan.storage != "device":
+            resident, elsewhere = 0, int(stored * sum(all_maps))
+        workspace = max(self._workspace(part, plan) for part in parts)
+        # Threads keep their buffers from part to part.
+        threads = max(1, min(plan.threads, len(parts)))
+        workspace *= item * threads
+        scales = int(stored * images * height * width * max(item, 4))  # LayerNorm's
+        # What libraries take inside a kernel, and what the allocator of each thread keeps.
+        slack = 2.0 if self.device.type == "cpu" else 1.25
+        peak = resident + int(slack * workspace) + scales + OVERHEAD_BYTES
+        widest = max(part.size(0)[1] for part in parts)
+        peak += images * state_bytes(config, height, width, self.window, threads, widest)
+        image = images * _image_bytes(config, height, width)
+        if plan.storage == "scratch":
+            plan = replace(plan, scratch_bytes=elsewhere)
+        if self.device.type != "cuda":
+            return replace(plan, peak_bytes=peak + image, main_bytes=peak + image)
+        taken = image + OVERHEAD_BYTES
+        if plan.storage == "host":
+            # What is pinned comes in powers of two, and stays with the process.
+            pinned = sum(1 << (size - 1).bit_length() for size in all_maps)
+            plan = replace(plan, pinned=taken + pinned <= PINNED_SHARE * main)
+            taken += pinned if plan.pinned else elsewhere
+        return replace(plan, peak_bytes=peak, main_bytes=taken)
+
+    def _workspace(self, part: Part, plan: Plan) -> int:
+        """Numbers that one thread holds beside the feature maps of a part."""
+        most = 0
+        for level, channels in enumerate((2 * self.config.dim, *self.config.widths[1:])):
+            hidden = int(channels * self.config.ffn_expansion_factor)
+            height, width = part.size(level)
+            row = part.count * width
+            rows = height if part.count > 1 else plan.strip_rows(height, width, channels)
+            windows = (3 * channels + 2 * hidden) * plan.window_rows(height, width, channels)
+            windows += 2 * channels * GROUP_ROWS
+            # Kept from strip to strip: normalised pixels, q and k by head, v, what was gated.
+            kept = (4 * channels + hidden) * rows
+            # The widest 3×3 convolution (input with halo, output, shuffled output), or products.
+            passing = max(8 * channels, 2 * channels + 2 * hidden) * (rows + 2)
+            most = max(most, row * (windows + kept + passing))
+        return most
+
+
 def plan_memory(
     config: RestormerConfig,
     height: int,
@@ -149,29 +209,15 @@ def plan_memory(
     MemoryBudgetError
         If no plan fits; it says how much the most frugal one would take.
     """
-    available = wanted = _available(device, max_memory, shares)
+    available = wanted = available_memory(device, max_memory, shares)
     if failed is not None:
         wanted = min(available, OVERHEAD_BYTES + (failed.peak_bytes - OVERHEAD_BYTES) // 2)
         available = min(available, failed.peak_bytes - 1)
-    main = _available(_CPU, None, shares) if device.type == "cuda" else available
-    strips = [GPU_STRIP_VALUES]
-    if device.type == "cpu":
-        strips = [CPU_STRIP_BYTES // dtype.itemsize]
-    while strips[-1] > SMALLEST_STRIP_VALUES:
-        strips.append(strips[-1] // 2)
+    main = available_memory(_CPU, None, shares) if device.type == "cuda" else available
+    evaluation = _Evaluation(config, height, width, device, dtype, count, window)
     least, least_fits = None, False
-    # From the fastest to the most frugal. Of strips of one row there are none smaller.
-    strips.append(1)
-    threads = [torch.get_num_threads() if device.type == "cpu" else 0]
-    while threads[-1] > 1:
-        threads.append(threads[-1] // 2)
-    for plan in (
-        Plan(values, storage, 0, threads=number)
-        for storage in STORAGES[device.type]
-        for number in threads
-        for values in strips
-    ):
-        plan = _predict(config, height, width, device, dtype, plan, main, count, window)
+    for plan in _candidates(device, dtype):
+        plan = evaluation.predict(plan, main)
         fits = plan.main_bytes <= main and _scratch_fits(plan)
         if plan.peak_bytes <= wanted and fits:
             return plan
@@ -184,6 +230,23 @@ def plan_memory(
         raise _too_little(height, width, least.main_bytes, main, None, "main memory")
     needed = least.peak_bytes if max_memory is None else least.peak_bytes + max_memory - available
     raise _too_little(height, width, needed, available, max_memory)
+
+
+def _candidates(device: torch.device, dtype: torch.dtype) -> Iterator[Plan]:
+    """Plans from the fastest to the most frugal, what they take not filled in."""
+    strips = [GPU_STRIP_VALUES]
+    if device.type == "cpu":
+        strips = [CPU_STRIP_BYTES // dtype.itemsize]
+    while strips[-1] > SMALLEST_STRIP_VALUES:
+        strips.append(strips[-1] // 2)
+    strips.append(1)  # of strips of one row there are none smaller
+    threads = [torch.get_num_threads() if device.type == "cpu" else 0]
+    while threads[-1] > 1:
+        threads.append(threads[-1] // 2)
+    for storage in STORAGES[device.type]:
+        for number in threads:
+            for values in strips:
+                yield Plan(values, storage, 0, threads=number)
 
 
 def check_size(
@@ -201,7 +264,7 @@ def check_size(
         return  # Of small images there are many: asking the system costs more than decoding them.
     if device.type == "cuda":
         max_memory = None  # speaks of the card's memory, and the pixels come to this machine's
-    most = free_memory() + held_memory()[0] if max_memory is None else max_memory
+    most = whole_memory() if max_memory is None else max_memory
     if needed > most:
         raise _too_little(height, width, needed, most, max_memory)
 
@@ -222,9 +285,9 @@ def room_for(
     The latter is all of the former where no plan fits.
     """
     if device.type == "cuda":
-        available = _available(_CPU, None, shares)
+        available = available_memory(_CPU, None, shares)
     else:
-        available = _available(device, max_memory, shares)
+        available = available_memory(device, max_memory, shares)
     try:
         plan = plan_memory(
             config, height, width, device, dtype, max_memory, shares=shares, window=window
@@ -252,111 +315,6 @@ def _too_little(
 def _image_bytes(config: RestormerConfig, height: int, width: int) -> int:
     """Input, output and the temporaries of rounding it, in float32."""
     return height * width * 4 * (config.inp_channels + 3 * config.out_channels)
-
-
-def _predict(
-    config: RestormerConfig,
-    height: int,
-    width: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    plan: Plan,
-    main: int,
-    count: int | None,
-    window: int | None,
-) -> Plan:
-    """Fill in what the plan will take; ``main`` is the main memory that a card's process may."""
-    item = dtype.itemsize
-    images = plan.images_together(height, width, 2 * config.dim)
-    images = images if count is None else min(images, count)
-    # Feature maps of levels 1 to 4, in bytes: the resolution falls faster than the width grows.
-    maps = [
-        images * (height >> level) * (width >> level) * channels * item
-        for level, channels in enumerate(config.widths)
-    ]
-    # At level 1 the decoder holds the skip beside the upsampled features, in memory that is
-    # reserved from the start; on a CPU what is not yet written takes none, and when all is, half
-    # of the map below has been read and is forgotten.
-    all_maps = [2 * maps[0], *maps[1:]]
-    resident, elsewhere = sum(all_maps), 0
-    parts = plan.parts(config, images, height, width)
-    stored = sum(math.prod(part.size(0)) for part in parts) / (height * width)
-    if device.type == "cpu":
-        below = maps[1] // 2 if CAN_GIVE_BACK else maps[1]
-        resident = int(stored * max(sum(maps), all_maps[0] + below))
-    if plan.storage != "device":
-        resident, elsewhere = 0, int(stored * sum(all_maps))
-    workspace = max(_workspace(config, part, plan) for part in parts)
-    # Threads keep their buffers from part to part.
-    threads = max(1, min(plan.threads, len(parts)))
-    workspace *= item * threads
-    scales = int(stored * images * height * width * max(item, 4))  # LayerNorm's
-    # What libraries take inside a kernel, and what the allocator of each thread keeps.
-    slack = 2.0 if device.type == "cpu" else 1.25
-    peak = resident + int(slack * workspace) + scales + OVERHEAD_BYTES
-    widest = max(part.size(0)[1] for part in parts)
-    peak += images * state_bytes(config, height, width, window, threads, widest)
-    image = images * _image_bytes(config, height, width)
-    if plan.storage == "scratch":
-        plan = replace(plan, scratch_bytes=elsewhere)
-    if device.type != "cuda":
-        return replace(plan, peak_bytes=peak + image, main_bytes=peak + image)
-    taken = image + OVERHEAD_BYTES
-    if plan.storage == "host":
-        # What is pinned comes in powers of two, and stays with the process.
-        pinned = sum(1 << (size - 1).bit_length() for size in all_maps)
-        plan = replace(plan, pinned=taken + pinned <= PINNED_SHARE * main)
-        taken += pinned if plan.pinned else elsewhere
-    return replace(plan, peak_bytes=peak, main_bytes=taken)
-
-
-def _workspace(config: RestormerConfig, part: Part, plan: Plan) -> int:
-    """Numbers that one thread holds beside the feature maps of a part."""
-    most = 0
-    for level, channels in enumerate((2 * config.dim, *config.widths[1:])):
-        hidden = int(channels * config.ffn_expansion_factor)
-        height, width = part.size(level)
-        row = part.count * width
-        rows = height if part.count > 1 else plan.strip_rows(height, width, channels)
-        windows = (3 * channels + 2 * hidden) * plan.window_rows(height, width, channels)
-        windows += 2 * channels * GROUP_ROWS
-        # Kept from strip to strip: normalised pixels, q and k by head, v, what was gated.
-        kept = (4 * channels + hidden) * rows
-        # The widest 3×3 convolution (input with halo, output, shuffled output), or products.
-        passing = max(8 * channels, 2 * channels + 2 * hidden) * (rows + 2)
-        most = max(most, row * (windows + kept + passing))
-    return most
-
-
-def _available(device: torch.device, max_memory: int | None, shares: Shares) -> int:
-    """Bytes that may be taken beyond what is taken already."""
-    if device.type == "cpu":
-        if max_memory is None:
-            return int(FREE_MEMORY_SHARE * shares.machine * free_memory())
-        return max_memory - held_memory()[0]
-    free, total, reserved, used = _card_memory(device) if device.type == "cuda" else _mps_memory()
-    free += reserved - used  # what the allocator keeps for later
-    if max_memory is not None:
-        return min(max_memory - used, free)
-    available = int(FREE_MEMORY_SHARE * free)
-    if shares.device < 1:  # what the others will take may be free as yet
-        available = min(available, int(FREE_MEMORY_SHARE * shares.device * total) - used)
-    return available
-
-
-def _card_memory(device: torch.device) -> tuple[int, int, int, int]:
-    """Bytes of a card: free, in all, taken by PyTorch here, and used of these."""
-    free, total = torch.cuda.mem_get_info(device)
-    return free, total, torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-
-
-def _mps_memory() -> tuple[int, int, int, int]:
-    """The same of an Apple GPU, whose memory is main memory, of which it is to leave some."""
-    reserved, used = torch.mps.driver_allocated_memory(), torch.mps.current_allocated_memory()
-    free = free_memory()
-    recommended = getattr(torch.mps, "recommended_max_memory", None)
-    total = reserved + free if recommended is None else recommended()  # PyTorch 2.4 does not say
-    return max(0, min(free, total - reserved)), total, reserved, used
 
 
 def scratch_folder() -> Path:

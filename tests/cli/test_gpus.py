@@ -24,7 +24,7 @@ from restormer_cli.executors.endpoint import Reply
 from restormer_cli.executors.launch import ExecutorOptions, share_out
 from restormer_cli.executors.scheduler import Scheduler
 from restormer_cli.loading import RestorerSpec, load_restorer
-from restormer_cli.network import devices, memory_plan
+from restormer_cli.network import device_memory, devices
 from restormer_cli.tasks import find_variant
 
 pytestmark = needs_linux
@@ -214,7 +214,7 @@ def test_what_workers_plan_fits_on_their_card(
 ) -> None:
     """Four on two cards of 12 GB, each loaded as its process would."""
     spec = RestorerSpec.find(find_variant("derain"), "compact", device="cuda")
-    monkeypatch.setattr(memory_plan, "free_memory", lambda: 200 << 30)
+    monkeypatch.setattr(device_memory, "free_memory", lambda: 200 << 30)
     with pretended("cuda", cards=2, memory=12 << 30) as cards:
         specs = share_out(ExecutorOptions(workers=4, cpus_per_worker=1), spec)
         loaded = [each.load().restorer for each in specs]

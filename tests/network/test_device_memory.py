@@ -12,12 +12,14 @@ from helpers import random_pixels, tiny_network
 from pretended import Pretended, needs_linux, pretended
 
 from restormer_cli.errors import ImageError
-from restormer_cli.network import feature_map, memory_plan
+from restormer_cli.network import device_memory, feature_map, memory_plan
 from restormer_cli.network.architecture import RestormerConfig
 from restormer_cli.network.device_errors import is_out_of_memory, unusable
-from restormer_cli.network.memory_plan import MemoryBudgetError, Plan, Shares, plan_memory
+from restormer_cli.network.device_memory import Shares, available_memory
+from restormer_cli.network.memory_plan import MemoryBudgetError, Plan, plan_memory
 from restormer_cli.network.streaming import StreamingRestormer
 from restormer_cli.restorer import Restorer
+from restormer_cli.system.memory import FREE_MEMORY_SHARE
 
 pytestmark = needs_linux
 GB = 10**9
@@ -65,7 +67,7 @@ def no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def main_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(memory_plan, "free_memory", lambda: free)
+    monkeypatch.setattr(device_memory, "free_memory", lambda: free)
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -187,17 +189,10 @@ def test_a_plan_is_an_upper_bound(
     for values in (1 << 26, 1 << 11, 1):
         with pretended(device) as pretence:
             engine = StreamingRestormer(network, device, dtype)
-            plan = memory_plan._predict(
-                network.config,
-                height,
-                width,
-                engine.device,
-                dtype,
-                Plan(values, storage, 0, threads=0),
-                main=GB,
-                count=None,
-                window=None,
+            evaluation = memory_plan._Evaluation(
+                network.config, height, width, engine.device, dtype
             )
+            plan = evaluation.predict(Plan(values, storage, 0, threads=0), main=GB)
             before = pretence.held[0]
             pretence.peak.clear()
             engine(image, plan)
@@ -290,10 +285,10 @@ def test_what_the_driver_of_an_apple_gpu_holds_counts(monkeypatch: pytest.Monkey
     with pretended("mps", memory=10 * GB):
         monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 6 * GB)
         monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 5 * GB)
-        free = memory_plan._available(torch.device("mps"), None, Shares())
-        assert free == int(memory_plan.FREE_MEMORY_SHARE * 5 * GB)
+        free = available_memory(torch.device("mps"), None, Shares())
+        assert free == int(FREE_MEMORY_SHARE * 5 * GB)
         monkeypatch.delattr(torch.mps, "recommended_max_memory")  # PyTorch 2.4
-        assert memory_plan._available(torch.device("mps"), None, Shares()) > free
+        assert available_memory(torch.device("mps"), None, Shares()) > free
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -304,7 +299,7 @@ def test_room_for_an_image_is_of_main_memory(device: str, monkeypatch: pytest.Mo
         available, needed = memory_plan.room_for(FULL, 6000, 8000, where, dtype, None)
         plan = plan_memory(FULL, 6000, 8000, where, dtype)
     assert needed == plan.main_bytes
-    assert available == int(memory_plan.FREE_MEMORY_SHARE * (64 if device == "cuda" else 7) * GB)
+    assert available == int(FREE_MEMORY_SHARE * (64 if device == "cuda" else 7) * GB)
     if device == "cuda":
         assert plan.storage == "host"
         assert needed > 48 * 10**6 * 96 * 2
