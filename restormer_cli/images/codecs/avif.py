@@ -16,8 +16,14 @@ from restormer_cli.images.codecs.base import (
     scaled,
     split_alpha,
 )
-from restormer_cli.images.codecs.boxes import brands, end_of_samples, refuse_cut_off
+from restormer_cli.images.codecs.boxes import (
+    brands,
+    end_of_samples,
+    refuse_cut_off,
+    tell_companions,
+)
 from restormer_cli.images.codecs.by_pillow import decode_by_pillow, frame_notes, measurer, opened
+from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.by_pillow import read_by_pillow
 
 NAME = "AVIF"
@@ -53,12 +59,17 @@ def _decode(data: bytes) -> Decoded:
     return Decoded(pixels, alpha, notes=frame_notes(frames), bits=bits)
 
 
+def _read_metadata(found: Found, data: bytes) -> None:
+    read_by_pillow(found, data)
+    tell_companions(found, data)
+
+
 CODEC = Codec(
     name=NAME,
     matches=_matches,
     measure=_measure,
     decode=_decode,
-    read_metadata=read_by_pillow,
+    read_metadata=_read_metadata,
     suffixes=".avif .avifs",
     reads="the first frame",
     bits=(8, 12),

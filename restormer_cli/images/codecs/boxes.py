@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from restormer_cli.errors import ImageError
 from restormer_cli.images.codecs.base import named
+from restormer_cli.images.metadata.base import CREDENTIALS, GAIN_MAP, MOTION, Found
 
 #: Boxes without which there is no picture. Behind them phones leave what they like.
 NEEDED = frozenset({b"ftyp", b"meta", b"moov", b"mdat", b"jxlc", b"jxlp"})
 #: Of a file; more of them are noise.
 MOST_BOXES = 100_000
+#: What tells of itself: the video of a motion photo, the gain map of JPEG XL, credentials there.
+TELLING = {b"mpvd": MOTION, b"jhgm": GAIN_MAP, b"jumb": CREDENTIALS}
+#: The number of the box of credentials elsewhere (C2PA 2.1, A.5).
+CREDENTIALS_ID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+#: An entry of the table of contents that a picture is made with a gain map (ISO 21496-1, C).
+TONE_MAPPED = re.compile(rb"infe(?:\x02.{7}|\x03.{9})tmap", re.DOTALL)
 
 
 class Box(NamedTuple):
@@ -59,6 +67,20 @@ def refuse_cut_off(file: BinaryIO, name: str) -> None:
     size = file.seek(0, io.SEEK_END)
     if any(box.kind in NEEDED and box.stop > size for box in boxes(file)):
         raise ImageError(f"is {named(name)} file that is cut off")
+
+
+def tell_companions(found: Found, data: bytes) -> None:
+    """Tell what a file holds beside its picture."""
+    found.tell_motion()
+    for kind, start, stop in boxes(io.BytesIO(data)):
+        if kind == b"brob":  # JPEG XL compresses what it likes
+            kind = data[start : start + 4]
+        if kind in TELLING:
+            found.tell(TELLING[kind])
+        elif kind == b"uuid" and data[start : start + len(CREDENTIALS_ID)] == CREDENTIALS_ID:
+            found.tell(CREDENTIALS)
+        elif kind == b"meta" and TONE_MAPPED.search(data, start, stop):
+            found.tell(GAIN_MAP)
 
 
 def end_of_samples(file: BinaryIO) -> int:

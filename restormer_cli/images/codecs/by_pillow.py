@@ -19,6 +19,7 @@ from restormer_cli.images.codecs.base import (
     refuse_empty_end,
     split_alpha,
 )
+from restormer_cli.images.metadata.base import CREDENTIALS, Found
 from restormer_cli.images.metadata.bmp import read_bmp
 from restormer_cli.images.metadata.by_pillow import read_by_pillow
 from restormer_cli.images.pillow import open_image
@@ -34,6 +35,8 @@ MODES = {
     "RGBA": "RGBA",
     "RGBX": "RGB",
 }
+#: How a block of GIF begins that holds content credentials.
+GIF_CREDENTIALS = b"\x21\xff\x0bC2PA_GIF"
 #: Sizes of the header, which tell its version.
 BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 
@@ -100,6 +103,23 @@ def _measure_webp(file: BinaryIO) -> tuple[int, int]:
     return height, width
 
 
+def _read_webp(found: Found, data: bytes) -> None:
+    read_by_pillow(found, data)
+    place, stop = 12, 8 + int.from_bytes(data[4:8], "little")
+    while place + 8 <= min(stop, len(data)):
+        if data[place : place + 4] == b"C2PA":
+            found.tell(CREDENTIALS)
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    found.tell_rest(data[stop + stop % 2 :])
+
+
+def _read_gif(found: Found, data: bytes) -> None:
+    read_by_pillow(found, data)
+    if GIF_CREDENTIALS in data:
+        found.tell(CREDENTIALS)
+
+
 def _is_bmp(head: bytes) -> bool:
     """Two letters alone would be the beginning of many a text."""
     size = int.from_bytes(head[14:18], "little")
@@ -125,7 +145,7 @@ WEBP = Codec(
     matches=lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
     measure=_measure_webp,
     decode=lambda data: decode_by_pillow("WebP", data),
-    read_metadata=read_by_pillow,
+    read_metadata=_read_webp,
     suffixes=".webp",
     reads="with and without loss",
     bits=(8, 8),
@@ -139,7 +159,7 @@ GIF = Codec(
     matches=begins(b"GIF87a", b"GIF89a"),
     measure=measurer("GIF"),
     decode=lambda data: decode_by_pillow("GIF", data),
-    read_metadata=read_by_pillow,
+    read_metadata=_read_gif,
     suffixes="",
     reads="the first frame",
     bits=(1, 8),

@@ -18,7 +18,12 @@ from restormer_cli.images.codecs.base import (
     split_alpha,
     unmultiplied,
 )
-from restormer_cli.images.codecs.boxes import brands, end_of_samples, refuse_cut_off
+from restormer_cli.images.codecs.boxes import (
+    brands,
+    end_of_samples,
+    refuse_cut_off,
+    tell_companions,
+)
 from restormer_cli.images.metadata.base import GAIN_MAP, Found, density_of
 
 NAME = "HEIC"
@@ -81,6 +86,7 @@ def _read_metadata(found: Found, data: bytes) -> None:
     if found.density is None and (shape := info.get("pixel_aspect_ratio")):
         horizontal, vertical = shape
         found.density = density_of(vertical, horizontal, 1)
+    tell_companions(found, data)
     if any(name in kind for kind in info.get("aux", ()) for name in GAIN_MAPS):
         found.tell(GAIN_MAP)
     if info.get("depth_images"):

@@ -20,6 +20,7 @@ from restormer_cli.images.codecs.base import (
     parsing,
     scaled,
 )
+from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.jpeg import read_jpeg
 
 START, END, SCAN = 0xD8, 0xD9, 0xDA
@@ -150,12 +151,18 @@ def _end(data: bytes) -> int:
     return len(data)
 
 
+def _read_metadata(found: Found, data: bytes) -> None:
+    pictures_behind = read_jpeg(found, data)
+    if _frame(io.BytesIO(data)).marker != LS:  # whose compressed data has other marks in it
+        found.tell_rest(data[_end(data) + 2 :], known=pictures_behind)
+
+
 CODEC = Codec(
     name="JPEG",
     matches=begins(b"\xff\xd8\xff"),
     measure=_measure,
     decode=_decode,
-    read_metadata=read_jpeg,
+    read_metadata=_read_metadata,
     suffixes=".jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjp",
     reads="progressive, arithmetic, lossless and JPEG-LS, too; gray, RGB, CMYK",
     bits=(8, 16),

@@ -24,7 +24,7 @@ from restormer_cli.images.codecs.base import (
     split_alpha,
     unmultiplied,
 )
-from restormer_cli.images.codecs.boxes import boxes, refuse_cut_off
+from restormer_cli.images.codecs.boxes import boxes, refuse_cut_off, tell_companions
 from restormer_cli.images.codecs.jpegxl_header import (
     ALPHA,
     BLACK,
@@ -32,7 +32,7 @@ from restormer_cli.images.codecs.jpegxl_header import (
     Header,
     read_header,
 )
-from restormer_cli.images.metadata.base import CREDENTIALS, Found
+from restormer_cli.images.metadata.base import Found
 from restormer_cli.images.metadata.jpeg import read_jpeg
 
 NAME = "JPEG XL"
@@ -97,6 +97,8 @@ def _read_metadata(found: Found, data: bytes) -> None:
     except ImageError:  # the decoder speaks of it
         return
     jpeg = _read_boxes(found, data)
+    if not data.startswith(CODESTREAM):
+        tell_companions(found, data)
     found.read_exif()
     if jpeg:
         _read_original(found, data)
@@ -123,8 +125,6 @@ def _read_boxes(found: Found, data: bytes) -> bool:
         compressed = kind == b"brob"
         if compressed:
             kind, start = data[start : start + 4], start + 4
-        if kind == b"jumb":
-            found.tell(CREDENTIALS)
         if kind not in (b"Exif", b"xml "):
             continue
         body = data[start:stop]

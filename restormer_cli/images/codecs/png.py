@@ -15,6 +15,7 @@ import imagecodecs
 
 from restormer_cli.errors import ImageError
 from restormer_cli.images.codecs.base import Codec, Decoded, begins, parsing, split_alpha
+from restormer_cli.images.metadata import Found
 from restormer_cli.images.metadata.png import SIGNATURE, read_png
 
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
@@ -101,12 +102,18 @@ def _is_whole(chunk: memoryview) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
+def _read_metadata(found: Found, data: bytes) -> None:
+    read_png(found, data)
+    end = len(SIGNATURE) + sum(len(chunk) for _, chunk in _chunks(data)) + len(_empty(b"IEND"))
+    found.tell_rest(data[end:])
+
+
 CODEC = Codec(
     name="PNG",
     matches=begins(SIGNATURE),
     measure=_measure,
     decode=_decode,
-    read_metadata=read_png,
+    read_metadata=_read_metadata,
     suffixes=".png .apng",
     reads="palettes, interlaced; of an animation the still image",
     bits=(1, 16),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +33,16 @@ from restormer_cli.images.codecs.base import (
     scaled,
     unmultiplied,
 )
+from restormer_cli.images.metadata.base import CREDENTIALS
 from restormer_cli.images.metadata.tiff import read_tiff
 from restormer_cli.images.pillow import open_image
 
 SUB_FILE_TYPE, OLD_SUB_FILE_TYPE, PHOTOMETRIC_TAG = 254, 255, 262
 ORIENTATION, SUB_DIRECTORIES, INK_SET, SUBSAMPLING = 274, 330, 332, 530
 DNG_VERSION = 50706
+#: Where Photoshop keeps its layers, and their names there, in either order of bytes.
+PHOTOSHOP, LAYERS = 37724, (b"Layr", b"Lr16", b"Lr32", b"ryaL", b"61rL", b"23rL")
+CREDENTIALS_TAG = 52545
 #: Bits of the sub-file type.
 REDUCED, MASK = 1, 4
 #: How the older sub-file type says the same.
@@ -44,6 +50,7 @@ OLD_REDUCED = 2
 CMYK_INKS = 1
 #: So many pages are looked at to find the picture and to count the others.
 MOST_PAGES = 1000
+IMAGES_OF_IMAGEJ = re.compile(r"^images=([0-9]{1,9})\s*$", re.MULTILINE)
 
 #: How many samples name a colour.
 COLOURS = {
@@ -142,7 +149,7 @@ def _picture(tiff: tifffile.TiffFile) -> tuple[Any, _Page]:
     _count_bytes(page, tiff.filehandle.size)
     facts = _Page(
         number=number,
-        count=len(pages),
+        count=len(pages) if len(every) > 1 else _frames(page, tiff.filehandle.size),
         masked=any(_kind(other) & MASK for _, other in every if other is not page),
         height=index(page.imagelength),  # of whatever type a damaged tag is
         width=index(page.imagewidth),
@@ -176,6 +183,19 @@ def _pages(tiff: tifffile.TiffFile) -> Iterator[Any]:
         except Exception:  # no more, or none that the parser understands
             return
         yield page
+
+
+def _frames(page: Any, size: int) -> int:
+    """How many pictures stand behind the one directory of a file, as ImageJ writes long stacks."""
+    claimed = 1
+    if page.is_imagej and (match := IMAGES_OF_IMAGEJ.search(page.description)):
+        claimed = int(match[1])
+    elif page.is_shaped:
+        with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
+            claimed = math.prod(json.loads(page.shaped_description)["shape"]) // page.size
+    if claimed < 2 or not page.nbytes or not page.is_contiguous:
+        return 1
+    return max(1, min(claimed, (size - index(page.dataoffsets[0])) // index(page.nbytes)))
 
 
 def _kind(page: Any) -> int:
@@ -305,11 +325,23 @@ def _decode(data: bytes) -> Decoded:
             orientation = page.orientation if page.orientation in range(1, 9) else 1
             if not page.floats and page.photometric != PHOTOMETRIC.PALETTE:
                 bits = cast(int, page.bits)
+    notes += _companions(parsed)
     if page.masked:
         notes.append("its mask, which is a page of its own, is left out")
     if page.count > 1:
         notes.insert(0, f"only the first of {page.count} pages is restored")
     return Decoded(pixels, alpha, orientation, tuple(notes), bits)
+
+
+def _companions(parsed: Any) -> list[str]:
+    """What to say of that which stands beside the picture."""
+    notes = []
+    document = parsed.tags.valueof(PHOTOSHOP)
+    if isinstance(document, bytes) and any(name in document for name in LAYERS):
+        notes.append("its layers are left out; the result is what they look like together")
+    if CREDENTIALS_TAG in parsed.tags:
+        notes.append(CREDENTIALS)
+    return notes
 
 
 def _stored(parsed: Any, page: _Page, data: bytes) -> Any:

@@ -24,6 +24,15 @@ METRES = {2: 0.0254, 3: 0.01}
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 IPTC_RESOURCE = 0x0404
 GAIN_MAP = "has a gain map for HDR screens; the result is what other screens show"
+MOTION = "is a motion photo; its result is the still picture alone"
+#: How XMP says so: as an attribute, or as exiftool writes it.
+SAYS_MOTION = re.compile(rb":(?:MotionPhoto|MicroVideo)\s*(?:=\s*[\"']|>\s*)1")
+#: How a video begins.
+VIDEO = re.compile(rb"\0\0..ftyp", re.DOTALL)
+#: How further pictures behind the first one do.
+PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n")
+#: Bytes behind a picture of which nobody need be told: cameras leave a few.
+FEW_BYTES = 1 << 12
 #: Primaries and transfer (ITU-T H.273) of what nobody says, and of sRGB, as which all is shown.
 USUAL = frozenset({(2, 2), (1, 2), (2, 13), (1, 13), (1, 1)})
 CREDENTIALS = "its content credentials (C2PA) hold for the unchanged file alone and are left out"
@@ -172,6 +181,26 @@ class Found:
         """Note what cannot be kept, once."""
         if sentence not in self.lost:
             self.lost.append(sentence)
+
+    def tell_motion(self) -> None:
+        """Tell that the photo moves, if XMP says so."""
+        if SAYS_MOTION.search(self.xmp or b""):
+            self.tell(MOTION)
+
+    def tell_rest(self, rest: bytes, *, known: bool = False) -> None:
+        """Tell what a file holds behind its picture.
+
+        Parameters
+        ----------
+        known
+            What it is has been told, unless it is a video.
+        """
+        if VIDEO.search(rest):
+            self.tell(MOTION)
+        elif not known and MOTION not in self.lost:
+            size = len(rest.strip(b"\0"))
+            if size > FEW_BYTES or rest.startswith(PICTURES):
+                self.tell(f"what stands behind its picture ({size} bytes) is left out")
 
     def read_exif(self, resolution: bool = True) -> None:
         """Take the orientation, and a resolution if none is known, from EXIF, else from XMP."""

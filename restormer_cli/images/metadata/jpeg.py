@@ -21,6 +21,11 @@ END, SCAN = 0xD9, 0xDA
 BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
 JFIF, EXIF, ICC, JUMBF, PHOTOSHOP, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+#: Segments of programs and cameras; those with more bytes together hold more than settings: the
+#: temperatures of a thermal camera, say.
+APPLICATIONS = range(0xE0, 0xF0)
+MOST_UNKNOWN = 1 << 16
+THUMBNAIL_SEGMENTS = (b"JFXX\0", b"FPXR\0")
 SECOND_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"
 RESOLUTION_RESOURCE = 0x03ED
 #: Pictures behind the first one (CIPA DC-007): their entries, and the kinds that are thumbnails.
@@ -41,11 +46,12 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             place += 2 + size
 
 
-def read_jpeg(found: Found, data: bytes) -> None:
-    """The segments of a JPEG in front of the picture, and what they say of others behind it."""
+def read_jpeg(found: Found, data: bytes) -> bool:
+    """The segments of a JPEG in front of the picture; true if they say that others are behind."""
     parts: dict[int, bytes] = {}
     resources = b""
-    pictures = 1
+    pictures, index = 1, False
+    unknown = 0
     for marker, body in _segments(data):
         if marker == JFIF and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, x, y = struct.unpack_from(">BHH", body, 7)
@@ -63,13 +69,17 @@ def read_jpeg(found: Found, data: bytes) -> None:
         elif marker == ICC and body.startswith(b"urn:iso:std:iso:ts:21496:-1\0"):
             found.tell(GAIN_MAP)
         elif marker == ICC and body.startswith(b"MPF\0"):
-            pictures = _count_pictures(body[4:])
+            pictures, index = _count_pictures(body[4:]), True
         elif marker == JUMBF and b"c2pa" in body:
             found.tell(CREDENTIALS)
         elif marker == PHOTOSHOP and body.startswith(b"Photoshop 3.0\0"):
             resources += body.removeprefix(b"Photoshop 3.0\0")
         elif marker == COMMENT and (comment := body.rstrip(b"\0")):
             found.others.append(comment_chunk(comment))
+        elif marker in APPLICATIONS and not body.startswith(THUMBNAIL_SEGMENTS):
+            unknown += len(body)
+    if unknown > MOST_UNKNOWN:
+        found.tell(f"what else its camera noted ({unknown} bytes) is left out")
     if parts:
         _join_profile(found, parts)
     found.read_exif()
@@ -82,10 +92,10 @@ def read_jpeg(found: Found, data: bytes) -> None:
     xmp = found.xmp or b""
     if re.search(rb"hdrgm:Version|HDRGainMap", xmp):
         found.tell(GAIN_MAP)
-    if re.search(rb":(MotionPhoto|MicroVideo)\s*=\s*[\"']1", xmp):
-        found.tell("is a motion photo; its result is the still picture alone")
+    found.tell_motion()
     if pictures > 1 and GAIN_MAP not in found.lost:
         found.tell(f"only the first of {pictures} frames is restored")
+    return index or GAIN_MAP in found.lost
 
 
 def _count_pictures(index: bytes) -> int:
