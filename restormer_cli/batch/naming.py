@@ -99,7 +99,7 @@ def name_results(
                 f"longer than {LONGEST_NAME}"
             )
         if (inputs and _folded(place) in inputs) or _same_file(result, sources):
-            reason = f"its result would overwrite the input {result}"
+            reason = f"its result would overwrite the input {result}; name another --result-dir"
             work.problems.append((sources[0], reason))
         elif index in superfluous:
             remedy = "give their common folder and --recursive" if ordered else "rename it"

@@ -14,7 +14,7 @@ from typing import Literal
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
 from restormer_cli.errors import ImageError
-from restormer_cli.system.files import Stamp, absolute_path, read_file
+from restormer_cli.system.files import Stamp, absolute_path, read_file, why_no_file
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ def decide(
     try:
         there = item.result.stat()
     except OSError:
+        # What a link leads to may be back tomorrow, with the disk that it is on.
+        if item.result.is_symlink() and not overwrite:
+            trouble = why_no_file(item.result, "a result")
+            return Decision("refuse", f"{item.result} {trouble}; --overwrite replaces it")
         return RESTORE  # if the trouble is another, writing will say so
     if not stat.S_ISREG(there.st_mode):
         return Decision("refuse", f"{item.result} is in the way and no file")

@@ -28,7 +28,7 @@ from restormer_cli.images.picture import Picture
 from restormer_cli.images.reading import load_image
 from restormer_cli.images.transparency import fill_invisible, with_alpha
 from restormer_cli.images.writing import write_image
-from restormer_cli.system.files import Stamp, file_size
+from restormer_cli.system.files import Stamp, file_size, in_the_way
 from restormer_cli.system.memory import return_freed_memory
 from restormer_cli.system.stopping import interruptible, uninterrupted
 
@@ -145,6 +145,8 @@ def unwritable(options: RunOptions, error: OSError) -> UsageError:
     # Read-only, full or closed is the folder, whichever file of ours has met it.
     its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
     path = (its_own and error.filename) or options.result_dir
+    if obstacle := in_the_way(options.result_dir):
+        return UsageError(f"{options.result_dir}: cannot be made, since {obstacle}")
     return UsageError(f"{path}: cannot be written ({error.strerror or error})")
 
 

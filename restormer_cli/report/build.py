@@ -141,6 +141,10 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
             raise UsageError(f"{path}: is {kind(mode)}")
         if mode and not overwrite and REPORT_MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
+        if not mode and path.is_symlink() and not overwrite:
+            raise UsageError(
+                f"{path}: is a link to a file that is not there; --overwrite replaces it"
+            )
 
 
 def _look_at(subject: Subject, protocol: EvaluationProtocol, budget: MemoryBudget) -> Subject:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from restormer_cli.errors import ImageError, ResultFolderError
+from restormer_cli.system.files import in_the_way
 from restormer_cli.system.locks import is_at, try_lock
 
 TEMPORARY_SUFFIX = ".restormer-part"
@@ -35,6 +36,8 @@ _NO_SYNC = {
     for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
     if hasattr(errno, name)
 }
+#: Errors where something else stands in the place of a folder.
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
@@ -125,8 +128,9 @@ def write_file(
         lasting = error.errno in _LASTING or (
             error.errno in {errno.EACCES, errno.EPERM} and not os.access(path.parent, os.W_OK)
         )
+        obstacle = in_the_way(path.parent) if error.errno in _NO_FOLDER else ""
         raise (ResultFolderError if lasting else ImageError)(
-            f"{path}: cannot be written ({error.strerror or error})"
+            f"{path}: cannot be written ({obstacle or error.strerror or error})"
         ) from error
 
 

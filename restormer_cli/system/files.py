@@ -70,6 +70,17 @@ def why_no_file(path: Path, wanted: str) -> str:
     return "" if stat.S_ISREG(mode) else f"is {kind(mode)}, not {wanted}"
 
 
+def in_the_way(folder: Path) -> str:
+    """What keeps a folder from being made, as a sentence that names it; empty if nothing does."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises before Python 3.14
+                return ""
+            gone = not os.path.exists(place)  # noqa: PTH110 - as above, where links go round
+            return f"{place} is {'a link to a folder that is not there' if gone else 'a file'}"
+    return ""
+
+
 def real_path(path: Path) -> Path:
     """Resolve links in a path, as far as it can be accessed."""
     return Path(os.path.realpath(path))  # Path.resolve raises where links go round in a circle

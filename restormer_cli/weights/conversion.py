@@ -49,7 +49,8 @@ def convert(name: str, target: Path, *, half: bool = False, overwrite: bool = Fa
     if target.suffix.lower() != ".safetensors":
         raise UsageError(f"{target}: should end in .safetensors")
     checkpoint = open_checkpoint(source)
-    if file_mode(target) and (not overwrite or target.samefile(source)):
+    there = file_mode(target)
+    if (there and target.samefile(source)) or ((there or target.is_symlink()) and not overwrite):
         raise UsageError(f"{target}: is there already")
     checkpoint.config()
     if text := describe_ignored(source, checkpoint.ignored):

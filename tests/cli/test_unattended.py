@@ -363,12 +363,49 @@ def test_sub_folder_that_cannot_be_written_costs_only_its_own_images(
     make_images(source / "sub", 2)
     out.mkdir()
     (out / "sub").write_text("a file where a folder should be")
+    make_images(source / "loop", 1)
+    (out / "loop").symlink_to("loop")
     ran = restormer(
         *("derain", "--input-dir", source, "--result-dir", out, "-r", "--weights", weights)
     )
     assert ran.status == 1
     assert len(ran.lines) == 2
-    assert ran.err.count("error: ") == 2
+    assert ran.err.count(f"({out / 'sub'} is a file)") == 2
+    assert ran.err.count(f"({out / 'loop'} is a link to a folder that is not there)") == 1
+    assert ran.err.count("error: ") == 3
+
+
+@pytest.mark.parametrize("target", ["a disk that is away/1.png", "1.png"])
+def test_a_link_that_leads_nowhere_is_not_replaced_unasked(
+    target: str, tmp_path: Path, weights: Path
+) -> None:
+    source, out = make_images(tmp_path / "in", 2), tmp_path / "out"
+    out.mkdir()
+    link = out / "1.png"
+    link.symlink_to(target)  # the latter leads to itself
+    words = ("derain", "--input-dir", source, "--result-dir", out, "--weights", weights)
+    ran = restormer(*words)
+    assert (ran.status, ran.lines) == (1, [str(out / "0.png")])
+    assert f"error: {source / '1.png'}: {link} " in ran.err
+    assert "--overwrite replaces it" in ran.err
+    assert link.is_symlink()
+    assert restormer(*words, "--overwrite").status == 0
+    assert not link.is_symlink()
+
+
+def test_a_result_folder_that_cannot_be_made_is_told_why(tmp_path: Path, weights: Path) -> None:
+    source, link, file = make_images(tmp_path / "in", 1), tmp_path / "link", tmp_path / "file"
+    link.symlink_to(tmp_path / "a disk that is away")
+    file.write_text("a file")
+    for out, why in (
+        (link, f"{link} is a link to a folder that is not there"),
+        (link / "out", f"{link} is a link to a folder that is not there"),
+        (file / "out", f"{file} is a file"),
+    ):
+        ran = restormer(
+            *("derain", "--input-dir", source, "--result-dir", out, "--weights", weights)
+        )
+        assert (ran.status, ran.err) == (2, f"error: {out}: cannot be made, since {why}\n")
 
 
 def test_input_that_vanishes_is_named_and_the_others_are_restored(

@@ -285,6 +285,12 @@ def test_only_reports_are_replaced_without_being_asked(folders: dict[str, Path])
     ran = restormer("report", out, "--contact-sheet", photo)
     assert ran.status == 2
     assert "photo.png: exists" in ran.err
+    link = out.parent / "link.html"
+    link.symlink_to(out.parent / "a disk that is away" / "a.html")
+    ran = restormer("report", out, "--output", link)
+    assert ran.status == 2
+    assert "link.html: is a link to a file that is not there" in ran.err
+    assert link.is_symlink()
     sheet = out.parent / "sheet.png"
     for _ in range(2):
         assert restormer("report", out, "--contact-sheet", sheet).status == 0

@@ -434,6 +434,10 @@ def test_conversion_overwrites_nothing_unasked(tmp_path: Path) -> None:
     assert out.read_bytes() == b"mine"
     assert restormer("weights", "convert", source, out, "--overwrite").status == 0
     assert len(load_file(out)) > 50
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(tmp_path / "a disk that is away" / "a.safetensors")
+    assert restormer("weights", "convert", source, link).status == 2
+    assert link.is_symlink()
     assert restormer("weights", "convert", out, out, "--overwrite").status == 2
     ran = restormer("weights", "convert", "missing.pth", out, "--overwrite")
     assert ran.status == 2
