@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from restormer_cli.cli.options import Precision
-from restormer_cli.system.limits import check_address_space
+from restormer_cli.system.limits import check_torch_can_load
 
 
 def devices(
@@ -15,7 +15,7 @@ def devices(
     precision: Annotated[Precision, typer.Option(help="Numbers to compute with.")] = Precision.auto,
 ) -> None:
     """Say what this machine has, what would be used, and why."""
-    check_address_space()
+    check_torch_can_load()
     from restormer_cli.network.devices import describe
 
     for line in describe(device, precision.value):

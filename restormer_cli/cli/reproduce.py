@@ -23,7 +23,7 @@ from restormer_cli.evaluation.paper_tables import (
     find_table,
     tables,
 )
-from restormer_cli.system.limits import check_address_space
+from restormer_cli.system.limits import check_torch_can_load
 from restormer_cli.system.streams import encode_stdout
 from restormer_cli.system.terminal import harmless, harmless_json
 from restormer_cli.system.units import json_number
@@ -129,7 +129,7 @@ def reproduce(
     if table is None:
         print(*as_list(), sep="\n")
         return
-    check_address_space()
+    check_torch_can_load()
     from restormer_cli.evaluation.reproduce import reproduce as measure
     from restormer_cli.loading import choose_window
 

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from restormer_cli.cli.options import common_parameters, option, take_common, with_signature
 from restormer_cli.errors import UsageError
-from restormer_cli.system.limits import check_address_space
+from restormer_cli.system.limits import check_torch_can_load
 from restormer_cli.tasks import Task, find_variant, tasks
 
 #: The option that takes several words.
@@ -61,7 +61,7 @@ def _named_each(words: Iterable[str]) -> Iterator[str]:
 
 def _command(task: Task) -> Callable[..., None]:
     def command(**values: Any) -> None:
-        check_address_space()
+        check_torch_can_load()
         from restormer_cli.cli.run import restore
 
         common = take_common(values)

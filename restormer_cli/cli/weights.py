@@ -17,7 +17,7 @@ from restormer_cli.cli.stderr import complain
 from restormer_cli.cli.stdout import print_line
 from restormer_cli.errors import Stopped, UsageError, WeightsError
 from restormer_cli.system.files import is_file
-from restormer_cli.system.limits import check_address_space
+from restormer_cli.system.limits import check_torch_can_load
 from restormer_cli.system.terminal import harmless, short
 from restormer_cli.system.units import format_bytes
 from restormer_cli.weights import checksum
@@ -189,7 +189,7 @@ def show(
     file: Annotated[str, typer.Argument(help="A checkpoint, or the name of a known file.")],
 ) -> None:
     """Say what a checkpoint is: network, tensors, task, hash."""
-    check_address_space()
+    check_torch_can_load()
     from restormer_cli.weights.description import describe
 
     facts = describe(file)
@@ -208,7 +208,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Write a checkpoint as safetensors, bit for bit."""
-    check_address_space()
+    check_torch_can_load()
     from restormer_cli.weights.conversion import convert as write
 
     print_line(str(write(source, target, half=half, overwrite=overwrite)))

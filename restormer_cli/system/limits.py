@@ -22,6 +22,7 @@ _MEMORY = (
     "could not create a primitive",
     "out of memory",
 )
+_GONE = "the working folder is not there any more; change to another one"
 _THREAD = "can't start new thread"
 
 
@@ -47,7 +48,7 @@ def reason(error: BaseException) -> str | None:
             "depends on again"
         )
     if isinstance(error, FileNotFoundError) and _folder_is_gone():
-        return "the working folder is not there any more; change to another one"
+        return _GONE
     if not isinstance(error, OSError):
         return None
     what = error.strerror or text
@@ -94,14 +95,17 @@ def address_space() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def check_address_space() -> None:
-    """Check that PyTorch fits into the address space; call it before importing PyTorch.
+def check_torch_can_load() -> None:
+    """Check that nothing keeps PyTorch from loading; call it before importing PyTorch.
 
     Raises
     ------
     UsageError
-        If the limit is too low.
+        If it does not fit into the address space, or the working folder is gone, from which
+        Intel's library ends the process without a word.
     """
+    if _folder_is_gone():
+        raise UsageError(_GONE)
     limit = address_space()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise UsageError(

@@ -10,7 +10,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 #: Windows narrower or wider than these are ignored as a mistake.
 LEAST_COLUMNS, MOST_COLUMNS = 20, 10_000
@@ -61,10 +60,12 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            # Takes the lowest number that is free: this one. Of stdin nothing can be read, lest
+            # a list that is missing be an empty one.
+            os.open(os.devnull, os.O_WRONLY)
         if getattr(sys, name) is None:
             mode = "r" if number == 0 else "w"
-            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays open
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
 
 

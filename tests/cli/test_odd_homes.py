@@ -99,6 +99,15 @@ def test_too_little_address_space_is_one_line(folders: list[object], limit: int)
     one_line(ran, 2, "not enough memory", "ulimit -v")
 
 
+def test_a_working_folder_that_is_gone_is_one_line(folders: list[object], tmp_path: Path) -> None:
+    gone = f"mkdir '{tmp_path}/gone' && cd '{tmp_path}/gone' && rmdir '{tmp_path}/gone'"
+    source = Path(__file__).parents[2]
+    for words in (("denoise", *folders), ("devices",), ("weights", "show", folders[1])):
+        ran = command(*words, before=gone, PYTHONPATH=str(source))
+        one_line(ran, 2, "the working folder is not there any more")
+    assert command("--version", before=gone, PYTHONPATH=str(source)).status == 0
+
+
 def test_libraries_that_cannot_be_loaded_are_one_line(
     folders: list[object], tmp_path: Path
 ) -> None:

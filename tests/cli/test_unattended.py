@@ -491,6 +491,17 @@ def test_run_without_standard_streams_works(tmp_path: Path, weights: Path) -> No
 
 
 @posix
+def test_a_list_on_standard_input_that_is_closed_is_no_empty_one(
+    tmp_path: Path, weights: Path
+) -> None:
+    words = command("--input-dir", "-", "--result-dir", tmp_path / "out", weights=weights)
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
+    ran = subprocess.run(shell, check=False, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: -: standard input cannot be read (Bad file descriptor)\n"
+
+
+@posix
 def test_messages_that_cannot_be_written_cost_no_result(tmp_path: Path, weights: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
