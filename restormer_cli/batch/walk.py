@@ -36,7 +36,7 @@ SUFFIXES = frozenset(suffix for codec in READABLE for suffix in codec.suffixes.s
 )
 _OTHER_IMAGES = (
     # for the web and phones
-    "gif webp2 wp2 mpo jps pns mng jng svg svgz "
+    "gif webp2 wp2 mpo jps pns insp mng jng svg svgz "
     # JPEG 2000, JPEG XR
     "jp2 j2k jpf jpx jpm j2c jpc jph jhc jxr wdp hdp "
     # plain pixels, and high dynamic range
@@ -64,6 +64,8 @@ _SIDECARS = frozenset(
 )
 _PLAIN_SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}")
 _INNER_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(?![a-z0-9])")
+#: What stands in a folder for a file that iCloud has not downloaded.
+_IN_CLOUD = re.compile(r"\.(.+)\.icloud", re.DOTALL)
 #: Most folders, and entries in each, that are searched for images in sub-folders.
 _PEEKS, _PEEKED_ENTRIES = 1000, 10_000
 #: Names in a notice, and HTML pages of a folder that are checked for being reports.
@@ -84,6 +86,8 @@ class PassedOver:
     """Images without the suffix of an image."""
     unfinished: list[str] = field(default_factory=list)
     """Images that are still being written, as their names say."""
+    in_cloud: list[str] = field(default_factory=list)
+    """Images that iCloud keeps and that are not on this machine."""
     links: list[str] = field(default_factory=list)
     """Links to folders."""
     system: Counter[str] = field(default_factory=Counter)
@@ -113,6 +117,11 @@ class PassedOver:
             )
         if self.unfinished:
             yield f"passed over, since they are not finished: {_named(self.unfinished)}"
+        if self.in_cloud:
+            yield (
+                f"passed over, since they are in iCloud alone: {_named(self.in_cloud)}; "
+                "download them first"
+            )
         if self.links:
             count = "1 link to a folder is" if len(self.links) == 1 else (
                 f"{len(self.links)} links to folders are"
@@ -258,6 +267,8 @@ class _Walk:
                 if name.startswith("."):
                     if name == RECORD_FOLDER and here.parent is not None:
                         self.passed_over.result_folders.append(folder)
+                    elif (match := _IN_CLOUD.fullmatch(name)) and _has_suffix(match[1]):
+                        self.passed_over.in_cloud.append(match[1])
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_symlink() and _is_folder(entry):
@@ -353,6 +364,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, say
         return False
+
+
+def _has_suffix(name: str) -> bool:
+    """True if a file of this name would be looked at as an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES | EXTRAS.keys()  # noqa: PTH122 - as above
 
 
 def _may_be_an_image(name: str, suffix: str) -> bool:

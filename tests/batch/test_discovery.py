@@ -106,6 +106,19 @@ def test_images_whose_names_do_not_say_so_are_named(tmp_path: Path) -> None:
     assert f"{told} and 3 more" in notice
 
 
+def test_photos_that_icloud_has_not_downloaded_are_named(tmp_path: Path) -> None:
+    for name in (".IMG 1.HEIC.icloud", ".b.jpg.icloud", ".notes.txt.icloud", ".icloud", "a.png"):
+        (tmp_path / name).write_bytes(b"bplist00")
+    work = find_work(str(tmp_path), OUT)
+    assert results(work) == {"a.png": "a.png"}
+    assert work.notices == [
+        "passed over, since they are in iCloud alone: IMG 1.HEIC, b.jpg; download them first"
+    ]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"no images found.*in iCloud alone"):
+        find_work(str(tmp_path), OUT)
+
+
 def test_sub_folders_with_images_are_told_of(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "x/notes.txt", "x/y/z/b.JPG")
     (notice,) = find_work(str(tmp_path), OUT).notices
