@@ -690,6 +690,30 @@ def test_deep_jpeg_2000_keeps_its_depth(form: str, channels: int, bits: int) -> 
     same(data, expected[..., :colours], alpha)
 
 
+@pytest.mark.parametrize(
+    ("number", "name"), [(12, "CMYK"), (14, "CIELAB"), (21, "ROMM RGB"), (77, "number 77")]
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_jpeg_2000_in_other_colours_is_not_taken_for_rgb(bits: int, number: int, name: str) -> None:
+    samples = random_pixels(HEIGHT, WIDTH, 4 if number == 12 else 3, bits)
+    data = imagecodecs.jpeg2k_encode(samples, codecformat="jp2", reversible=True)
+    place = data.index(b"colr\1\0\0\0\0\0\x10") + 10
+    with pytest.raises(ImageError, match=f"JPEG 2000 picture in colours .*{name}.*convert it"):
+        decode_image(data[:place] + bytes([number]) + data[place + 1 :])
+
+
+def test_jpeg_2000_with_a_profile_for_ink_is_not_taken_for_rgb() -> None:
+    samples = random_pixels(HEIGHT, WIDTH, 4, 16)
+    data = imagecodecs.jpeg2k_encode(samples, codecformat="jp2", reversible=True)
+    profile = bytes(16) + b"CMYK" + bytes(108)
+    old, header = data.index(b"colr") - 4, data.index(b"jp2h") - 4
+    box = struct.pack(">I4sBBB", 11 + len(profile), b"colr", 3, 0, 0) + profile
+    size = int.from_bytes(data[header : header + 4], "big") + len(box)
+    data = data[:header] + struct.pack(">I", size) + data[header + 4 : old] + box + data[old:]
+    with pytest.raises(ImageError, match=r"colours .*CMYK"):
+        decode_image(data)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_deep_avif_may_be_gray_and_transparent(channels: int) -> None:
     samples = random_pixels(HEIGHT, WIDTH, channels, 16) >> 6

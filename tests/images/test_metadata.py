@@ -1133,14 +1133,30 @@ def test_profile_stands_before_srgb_of_which_libpng_heeds_the_first() -> None:
         assert names == [b"iCCP", b"sRGB"]
 
 
-def test_profile_of_jpeg_2000_is_kept() -> None:
+@pytest.mark.parametrize("way", [2, 3])
+def test_profile_of_jpeg_2000_is_kept(way: int) -> None:
     data = saved(random_pixels(20, 30), "JPEG2000")
-    box = struct.pack(">I4sBBB", 11 + len(SRGB), b"colr", 2, 0, 0) + SRGB
+    box = struct.pack(">I4sBBB", 11 + len(SRGB), b"colr", way, 0, 0) + SRGB
     old, header = data.index(b"colr") - 4, data.index(b"jp2h") - 4
     old_size, size = (int.from_bytes(data[at : at + 4], "big") for at in (old, header))
     head = data[:header] + struct.pack(">I", size - old_size + len(box)) + data[header + 4 : old]
     found, _ = restored(head + box + data[old + old_size :])
     assert profile_in(found[b"iCCP"]) == SRGB
+
+
+def test_what_the_camera_noted_in_jpeg_2000_is_kept() -> None:
+    pixels = random_pixels(20, 30)
+    data, exif, xmp = saved(pixels, "JPEG2000"), camera({271: "Maker", 274: 6}), XMP % 1
+    for name, body in (
+        (b"JpgTiffExif->JP2", exif),
+        (bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), xmp),
+    ):
+        data += struct.pack(">I4s", 24 + len(body), b"uuid") + name + body
+    picture = decode_image(data)
+    assert picture.notes == ()
+    np.testing.assert_array_equal(picture.pixels, np.rot90(pixels, -1))
+    assert b"Maker" in (picture.metadata.exif or b"")
+    assert picture.metadata.xmp == xmp.replace(b"9999", b"20")
 
 
 @pytest.mark.parametrize(("byte", "expected"), [(0, None), (49, None), (113, (1, 2, 0))])

@@ -14,8 +14,6 @@ from restormer_cli.images.pillow import open_image
 FORMATS = ("WEBP", "GIF", "AVIF", "JPEG2000")
 #: Box of AVIF that says which colours it holds (ISO 23001-8), of which Pillow does not tell.
 COLORS = re.compile(rb"colrnclx\0(.)\0(.)", re.DOTALL)
-#: Box of JPEG 2000 that holds a profile (ISO 15444-1, I.5.3.3), of which Pillow does not tell.
-PROFILE = re.compile(rb"(....)colr\x02..", re.DOTALL)
 #: Box of AVIF with width and height of a pixel (ISO 14496-12, 12.1.4).
 PIXEL_SHAPE = re.compile(rb"pasp(....)(....)", re.DOTALL)
 #: Where GIF says the same, in 64ths and less 15; 0 where it does not.
@@ -35,8 +33,6 @@ def read_by_pillow(found: Found, data: bytes) -> None:
     found.exif, found.xmp, found.icc = (info.get(key) for key in ("exif", "xmp", "icc_profile"))
     if image.format == "AVIF" and (colors := COLORS.search(data, 0, BOXES)):
         found.add_code_points(colors[1][0], colors[2][0])
-    if image.format == "JPEG2000" and (box := PROFILE.search(data, 0, BOXES)):
-        found.icc = data[box.end() : box.start() + int.from_bytes(box[1], "big")]
     if image.format == "AVIF" and (shape := PIXEL_SHAPE.search(data, 0, BOXES)):
         width, height = (int.from_bytes(side, "big") for side in shape.groups())
         found.density = density_of(height, width, 1)
