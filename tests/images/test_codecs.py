@@ -428,6 +428,10 @@ def test_deflated_strips_may_be_longer_or_lack_their_checksum(
     wrong = [strip[:-1] + bytes([strip[-1] ^ 1]) for strip in strips]
     refused(tiff(wrong, facts, order), damaged=True)
     refused(tiff([strip[:-40] for strip in strips], facts, order), damaged=True)
+    empty = [
+        strip[:-count] + bytes(count) for strip, count in zip(strips, (9, 20, 40), strict=True)
+    ]
+    refused(tiff(empty, facts, order), damaged=True)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
@@ -794,6 +798,16 @@ def test_real_noise_is_damaged_or_no_image() -> None:
     lambda noise: saved(noise, "AVIF", quality=95),
     lambda noise: saved(noise, "WEBP", quality=95),
     lambda noise: saved(noise, "WEBP", lossless=True),
+    lambda noise: imagecodecs.jpeg2k_encode(257 * noise.astype(np.uint16), codecformat="jp2"),
+    lambda noise: imagecodecs.jpeg2k_encode(257 * noise.astype(np.uint16), codecformat="j2k"),
+    lambda noise: imagecodecs.jpeg2k_encode(noise, codecformat="jp2"),
+    *(
+        lambda noise, stored=stored: tiff_by_library(noise, photometric="rgb", **stored)
+        for compression in ("zlib", "zstd", "lzw", "packbits", "jpeg2000", "jpegxr")
+        for stored in ({"compression": compression},
+                       {"compression": compression, "rowsperstrip": 16},
+                       {"compression": compression, "tile": (128, 128)})
+    ),
 ])  # fmt: skip
 def test_copies_that_end_in_zeros_are_never_filled_up(make: Any, kept: float) -> None:
     data = make(random_pixels(256, 384))

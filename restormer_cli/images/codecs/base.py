@@ -203,10 +203,15 @@ def refuse_empty_end(file: BinaryIO, kind: str, stop: int) -> None:
     """
     file.seek(max(0, stop - len(EMPTY_END)))
     if file.read(len(EMPTY_END)) == EMPTY_END:
-        raise ImageError(
-            f"is {named(kind)} file that is damaged: its end is empty (zero bytes), as copies are "
-            "that failed; copy it once more"
-        )
+        raise empty_end(kind)
+
+
+def empty_end(kind: str) -> ImageError:
+    """Make the error for a file that a failed copy has left without its end."""
+    return ImageError(
+        f"is {named(kind)} file that is damaged: its end is empty (zero bytes), as copies are "
+        "that failed; copy it once more"
+    )
 
 
 def scaled(samples: Any, bits: int) -> Pixels:

@@ -13,7 +13,16 @@ import imagecodecs
 import numpy as np
 
 from restormer_cli.errors import ImageError
-from restormer_cli.images.codecs.base import Codec, Decoded, begins, parsing, scaled, split_alpha
+from restormer_cli.images.codecs.base import (
+    EMPTY_END,
+    Codec,
+    Decoded,
+    begins,
+    empty_end,
+    parsing,
+    scaled,
+    split_alpha,
+)
 from restormer_cli.images.codecs.boxes import boxes
 from restormer_cli.images.codecs.by_pillow import decode_by_pillow, measurer, unusual
 from restormer_cli.images.metadata import Found, icc
@@ -23,6 +32,7 @@ NAME = "JPEG 2000"
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 #: How it says which samples it holds (A.5.1).
 SIZES = re.compile(rb"\xff\x4f\xff\x51.{36}(..)", re.DOTALL)
+END = b"\xff\xd9"
 MOST_BITS = 16
 #: How a box says what the colours are: by a number or by a profile (I.5.3.3; 15444-2, M.11.7.3).
 BY_NUMBER, BY_PROFILE = 1, (2, 3)
@@ -76,7 +86,18 @@ def _bits(data: bytes) -> int:
     return max((1 + (each & 0x7F) for each in data[sizes.end() : stop : 3]), default=8)
 
 
+def _refuse_empty_end(data: bytes) -> None:
+    """Raise ImageError if zeros stand where the mark should that ends every codestream (A.4.4)."""
+    stop = len(data)
+    if data.startswith(JP2):
+        stop = next((b.stop for b in boxes(io.BytesIO(data)) if b.kind == b"jp2c"), stop)
+    filled = data[:stop].rstrip(b"\0")
+    if len(data[:stop]) - len(filled) >= len(EMPTY_END) and not filled.endswith(END):
+        raise empty_end(NAME)
+
+
 def _decode(data: bytes) -> Decoded:
+    _refuse_empty_end(data)
     bits = _bits(data)
     if bits <= 8:
         return decode_by_pillow(NAME, data)

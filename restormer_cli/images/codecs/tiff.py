@@ -23,9 +23,11 @@ from restormer_cli.errors import ImageError
 from restormer_cli.images.codecs import by_pillow, jpeg, jpeg2000, png
 from restormer_cli.images.codecs.base import (
     CMYK_NOTE,
+    EMPTY_END,
     Codec,
     Decoded,
     begins,
+    empty_end,
     from_cmyk,
     from_floats,
     inverted,
@@ -80,6 +82,10 @@ NONE, JPEG, DNG_JPEG = 1, 7, 34892
 DEFLATE = {8, 32946}
 #: Bytes beyond the last row of a strip that are read to reach its checksum.
 MOST_PADDING = 1 << 24
+#: Bytes in front of what is deflated.
+ZLIB_HEADER = 2
+#: Bytes of a strip or tile that cannot all be zero, if it is compressed.
+LEAST_EMPTY = 64
 ALPHAS = {EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA}
 FORMATS = {
     SAMPLEFORMAT.INT: "int",
@@ -313,6 +319,7 @@ def _decode(data: bytes) -> Decoded:
             parsed, page = _picture(tiff)
         _refuse_unreadable(page)
         _refuse_missing(page, len(data))
+        _refuse_empty_ends(page, data)
         _refuse_bombs(page, data)
         _refuse_cut_off(page, parsed.jpegtables or b"", data)
         notes: list[str] = []
@@ -377,6 +384,11 @@ def _deflated_anew(parsed: Any, page: _Page, data: bytes) -> list[bytes]:
             inflater = zlib.decompressobj()
             strip = inflater.decompress(data[offset : offset + count], rows * row)
             inflater.decompress(inflater.unconsumed_tail, MOST_PADDING)  # raises if damaged
+            # Zeros in the place of its end may be read as pixels; but then there is no end.
+            bare = zlib.decompressobj(-zlib.MAX_WBITS)
+            bare.decompress(data[offset + ZLIB_HEADER : offset + count], rows * row + MOST_PADDING)
+            if not bare.eof:
+                raise ValueError("the end of a strip is missing")
         strips.append(zlib.compress(strip, 1))
     return strips
 
@@ -393,6 +405,16 @@ def _refuse_missing(page: _Page, size: int) -> None:
             "is a TIFF file that is not complete: it leaves out a part of its pixels, being sparse "
             "(GeoTIFF) or never finished; save it again in full"
         )
+
+
+def _refuse_empty_ends(page: _Page, data: bytes) -> None:
+    """Raise ImageError if a failed copy has left zeros at the end of a compressed strip or tile."""
+    if page.compression == NONE:
+        return
+    for offset, count in zip(page.offsets, page.counts, strict=True):
+        end = data[max(offset, offset + count - len(EMPTY_END)) : offset + count]
+        if len(end) >= LEAST_EMPTY and not end.strip(b"\0"):
+            raise empty_end("TIFF")
 
 
 def _refuse_bombs(page: _Page, data: bytes) -> None:
