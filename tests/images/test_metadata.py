@@ -905,6 +905,55 @@ def test_damaged_xmp_is_told(xmp: bytes) -> None:
     assert notes == ("its XMP is damaged; it is left out",)
 
 
+def colours_in_exif(space: int, rules: bytes, endian: str = "<") -> bytes:
+    """EXIF that tells colours as cameras do: a number, and the rules that the file keeps to."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[endian] + struct.pack(f"{endian}I", 8)
+    first = struct.pack(f"{endian}HHHIII", 1, 0x8769, 4, 1, 26, 0)
+    photo = struct.pack(f"{endian}H HHIHH HHII I", 2, 0xA001, 3, 1, space, 0, 0xA005, 4, 1, 56, 0)
+    return head + first + photo + struct.pack(f"{endian}H HHI4s I", 1, 1, 2, 4, rules, 0)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize(("space", "rules"), [(65535, b"R03\0"), (2, b"R98\0"), (1, b"R03\0")])
+@pytest.mark.parametrize("strip", [False, True])
+def test_adobe_rgb_of_which_exif_alone_tells_stays_so(
+    strip: bool, space: int, rules: bytes, endian: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "in" / "a.jpg"
+    path.parent.mkdir()
+    path.write_bytes(jpeg_with((1, b"Exif\0\0" + colours_in_exif(space, rules, endian))))
+    weights = save(zero_network("bias_free"), tmp_path / "zero.safetensors")
+    for form in ("png", "jpeg"):
+        ran = restormer(
+            *("denoise", "--kind", "color", "--weights", weights, "--format", form),
+            *("--input-dir", path, "--result-dir", tmp_path / "out", *["--strip"][: int(strip)]),
+        )
+        assert ran.status == 0, ran.err
+    chunks = dict(chunks_of((tmp_path / "out" / "a.png").read_bytes()))
+    assert (b"eXIf" in chunks) != strip
+    assert struct.unpack(">I", chunks[b"gAMA"]) == (45471,)
+    white_to_blue = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    assert struct.unpack(">8I", chunks[b"cHRM"]) == white_to_blue
+    with PIL.Image.open(tmp_path / "out" / "a.jpg") as image:
+        profile = PIL.ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    green = profile.profile.green_primary[1]
+    np.testing.assert_allclose(green[:2], (0.23, 0.70), atol=0.02)  # under D50
+
+
+@pytest.mark.parametrize(("space", "rules"), [(1, b"R98\0"), (65535, b"R98\0"), (65535, b"THM\0")])
+def test_other_colours_of_exif_are_left_as_they_are(space: int, rules: bytes) -> None:
+    camera_says = (1, b"Exif\0\0" + colours_in_exif(space, rules))
+    assert not {b"gAMA", b"cHRM"} & restored(jpeg_with(camera_says))[0].keys()
+
+
+def test_a_profile_counts_before_what_exif_says_of_colours() -> None:
+    camera_says = (1, b"Exif\0\0" + colours_in_exif(65535, b"R03\0"))
+    profile = (2, b"ICC_PROFILE\0\1\1" + SRGB)
+    found, notes = restored(jpeg_with(camera_says, profile))
+    assert notes == ()
+    assert found.keys() == {b"eXIf", b"iCCP"}
+
+
 def test_gain_map_for_hdr_screens_is_told() -> None:
     gain = XMP % 1 + b'<rdf:Description hdrgm:Version="1.0"/>'
     _, notes = restored(jpeg_with(xmp_segment(gain)))

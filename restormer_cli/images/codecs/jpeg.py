@@ -167,7 +167,7 @@ CODEC = Codec(
     reads="progressive, arithmetic, lossless and JPEG-LS, too; gray, RGB, CMYK",
     bits=(8, 16),
     alpha=False,
-    colours="ICC",
+    colours="ICC, Adobe RGB of EXIF",
     metadata="EXIF, XMP, IPTC, comment",
     media_type="image/jpeg",
 )

@@ -25,6 +25,8 @@ SHORT, LONG = 3, 4
 #: With a directory of nothing.
 EMPTY = b"II*\0\x08\0\0\0" + bytes(6)
 DESCRIPTION = 0x010E
+#: In the directory of the photo; and in that of interoperability, which rules a file keeps to.
+COLOR_SPACE, RULES = 0xA001, 1
 #: Whole numbers and directories of BigTIFF.
 EIGHT_BYTES = frozenset({16, 17, 18})
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -120,6 +122,20 @@ def shape_of_pixels(exif: bytes) -> dict[int, float]:
             each = numbers(order, (kind, exif[value : value + size]), WHOLE | FRACTIONS)
             found.update((tag, number) for number in each[:1] if tag not in found)
     return found
+
+
+def is_adobe_rgb(exif: bytes) -> bool:
+    """True if a camera says so in place of a profile: by "R03" (DCF 2.0), or by 2 as some do."""
+    try:
+        order, tags = tiff_tags(exif, frozenset())
+    except (KeyError, struct.error):
+        return False
+    photo = tags.get(DIRECTORY)
+    if not isinstance(photo, dict):
+        return False
+    rules = photo.get(INTEROPERABILITY)
+    index = content(rules.get(RULES)) if isinstance(rules, dict) else None
+    return (index or b"")[:3] == b"R03" or numbers(order, photo.get(COLOR_SPACE), WHOLE) == (2,)
 
 
 def tiff_tags(tiff: bytes, wanted: Container[int]) -> tuple[str, Directory]:

@@ -27,6 +27,9 @@ APPLICATIONS = range(0xE0, 0xF0)
 MOST_UNKNOWN = 1 << 16
 THUMBNAIL_SEGMENTS = (b"JFXX\0", b"FPXR\0")
 SECOND_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"
+#: White, red, green and blue, x before y, and the exponent of light (Adobe RGB 1998, 4.3).
+ADOBE_RGB = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE_GAMMA = 2.19921875
 RESOLUTION_RESOURCE = 0x03ED
 #: Pictures behind the first one (CIPA DC-007): their entries, and the kinds that are thumbnails.
 PICTURES, THUMBNAILS = 0xB002, {0x010001, 0x010002}
@@ -83,6 +86,9 @@ def read_jpeg(found: Found, data: bytes) -> bool:
     if parts:
         _join_profile(found, parts)
     found.read_exif()
+    if found.icc is None and exif.is_adobe_rgb(found.exif or b""):
+        found.add_chromaticities(ADOBE_RGB)
+        found.add_color(b"gAMA", struct.pack(">I", round(100_000 / ADOBE_GAMMA)))
     for code, content in _photoshop(resources):
         if code == IPTC_RESOURCE and content:
             found.add_iptc(content)
