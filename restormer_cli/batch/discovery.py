@@ -19,7 +19,7 @@ from restormer_cli.batch.shards import Shard
 from restormer_cli.batch.walk import READABLE, PassedOver, find_images, walk
 from restormer_cli.errors import UsageError
 from restormer_cli.images.formats import PNG
-from restormer_cli.system.files import absolute_path, file_mode, is_folder, real_path
+from restormer_cli.system.files import absolute_path, file_mode, is_folder, is_link, real_path
 
 STANDARD_INPUT = "-"
 
@@ -209,7 +209,7 @@ class _Search:
             if all(len(found) == 1 for found in files):
                 views = [found[0] for found in files]
                 name = (place / stem.with_name(views[0].name)).as_posix()
-                linked = any(path.is_symlink() for path in views)
+                linked = any(map(is_link, views))
                 self.found.append(Candidate(tuple(map(str, views)), name, name, linked))
                 continue
             missing = [s for s, found in zip(self.sides, files, strict=True) if not found]

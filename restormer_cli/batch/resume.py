@@ -14,7 +14,7 @@ from typing import Literal
 from restormer_cli.batch.items import Item
 from restormer_cli.batch.journal import Journal
 from restormer_cli.errors import ImageError
-from restormer_cli.system.files import Stamp, absolute_path, read_file, why_no_file
+from restormer_cli.system.files import Stamp, absolute_path, is_link, read_file, why_no_file
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def decide(
         there = item.result.stat()
     except OSError:
         # What a link leads to may be back tomorrow, with the disk that it is on.
-        if item.result.is_symlink() and not overwrite:
+        if is_link(item.result) and not overwrite:
             trouble = why_no_file(item.result, "a result")
             return Decision("refuse", f"{item.result} {trouble}; --overwrite replaces it")
         return RESTORE  # if the trouble is another, writing will say so

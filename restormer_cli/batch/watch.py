@@ -51,6 +51,14 @@ class _Look(NamedTuple):
     inode: int
 
 
+class _Facts(NamedTuple):
+    """What the system says of a file."""
+
+    look: _Look
+    ctime: int
+    """When anything about it has changed; Windows does not know."""
+
+
 class _Arrival(NamedTuple):
     """An image that is new, or has changed."""
 
@@ -289,16 +297,26 @@ class _Once(Generic[Thing]):
         return news
 
 
-def _facts(sources: Sources) -> list[os.stat_result] | None:
+def _facts(sources: Sources) -> list[_Facts] | None:
     """What the system says of the files of an image; None if one is not there."""
     try:
-        return [path.stat() for path in sources]
-    except OSError:
+        return [_look_at(path) for path in sources]
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _looks(facts: Iterable[os.stat_result]) -> tuple[_Look, ...]:
-    return tuple(_Look(one.st_size, one.st_mtime_ns, one.st_ino) for one in facts)
+def _look_at(path: Path) -> _Facts:
+    try:
+        facts = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError:  # in a folder that is closed, say: reading it will say so
+        return _Facts(_Look(0, 0, 0), 0)
+    return _Facts(_Look(facts.st_size, facts.st_mtime_ns, facts.st_ino), facts.st_ctime_ns)
+
+
+def _looks(facts: Iterable[_Facts]) -> tuple[_Look, ...]:
+    return tuple(one.look for one in facts)
 
 
 def _age(looks: Iterable[_Look]) -> float:
@@ -310,10 +328,10 @@ def _is_whole(arrival: _Arrival, now: float, rest: float) -> bool:
     return now - arrival.since >= rest
 
 
-def _is_renamed(facts: os.stat_result) -> bool:
+def _is_renamed(facts: _Facts) -> bool:
     """True if a file has been renamed, or had its time set, since it was last written to.
 
     Writing changes both times of a file to the same, a new name only that of its inode. Windows
     has no such time.
     """
-    return os.name != "nt" and facts.st_size > 0 and facts.st_ctime_ns > facts.st_mtime_ns
+    return os.name != "nt" and facts.look.size > 0 and facts.ctime > facts.look.mtime

@@ -41,6 +41,8 @@ DECODING_BYTES = 24
 LOADED_BYTES = 1 << 12
 #: Results in a row that cannot be written, on a full disk, say, before the run stops.
 REFUSED_WRITES = 2
+#: Errors of files and folders that are closed to this user: another one may be open.
+CLOSED = {errno.EACCES, errno.EPERM}
 #: Failures of the network in a row, for no fault of the image, before the run stops.
 FAULTS = 3
 #: Seconds that a run which is stopped waits for results that are being written.
@@ -144,6 +146,7 @@ def unwritable(options: RunOptions, error: OSError) -> UsageError:
     """Make the error for a result folder or journal that cannot be written to."""
     # Read-only, full or closed is the folder, whichever file of ours has met it.
     its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
+    its_own |= error.errno in CLOSED and os.access(options.result_dir, os.W_OK | os.X_OK)
     path = (its_own and error.filename) or options.result_dir
     if obstacle := in_the_way(options.result_dir):
         return UsageError(f"{options.result_dir}: cannot be made, since {obstacle}")
@@ -442,7 +445,11 @@ class _Pipeline:
             if error is not None:
                 reason = _sentence(item.result, error, "write")
                 outcome = replace(outcome, status="failed", error=reason)
-                self.streaks.refused += isinstance(error, ResultFolderError)
+                self.streaks.refused += isinstance(error, ResultFolderError) and not (
+                    isinstance(error.__cause__, OSError)
+                    and error.__cause__.errno in CLOSED
+                    and os.access(self.options.result_dir, os.W_OK | os.X_OK)
+                )
                 self.failed = True
             elif outcome.status == "done":
                 self.streaks.refused = 0

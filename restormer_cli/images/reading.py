@@ -74,7 +74,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
     """Height and width as the header of a file claims them; None if it cannot be told quickly."""
     if not is_file(path):
         return None
-    with contextlib.suppress(ImageError, OSError), path.open("rb") as file:
+    # Whatever is wrong with it costs no other image anything: reading it will say so.
+    with contextlib.suppress(Exception), path.open("rb") as file:
         header = header_of(file, QUICK_BYTES)
         return find_codec(header).measure(header)
     return None

@@ -117,6 +117,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises before Python 3.14
 
 
+def is_link(path: Path) -> bool:
+    """True if the path is a link, wherever that leads; False also if it cannot be looked at."""
+    return os.path.islink(path)  # noqa: PTH114 - as above
+
+
 def file_size(path: Path) -> int:
     """Bytes of a file; 0 if that is not known, since reading it will raise the error."""
     try:

@@ -382,7 +382,7 @@ def test_files_of_100_gb_cost_one_line_and_no_memory(tmp_path: Path, weights: Pa
     assert ran.stdout == f"{Path('out', 'good.png')}\n"
 
 
-@pytest.mark.parametrize("where", ["turning", "transparency", "codec"])
+@pytest.mark.parametrize("where", ["turning", "transparency", "codec", "measuring"])
 def test_a_fault_of_ours_is_not_called_damage_and_costs_one_image(
     tmp_path: Path,
     weights: Path,
@@ -396,6 +396,7 @@ def test_a_fault_of_ours_is_not_called_damage_and_costs_one_image(
         "turning": ("restormer_cli.images.reading._turn_upright", "turned.jpg"),
         "transparency": ("restormer_cli.batch.worker.fill_invisible", "seen-through.png"),
         "codec": ("restormer_cli.images.codecs.tiff._colours", "a.tif"),
+        "measuring": ("restormer_cli.images.codecs.tiff._refuse_unreadable", "a.tif"),
     }
     place, name = places[where]
     exif = PIL.Image.Exif()
