@@ -946,6 +946,12 @@ def test_other_colours_of_exif_are_left_as_they_are(space: int, rules: bytes) ->
     assert not {b"gAMA", b"cHRM"} & restored(jpeg_with(camera_says))[0].keys()
 
 
+def test_adobe_rgb_stays_so_through_jpeg_xl() -> None:
+    jpeg = jpeg_with((1, b"Exif\0\0" + colours_in_exif(65535, b"R03\0")))
+    color = dict(decode_image(bytes(imagecodecs.jpegxl_encode_jpeg(jpeg))).metadata.color)
+    assert color.keys() == {b"gAMA", b"cHRM"}
+
+
 def test_a_profile_counts_before_what_exif_says_of_colours() -> None:
     camera_says = (1, b"Exif\0\0" + colours_in_exif(65535, b"R03\0"))
     profile = (2, b"ICC_PROFILE\0\1\1" + SRGB)

@@ -152,6 +152,8 @@ def _read_original(found: Found, data: bytes) -> None:
     found.exif, found.xmp = found.exif or said.exif, found.xmp or said.xmp
     found.icc, found.density = said.icc, found.density or said.density
     found.others += said.others
+    for name, body in said.color.items():
+        found.add_color(name, body)
     for sentence in said.lost:
         found.tell(sentence)
 
