@@ -220,7 +220,7 @@ def test_slight_and_strong_errors_count_alike():
         return float(error.grad.norm())
 
     assert pull(1e-4) < 0.1 * pull(3e-3)  # what is at 80 dB counts less than what is at 50
-    assert float(losses.decibels(clean, clean)) == pytest.approx(-50)
+    assert float(losses.decibels(clean, clean)) == pytest.approx(-45.2, abs=0.1)
 
 
 def motion_command(photos: Path, run: Path, *options: str) -> list[str]:
