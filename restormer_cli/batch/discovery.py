@@ -187,7 +187,7 @@ class _Search:
                 self.found.append(Candidate((file,), name, name, linked))
         elif file_mode(root):
             name = (place / root.name).as_posix()
-            self.found.append(Candidate((source,), name, name, root.is_symlink()))
+            self.found.append(Candidate((source,), name, name, is_link(root)))
         else:
             raise UsageError(f"{source}: no such folder or file{_shell_hint(source)}")
 

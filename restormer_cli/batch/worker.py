@@ -142,11 +142,17 @@ def work(
                 )
 
 
+def _is_closed_alone(error: BaseException | None, options: RunOptions) -> bool:
+    """True if a file or sub-folder is closed to this user, and the result folder is not."""
+    closed = isinstance(error, OSError) and error.errno in CLOSED
+    return closed and os.access(options.result_dir, os.W_OK | os.X_OK)
+
+
 def unwritable(options: RunOptions, error: OSError) -> UsageError:
     """Make the error for a result folder or journal that cannot be written to."""
     # Read-only, full or closed is the folder, whichever file of ours has met it.
     its_own = error.errno in {errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ENXIO}
-    its_own |= error.errno in CLOSED and os.access(options.result_dir, os.W_OK | os.X_OK)
+    its_own |= _is_closed_alone(error, options)
     path = (its_own and error.filename) or options.result_dir
     if obstacle := in_the_way(options.result_dir):
         return UsageError(f"{options.result_dir}: cannot be made, since {obstacle}")
@@ -445,11 +451,9 @@ class _Pipeline:
             if error is not None:
                 reason = _sentence(item.result, error, "write")
                 outcome = replace(outcome, status="failed", error=reason)
-                self.streaks.refused += isinstance(error, ResultFolderError) and not (
-                    isinstance(error.__cause__, OSError)
-                    and error.__cause__.errno in CLOSED
-                    and os.access(self.options.result_dir, os.W_OK | os.X_OK)
-                )
+                self.streaks.refused += isinstance(
+                    error, ResultFolderError
+                ) and not _is_closed_alone(error.__cause__, self.options)
                 self.failed = True
             elif outcome.status == "done":
                 self.streaks.refused = 0

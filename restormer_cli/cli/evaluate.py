@@ -17,7 +17,7 @@ from restormer_cli.cli.progress import Progress
 from restormer_cli.cli.stderr import complain
 from restormer_cli.errors import UsageError
 from restormer_cli.system.atomic import atomic_file
-from restormer_cli.system.files import file_mode, is_file, is_folder, refuse_other_file
+from restormer_cli.system.files import file_mode, is_file, is_folder, is_link, refuse_other_file
 from restormer_cli.system.streams import encode_stdout
 from restormer_cli.system.terminal import harmless, harmless_json
 from restormer_cli.system.units import json_number
@@ -96,7 +96,7 @@ def _write_table(path: Path, text: str) -> None:
         content = text.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:  # a name of Windows that is no text
         content = text.encode("utf-8", errors="surrogatepass")
-    if path.is_symlink() or (file_mode(path) and not is_file(path)):
+    if is_link(path) or (file_mode(path) and not is_file(path)):
         path.write_bytes(content)  # /dev/stdout, say, must not be renamed away
         return
     with atomic_file(path) as file:

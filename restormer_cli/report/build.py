@@ -21,7 +21,7 @@ from restormer_cli.report.pictures import LIMIT, Store, thumbnail, type_in_brows
 from restormer_cli.report.subjects import Role, Subject, View, find_subjects
 from restormer_cli.report.values import page_values
 from restormer_cli.system.atomic import TEMPORARY_SUFFIX, atomic_file
-from restormer_cli.system.files import file_head, file_mode, kind, real_path
+from restormer_cli.system.files import file_head, file_mode, is_link, kind, real_path
 
 NAME = "report.html"
 #: Copies of the page, with its pictures, that are in memory while it is made.
@@ -141,7 +141,7 @@ def _check_output(output: Path, sheets: list[Path], result_dir: Path, overwrite:
             raise UsageError(f"{path}: is {kind(mode)}")
         if mode and not overwrite and REPORT_MARK not in file_head(path):
             raise UsageError(f"{path}: exists and is not a report; --overwrite replaces it")
-        if not mode and path.is_symlink() and not overwrite:
+        if not mode and is_link(path) and not overwrite:
             raise UsageError(
                 f"{path}: is a link to a file that is not there; --overwrite replaces it"
             )

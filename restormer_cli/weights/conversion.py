@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restormer_cli.errors import UsageError, WeightsError
 from restormer_cli.system.atomic import atomic_file
-from restormer_cli.system.files import file_mode
+from restormer_cli.system.files import file_mode, is_link
 from restormer_cli.weights.description import path_of
 from restormer_cli.weights.selection import describe_ignored
 
@@ -50,7 +50,7 @@ def convert(name: str, target: Path, *, half: bool = False, overwrite: bool = Fa
         raise UsageError(f"{target}: should end in .safetensors")
     checkpoint = open_checkpoint(source)
     there = file_mode(target)
-    if (there and target.samefile(source)) or ((there or target.is_symlink()) and not overwrite):
+    if (there and target.samefile(source)) or ((there or is_link(target)) and not overwrite):
         raise UsageError(f"{target}: is there already")
     checkpoint.config()
     if text := describe_ignored(source, checkpoint.ignored):
